@@ -1,0 +1,29 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint docs clean
+
+# One environment; the stamp says which extra is in it. The constraints file keeps the CPU build of
+# torch, where an open range would fetch several gigabytes of CUDA packages.
+$(VENV)/.demo $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python benchmarks/demo.py --out demo_output
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest --cov=skact --cov-report=term:skip-covered --cov-fail-under=95
+
+lint: $(VENV)/.test
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info docs/_build demo_output

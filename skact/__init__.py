@@ -1,0 +1,63 @@
+"""Find out whether and where a human concept is present in what a transformer sees.
+
+Token activations flow through rooms of scikit-learn estimators: ``embedding`` turns raw text or
+images into tokens, ``preprocessing`` scales them, ``concepts`` scores them, ``detection`` decides
+per sample, ``model_selection`` and ``metrics`` choose and judge. Every public name is importable
+from here; heavy libraries load when the first name that needs them is used.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "tokens": ["LayerStack", "Source", "TokenArray"],
+    "validation": ["check_tokens"],
+    "embedding": ["Patch", "Token", "TransformerEmbedder", "depth_to_block"],
+    "preprocessing": ["SelectLayer", "TokenScaler"],
+    "concepts": ["LinearSeparator", "MeanPrototype"],
+    "detection": [
+        "DELTA_GRID",
+        "LastToken",
+        "MaxToken",
+        "MeanToken",
+        "RandomToken",
+        "SuperActivator",
+        "concept_f1",
+        "superactivators",
+        "tail_threshold",
+    ],
+    "model_selection": ["CrossFitTransformer"],
+    "metrics": [
+        "Interval",
+        "bootstrap_interval",
+        "token_f1_score",
+        "token_f1_scorer",
+        "weighted_f1_score",
+    ],
+    "inspection": ["PatchHeatMapDisplay", "TokenHeatMapDisplay"],
+    "datasets": [
+        "MaskFiles",
+        "Span",
+        "load_masks",
+        "load_spans",
+        "make_paragraphs",
+        "make_shapes",
+        "parse_tags",
+        "shapes_model_path",
+    ],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'skact' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"skact.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,81 @@
+"""The base class of every step that maps tokens to tokens."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from skact.tokens import TokenArray
+from skact.validation import check_tokens, like_input
+
+__all__ = ["TokenTransformer", "TokensOutMixin", "concept_names"]
+
+Array = npt.NDArray[Any]
+
+
+class TokensOutMixin(TransformerMixin):
+    """A transformer whose output is ragged, which no data frame can hold."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(auto_wrap_output_keys=None, **kwargs)
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Do nothing: tokens are never wrapped in a data frame.
+
+        Parameters
+        ----------
+        transform : str, default=None
+            Accepted so that ``Pipeline.set_output`` works.
+
+        Returns
+        -------
+        self : estimator
+            The same instance.
+        """
+        return self
+
+
+class TokenTransformer(TokensOutMixin, BaseEstimator):
+    """A transformer whose ``transform`` gives tokens for tokens, and a matrix for a matrix.
+
+    A subclass writes ``fit`` and the hook ``_transform``.
+    """
+
+    def transform(self, X: Any) -> TokenArray | Array:
+        """Map tokens.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Tokens with ``n_features_in_`` features; a row of a 2-D array is a one-token sample.
+
+        Returns
+        -------
+        tokens : TokenArray of shape (n_samples, n_features_out), or ndarray for a 2-D array
+            The mapped tokens.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            If X does not fit what the estimator was fitted on.
+        """
+        check_is_fitted(self)
+        tokens = check_tokens(self, X, reset=False)
+        return like_input(X, self._transform(tokens))
+
+    @abstractmethod
+    def _transform(self, tokens: TokenArray) -> TokenArray:
+        """Map checked tokens."""
+
+
+def concept_names(names: list[str] | None, n_concepts: int) -> Array:
+    """Return names as an object array, ``concept0``, ``concept1``, ... where there are none."""
+    names = [f"concept{c}" for c in range(n_concepts)] if names is None else names
+    return np.array(names, dtype=object)

@@ -1,0 +1,118 @@
+"""The base class of concept methods that learn from labels."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils.validation import check_is_fitted
+
+from skact.base import TokenTransformer, concept_names
+from skact.tokens import Source, TokenArray
+from skact.validation import check_targets, check_token_labels, check_tokens
+
+__all__ = ["BaseConcepts"]
+
+Array = npt.NDArray[Any]
+
+
+class BaseConcepts(TokenTransformer):
+    """A vector per labelled concept, and a score per token and concept.
+
+    ``fit`` checks everything and calls the hook ``_fit_vectors(tokens, labels)``, which returns the
+    vectors; ``transform`` calls ``_score(values)`` on flat tokens.
+
+    Attributes
+    ----------
+    concept_vectors_ : ndarray of shape (n_concepts, n_features)
+        Directions of the concepts.
+    concept_names_ : ndarray of shape (n_concepts,), dtype object
+        Names of the concepts.
+    n_features_in_ : int
+        Features of a token.
+    source_ : Source or None
+        Model, layer and scaling of the training tokens.
+    """
+
+    # scikit-learn reads this request under its name-mangled form.
+    __metadata_request__fit: ClassVar = {"token_labels": True}
+
+    concept_vectors_: Array
+    concept_names_: Array
+
+    def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
+        """Learn a vector for each concept.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Training tokens.
+        y : array-like of shape (n_samples,) or (n_samples, n_concepts)
+            Class labels (two classes: one concept, the larger class; more: one concept a class)
+            or an indicator matrix.
+        token_labels : TokenArray or list of arrays of bool, default=None
+            For each sample (n_tokens, n_concepts). None counts every token of a positive sample.
+
+        Returns
+        -------
+        self : estimator
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If X, y and token_labels do not fit together, or a concept has no positive sample or
+            token.
+        """
+        self._validate_params()
+        tokens = check_tokens(self, X)
+        targets = check_targets(self, y, len(tokens), multiclass=True)
+        labels, targets = check_token_labels(token_labels, tokens, targets)
+        self.concept_names_ = concept_names(targets.names, targets.n_concepts)
+        self.concept_vectors_ = self._fit_vectors(tokens, labels)
+        return self
+
+    @abstractmethod
+    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
+        """Return the concept vectors (n_concepts, n_features)."""
+
+    @abstractmethod
+    def _score(self, values: Array) -> Array:
+        """Score flat tokens: (n_tokens, n_features) to (n_tokens, n_concepts)."""
+
+    def _transform(self, tokens: TokenArray) -> TokenArray:
+        return tokens.map(
+            self._score,
+            feature_names=list(self.concept_names_),
+            source=replace(tokens.source or Source(), columns="concepts"),
+        )
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Return the names of the concepts.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (n_concepts,), dtype object
+            ``concept_names_``.
+        """
+        check_is_fitted(self)
+        return self.concept_names_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def as_floats(values: Array) -> Array:
+    """Return values in a precision that linear algebra computes in, float32 or float64."""
+    return values if values.dtype == np.float64 else values.astype(np.float32, copy=False)

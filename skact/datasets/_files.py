@@ -1,0 +1,135 @@
+"""What the readers of labelled folders share: JSON lines, splits, concepts and target matrices."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SPLITS = ("train", "cal", "test")
+
+
+def open_folder(folder: str | os.PathLike[str]) -> Path:
+    """Return `folder` as an absolute path, or say that there is none."""
+    path = Path(os.path.abspath(os.fspath(folder)))
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no folder {path}.")
+    return path
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}.") from error
+
+
+def read_description(folder: Path) -> str:
+    """Return the text of the folder's README.md, empty if there is none."""
+    path = folder / "README.md"
+    return read_text(path) if path.is_file() else ""
+
+
+def read_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Read a file of one JSON object per line.
+
+    Parameters
+    ----------
+    path : Path
+        The file. Empty lines are passed over.
+
+    Returns
+    -------
+    records : list of (str, dict)
+        Where a record stands ("PATH, line 3"), for error messages, and the record.
+    """
+    records = []
+    # Only line feeds end a line: JSON strings may hold the other line separators of Unicode.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: not JSON ({error}).") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{where}: expected a JSON object, got {type(record).__name__}.")
+        records.append((where, record))
+    if not records:
+        raise ValueError(f"{path} holds no samples.")
+    return records
+
+
+def get_string(record: dict[str, Any], key: str, where: str) -> str:
+    """Return the string under `key`."""
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {key!r} must be a string, got {value!r}.")
+    return value
+
+
+def get_list(record: dict[str, Any], key: str, where: str) -> list[Any]:
+    """Return the list under `key`."""
+    value = record.get(key)
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: {key!r} must be a list, got {value!r}.")
+    return value
+
+
+def get_split(record: dict[str, Any], where: str) -> str:
+    """Return the record's split."""
+    value = get_string(record, "split", where)
+    if value not in SPLITS:
+        raise ValueError(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {value!r}.")
+    return value
+
+
+def check_new_id(identifier: str, seen: dict[str, str], where: str) -> None:
+    """Refuse an id that an earlier record has; note it in `seen` otherwise."""
+    if identifier in seen:
+        raise ValueError(f"{where}: id {identifier!r} is that of {seen[identifier]} already.")
+    seen[identifier] = where
+
+
+def check_split(split: str | None) -> None:
+    """Refuse a split that no folder can have."""
+    if split is not None and split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)} or None, got {split!r}.")
+
+
+def select_concepts(concepts: Iterable[str] | None, names: Sequence[str], path: Path) -> list[str]:
+    """Return the wanted concepts in the order asked for, all of `names` if `concepts` is None."""
+    if concepts is None:
+        return list(names)
+    if isinstance(concepts, str):
+        raise ValueError(f"concepts must be a list of names, got the string {concepts!r}.")
+    wanted = list(concepts)
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise ValueError(f"concepts must be different names, at least one; got {wanted!r}.")
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"{path} has no concept {name!r}; it has {', '.join(names)}.")
+    return wanted
+
+
+def select_rows(splits: Sequence[str], split: str | None, path: Path) -> list[int]:
+    """Return the rows of a split, all rows if `split` is None."""
+    rows = [row for row, own in enumerate(splits) if split is None or own == split]
+    if not rows:
+        raise ValueError(f"{path} has no sample with split {split!r}.")
+    return rows
+
+
+def indicator(labels: Sequence[Collection[str]], names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the (n_samples, n_concepts) matrix of 0 and 1 that says who carries which label."""
+    rows = [[int(name in own) for name in names] for own in labels]
+    return np.asarray(rows, dtype=np.int64).reshape(len(labels), len(names))

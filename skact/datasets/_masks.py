@@ -1,0 +1,310 @@
+"""Photographs whose concepts have a place: pixel masks in the folder format, decoded on access."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, SupportsIndex, overload
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils import Bunch
+
+from skact.datasets import _files
+
+
+class MaskFiles:
+    """Pixel masks on disk as a sequence; a mask is decoded when it is asked for, and not kept.
+
+    An integer gives one mask as an array. A slice, an array of indices or a boolean array gives
+    another `MaskFiles` and decodes nothing, so that splitting and cross-validation stay cheap.
+
+    Parameters
+    ----------
+    paths : sequence of str or path-like
+        Single-channel images (PNG, palettised or grey, 8 bits) whose pixel values are classes.
+    values : sequence of int
+        Pixel value of each concept, in the order of the last axis of a decoded mask.
+    known : iterable of int or None, default=None
+        Pixel values that a file may hold; any other one is an error. None allows every value.
+    sizes : sequence of (int, int) or None, default=None
+        Height and width that each file has to have. None skips the check, for one file or for all.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Where the masks are.
+    values : tuple of int
+        Pixel value of each concept.
+    shape : tuple of int
+        ``(n_samples,)``; lets scikit-learn index it without decoding.
+
+    Raises
+    ------
+    ValueError
+        On access: if a file is no single-channel 8-bit image, has another size than stated, or
+        holds an unknown value. On creation: if `sizes` and `paths` differ in length.
+    FileNotFoundError
+        On access: if a file is missing.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from skact.datasets import MaskFiles
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "mask.png")
+    ...     Image.fromarray(np.array([[1, 2], [2, 255]], dtype=np.uint8)).save(path)
+    ...     masks = MaskFiles([path], values=[1, 2])
+    ...     mask = masks[0]
+    >>> mask.shape, mask[:, :, 1].tolist()
+    ((2, 2, 2), [[False, True], [True, False]])
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        values: Sequence[int],
+        *,
+        known: Iterable[int] | None = None,
+        sizes: Sequence[tuple[int, int] | None] | None = None,
+    ) -> None:
+        if sizes is not None and len(sizes) != len(paths):
+            raise ValueError(f"Got {len(paths)} paths and {len(sizes)} sizes.")
+        self.paths = tuple(os.fspath(path) for path in paths)
+        self.values = tuple(int(value) for value in values)
+        self._known = None if known is None else frozenset(int(value) for value in known)
+        self._sizes = None if sizes is None else tuple(sizes)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(n_samples,)``."""
+        return (len(self.paths),)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.bool_]]:
+        return (self._decode(row) for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"MaskFiles(n_samples={len(self)}, n_concepts={len(self.values)})"
+
+    @overload
+    def __getitem__(self, key: SupportsIndex) -> npt.NDArray[np.bool_]: ...
+
+    @overload
+    def __getitem__(self, key: slice | npt.ArrayLike | tuple[Any, ...]) -> MaskFiles: ...
+
+    def __getitem__(self, key: Any) -> npt.NDArray[np.bool_] | MaskFiles:
+        if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
+            key = key[0]
+        if isinstance(key, list) and not key:
+            key = slice(0)
+        rows = np.arange(len(self))[key]
+        if np.ndim(rows) == 0:
+            return self._decode(int(rows))
+        if rows.ndim != 1:
+            raise IndexError(f"MaskFiles has one dimension; the index gave {rows.ndim}.")
+        return MaskFiles(
+            [self.paths[row] for row in rows],
+            self.values,
+            known=self._known,
+            sizes=None if self._sizes is None else [self._sizes[row] for row in rows],
+        )
+
+    def _decode(self, row: int) -> npt.NDArray[np.bool_]:
+        from PIL import Image, UnidentifiedImageError
+
+        path = self.paths[row]
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"There is no mask {path}.")
+        try:
+            with Image.open(path) as image:
+                mode, pixels = image.mode, np.asarray(image)
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"Mask {path} cannot be read as an image: {error}.") from error
+        if mode not in ("L", "P"):
+            raise ValueError(
+                f"Mask {path} must be a grey or palettised image of 8 bits, got mode {mode!r}."
+            )
+        size = None if self._sizes is None else self._sizes[row]
+        if size is not None and pixels.shape != size:
+            raise ValueError(f"Mask {path} has (height, width) {pixels.shape}, expected {size}.")
+        if self._known is not None:
+            unknown = sorted(set(np.unique(pixels).tolist()) - self._known)
+            if unknown:
+                raise ValueError(
+                    f"Mask {path} holds the value {unknown[0]}, which is no class; known are "
+                    f"{sorted(self._known)}."
+                )
+        return np.asarray(pixels[:, :, None] == np.asarray(self.values, dtype=np.int64))
+
+
+def load_masks(
+    folder: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    concepts: Iterable[str] | None = None,
+) -> Bunch:
+    """Read a folder of images with pixel masks; no image and no mask is decoded.
+
+    The folder holds
+
+    - ``classes.json``: an object with ``classes``, names by pixel value (as a string), ``ignore``,
+      the value of unlabelled pixels (255 if not given), and, if there is one, ``background``, the
+      value of labelled background. Neither of the two is a concept.
+    - ``index.jsonl`` (UTF-8, one JSON object a line): ``id``, ``image`` and ``mask`` (paths inside
+      the folder), ``labels`` (names of the classes that occur), ``split`` (``train``, ``cal`` or
+      ``test``) and, if given, ``width`` and ``height`` in pixels.
+    - the images, and one mask per image: 8-bit palettised or grey, of the image's size, whose pixel
+      values are those of ``classes.json``.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        The folder.
+    split : {"train", "cal", "test"} or None, default=None
+        Samples to return, all of them if None.
+    concepts : iterable of str or None, default=None
+        Classes to keep, in the order of the columns wanted; all classes if None. Samples without
+        any of them stay, as negatives.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        With the attributes
+
+        data : list of str
+            Absolute paths of the `n_samples` images.
+        masks : MaskFiles
+            ``masks[i]`` is a bool array of shape (height, width, n_concepts), read when asked for.
+            Unlabelled and background pixels are False in every channel.
+        target : ndarray of shape (n_samples, n_concepts), dtype int64
+            1 where the class is among an image's ``labels``.
+        target_names : list of str
+            The classes by rising pixel value, or `concepts`.
+        split : ndarray of shape (n_samples,), dtype str
+            Split of every sample.
+        ids : list of str
+            Id of every sample.
+        DESCR : str
+            Text of the folder's ``README.md``, empty if there is none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, one of its two JSON files, or an image or mask of the index is missing.
+    ValueError
+        If a file does not hold what is described above, or a path leads out of the folder (the
+        message names file and line), or if `split` or `concepts` ask for something that the folder
+        does not have. A mask is checked when it is read, not before.
+
+    Examples
+    --------
+    >>> from skact.datasets import load_masks
+    >>> photos = load_masks("photos", split="train")  # doctest: +SKIP
+    >>> photos.masks[0].shape  # doctest: +SKIP
+    (213, 320, 22)
+    """
+    _files.check_split(split)
+    root = _files.open_folder(folder)
+    classes = _read_classes(root / "classes.json")
+    path = root / "index.jsonl"
+    samples: list[_Sample] = []
+    ids: dict[str, str] = {}
+    for where, record in _files.read_records(path):
+        samples.append(_read_sample(record, root, classes.names, where))
+        _files.check_new_id(samples[-1].identifier, ids, where)
+
+    names = _files.select_concepts(concepts, list(classes.values), root / "classes.json")
+    rows = _files.select_rows([sample.split for sample in samples], split, path)
+    samples = [samples[row] for row in rows]
+    return Bunch(
+        data=[sample.image for sample in samples],
+        masks=MaskFiles(
+            [sample.mask for sample in samples],
+            [classes.values[name] for name in names],
+            known=classes.known,
+            sizes=[sample.size for sample in samples],
+        ),
+        target=_files.indicator([sample.labels for sample in samples], names),
+        target_names=names,
+        split=np.array([sample.split for sample in samples]),
+        ids=[sample.identifier for sample in samples],
+        DESCR=_files.read_description(root),
+    )
+
+
+class _Classes(NamedTuple):
+    values: dict[str, int]  # concept -> pixel value, by rising value
+    names: frozenset[str]  # of the concepts and, if it has one, of the background
+    known: frozenset[int]
+
+
+class _Sample(NamedTuple):
+    identifier: str
+    image: str
+    mask: str
+    labels: list[str]
+    split: str
+    size: tuple[int, int] | None
+
+
+def _read_classes(path: Path) -> _Classes:
+    try:
+        content = json.loads(_files.read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}).") from error
+    classes = content.get("classes") if isinstance(content, dict) else None
+    if not isinstance(classes, dict) or not classes:
+        raise ValueError(f"{path}: 'classes' must be an object of names by pixel value.")
+    by_value: dict[int, str] = {}
+    for value, name in classes.items():
+        if not re.fullmatch("0|[1-9][0-9]{0,2}", value) or int(value) > 255:
+            raise ValueError(f"{path}: {value!r} is no pixel value from 0 to 255.")
+        if not isinstance(name, str) or not name or name in by_value.values():
+            raise ValueError(f"{path}: class {value} must have a name of its own, got {name!r}.")
+        by_value[int(value)] = name
+    others = [content.get("ignore", 255), content.get("background")]
+    others = [other for other in others if other is not None]
+    if any(type(other) is not int or not 0 <= other <= 255 for other in others):
+        raise ValueError(f"{path}: 'ignore' and 'background' must be pixel values or null.")
+    concepts = {by_value[value]: value for value in sorted(set(by_value) - set(others))}
+    return _Classes(concepts, frozenset(by_value.values()), frozenset([*others, *by_value]))
+
+
+def _read_sample(record: dict[str, Any], root: Path, names: frozenset[str], where: str) -> _Sample:
+    labels = _files.get_list(record, "labels", where)
+    for label in labels:
+        if not isinstance(label, str) or label not in names:
+            raise ValueError(f"{where}: label {label!r} is no class of classes.json.")
+    size = None
+    if "width" in record or "height" in record:
+        height, width = record.get("height"), record.get("width")
+        if type(height) is not int or type(width) is not int:
+            raise ValueError(f"{where}: 'width' and 'height' must be integers, or both missing.")
+        size = (height, width)
+    return _Sample(
+        _files.get_string(record, "id", where),
+        _inside(root, record, "image", where),
+        _inside(root, record, "mask", where),
+        labels,
+        _files.get_split(record, where),
+        size,
+    )
+
+
+def _inside(root: Path, record: dict[str, Any], key: str, where: str) -> str:
+    """Return the absolute path of a file of the folder."""
+    name = _files.get_string(record, key, where)
+    path = os.path.normpath(root / name)
+    if os.path.isabs(name) or not Path(path).is_relative_to(root) or Path(path) == root:
+        raise ValueError(f"{where}: {key!r} must be a path inside the folder, got {name!r}.")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{where}: there is no file {path}.")
+    return path

@@ -1,0 +1,268 @@
+"""Texts whose concepts have a place: character spans, inline tags and the folder format."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from skact.datasets import _files
+
+_NAME = "[A-Za-z][A-Za-z0-9_-]*"
+_TAG = re.compile(f"<(/?)({_NAME})>")
+_MEETING = re.compile(rf"</?{_NAME}>(?:\s*</?{_NAME}>)*")
+
+
+class Span(NamedTuple):
+    """A labelled piece of a text.
+
+    Parameters
+    ----------
+    start, end : int
+        Offsets in code points, as Python indexes strings: the piece is ``text[start:end]``.
+    label : str
+        The concept that the piece carries.
+
+    Examples
+    --------
+    >>> from skact.datasets import Span
+    >>> span = Span(2, 7, "joy")
+    >>> "I cheer!"[span.start : span.end]
+    'cheer'
+    """
+
+    start: int
+    end: int
+    label: str
+
+
+def parse_tags(text: str) -> tuple[str, list[Span]]:
+    """Take inline tags such as ``<JOY>...</JOY>`` out of a text and return them as spans.
+
+    A tag is ``<NAME>`` or ``</NAME>`` without any white space inside; NAME starts with an ASCII
+    letter and goes on with ASCII letters, digits, ``_`` and ``-``. Anything else, such as ``a < b``
+    or ``<3``, is text. Names do not depend on case. Tags of different names may be nested.
+
+    White space that touches a tag on its inner side does not belong to the span. Where one or more
+    tags meet, separated by nothing but white space, only the white space that lies outside all of
+    them stays, as it is. If there is none, the first white space found inside takes its place,
+    unless the tags stand at the start or the end of the text, where it is dropped. So words stay
+    apart and no white space is doubled by taking tags out.
+
+    Parameters
+    ----------
+    text : str
+        Text with or without tags.
+
+    Returns
+    -------
+    clean : str
+        The text without tags; `text` itself if it has none.
+    spans : list of Span
+        One span per pair of tags in the order of the opening tags. Offsets are those of `clean`,
+        the label is the tag's name in lower case.
+
+    Raises
+    ------
+    TypeError
+        If `text` is not a string.
+    ValueError
+        If a tag is never closed, was never opened, closes while a later one is still open, stands
+        inside another tag of its own name, or holds no text. The message gives the tag's position
+        in `text`.
+
+    Examples
+    --------
+    >>> from skact.datasets import parse_tags
+    >>> parse_tags("Rain again. <SARCASM> Just perfect. </SARCASM> I stay in.")
+    ('Rain again. Just perfect. I stay in.', [Span(start=12, end=25, label='sarcasm')])
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a string, got {type(text).__name__}.")
+    clean, position = "", 0
+    opened: list[tuple[str, int, int]] = []  # label, place of the tag, start of the span
+    found: list[tuple[int, Span]] = []  # place of the opening tag, span
+    for meeting in _MEETING.finditer(text):
+        body = text[position : meeting.start()]
+        words = body.rstrip()
+        clean += words
+        tags = list(_TAG.finditer(text, *meeting.span()))
+        position = _skip_white_space(text, meeting.end())
+        gaps = [body[len(words) :]]
+        gaps += [text[tag.end() : following.start()] for tag, following in itertools.pairwise(tags)]
+        gaps += [text[meeting.end() : position]]
+
+        # In a valid text closing tags come first where tags meet, or an element would be empty.
+        n_closing = sum(bool(tag[1]) for tag in tags)
+        at_edge = not clean or position == len(text)
+        kept = gaps[n_closing] or ("" if at_edge else next(filter(None, gaps), ""))
+        for tag in tags:
+            if tag[1]:
+                found.append(_close(tag, opened, end=len(clean)))
+            else:
+                _open(tag, opened, start=len(clean) + len(kept))
+        clean += kept
+    if opened:
+        label, place, _ = opened[-1]
+        raise ValueError(f"Tag <{label}> at position {place} is never closed.")
+    return clean + text[position:], [span for _, span in sorted(found)]
+
+
+def _skip_white_space(text: str, position: int) -> int:
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
+
+
+def _open(tag: re.Match[str], opened: list[tuple[str, int, int]], start: int) -> None:
+    label = tag[2].lower()
+    for other, place, _ in opened:
+        if other == label:
+            raise ValueError(
+                f"Tag {tag[0]} at position {tag.start()} stands inside another <{label}>, "
+                f"opened at position {place}."
+            )
+    opened.append((label, tag.start(), start))
+
+
+def _close(tag: re.Match[str], opened: list[tuple[str, int, int]], end: int) -> tuple[int, Span]:
+    label = tag[2].lower()
+    if label not in (other for other, _, _ in opened):
+        raise ValueError(f"Tag {tag[0]} at position {tag.start()} closes what was never opened.")
+    last, place, start = opened.pop()
+    if last != label:
+        raise ValueError(
+            f"Tag {tag[0]} at position {tag.start()} crosses <{last}>, opened at position {place} "
+            f"and still open."
+        )
+    if start >= end:
+        raise ValueError(f"Tag <{label}> at position {place} holds no text.")
+    return place, Span(start, end, label)
+
+
+def load_spans(
+    folder: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    concepts: Iterable[str] | None = None,
+) -> Bunch:
+    """Read a folder of texts with labelled character spans.
+
+    The folder holds ``samples.jsonl`` (UTF-8, one JSON object a line) with the keys
+
+    - ``text``: the text, not empty;
+    - ``spans``: a list of ``[start, end, label]``, offsets in code points, end exclusive;
+    - ``split``: ``train``, ``cal`` or ``test``;
+    - ``id``: a string of its own for every sample;
+    - ``labels``, if given: the labels that occur in ``spans``.
+
+    Further keys are not looked at. All lines are checked, those of other splits as well.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        The folder.
+    split : {"train", "cal", "test"} or None, default=None
+        Samples to return, all of them if None.
+    concepts : iterable of str or None, default=None
+        Labels to keep, in the order of the columns wanted; all labels if None. Samples without any
+        of them stay, as negatives.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        With the attributes
+
+        data : list of str
+            The `n_samples` texts.
+        spans : list of list of Span
+            Labelled pieces of every text, in the file's order.
+        target : ndarray of shape (n_samples, n_concepts), dtype int64
+            1 where a text has a span of the concept.
+        target_names : list of str
+            The file's labels, sorted (the same for every split), or `concepts`.
+        split : ndarray of shape (n_samples,), dtype str
+            Split of every sample.
+        ids : list of str
+            Id of every sample.
+        DESCR : str
+            Text of the folder's ``README.md``, empty if there is none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or its ``samples.jsonl`` is missing.
+    ValueError
+        If a line does not hold what is described above (the message names file and line), or if
+        `split` or `concepts` ask for something that the folder does not have.
+
+    Examples
+    --------
+    >>> import json, pathlib, tempfile
+    >>> from skact.datasets import load_spans
+    >>> sample = {"id": "1", "text": "So. I cheer!", "spans": [[4, 12, "joy"]], "split": "train"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "samples.jsonl")
+    ...     _ = path.write_text(json.dumps(sample), encoding="utf-8")
+    ...     texts = load_spans(folder, split="train")
+    >>> texts.spans, texts.target.tolist(), texts.target_names
+    ([[Span(start=4, end=12, label='joy')]], [[1]], ['joy'])
+    """
+    _files.check_split(split)
+    root = _files.open_folder(folder)
+    path = root / "samples.jsonl"
+    texts: list[str] = []
+    spans: list[list[Span]] = []
+    splits: list[str] = []
+    ids: dict[str, str] = {}
+    for where, record in _files.read_records(path):
+        text = _files.get_string(record, "text", where)
+        if not text:
+            raise ValueError(f"{where}: 'text' is empty.")
+        texts.append(text)
+        spans.append(_read_spans(record, text, where))
+        splits.append(_files.get_split(record, where))
+        _files.check_new_id(_files.get_string(record, "id", where), ids, where)
+
+    labels = sorted({span.label for own in spans for span in own})
+    names = _files.select_concepts(concepts, labels, path)
+    rows = _files.select_rows(splits, split, path)
+    kept = [[span for span in spans[row] if span.label in names] for row in rows]
+    identifiers = list(ids)
+    return Bunch(
+        data=[texts[row] for row in rows],
+        spans=kept,
+        target=_files.indicator([{span.label for span in own} for own in kept], names),
+        target_names=names,
+        split=np.array([splits[row] for row in rows]),
+        ids=[identifiers[row] for row in rows],
+        DESCR=_files.read_description(root),
+    )
+
+
+def _read_spans(record: dict[str, Any], text: str, where: str) -> list[Span]:
+    spans = []
+    for value in _files.get_list(record, "spans", where):
+        if not isinstance(value, list) or len(value) != 3:
+            raise ValueError(f"{where}: a span must be [start, end, label], got {value!r}.")
+        start, end, label = value
+        if not isinstance(label, str) or not label:
+            raise ValueError(f"{where}: the label of span {value!r} must be a non-empty string.")
+        if type(start) is not int or type(end) is not int:
+            raise ValueError(f"{where}: start and end of span {value!r} must be integers.")
+        if not 0 <= start < end <= len(text):
+            raise ValueError(
+                f"{where}: span {value!r} must satisfy 0 <= start < end <= {len(text)}, the "
+                f"length of its text."
+            )
+        spans.append(Span(start, end, label))
+    if "labels" in record:
+        labels = _files.get_list(record, "labels", where)
+        if sorted(map(str, labels)) != sorted({span.label for span in spans}):
+            raise ValueError(f"{where}: 'labels' {labels!r} are not those that occur in 'spans'.")
+    return spans

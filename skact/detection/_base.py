@@ -1,0 +1,235 @@
+"""The base class of detectors: pool each sample's token scores, compare with a threshold."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from numbers import Real
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skact.base import concept_names
+from skact.detection._thresholds import best_columns, concept_f1, tail_threshold
+from skact.tokens import TokenArray
+from skact.validation import (
+    Targets,
+    check_targets,
+    check_token_labels,
+    check_tokens,
+    like_input,
+)
+
+__all__ = ["BaseDetector"]
+
+Array = npt.NDArray[Any]
+
+
+class BaseDetector(ClassifierMixin, BaseEstimator):
+    """A sample holds a concept if its pooled score reaches the concept's threshold.
+
+    A subclass says how a sample is pooled (``_pool``) and which scores the threshold is a quantile
+    of (``_reference_scores``); everything else is here.
+
+    Parameters
+    ----------
+    delta : float, default=0.1
+        Sparsity in (0, 1): the share of the reference scores that lies above the threshold.
+    match_columns : {"auto"} or bool, default="auto"
+        Whether each concept takes the column with the best F1 on the data given to ``fit``. False:
+        column c is concept c. "auto" matches if the columns are units that were found without
+        labels, or differ in number from the concepts.
+
+    Attributes
+    ----------
+    thresholds_ : ndarray of shape (n_concepts,), dtype float64
+        Threshold per concept, in units of the scores.
+    matched_columns_ : ndarray of shape (n_concepts,), dtype int64
+        Score column that each concept reads.
+    classes_ : ndarray of shape (2,) or (n_concepts,)
+        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    multilabel_ : bool
+        Whether y was an indicator matrix.
+    concept_names_ : ndarray of shape (n_concepts,), dtype object
+        Names of the concepts.
+    n_features_in_ : int
+        Score columns.
+    source_ : Source or None
+        Model, layer and scaling behind the scores.
+    """
+
+    # scikit-learn reads this request under its name-mangled form.
+    __metadata_request__fit: ClassVar = {"token_labels": True}
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "delta": [Interval(Real, 0, 1, closed="neither")],
+        "match_columns": ["boolean", StrOptions({"auto"})],
+    }
+
+    thresholds_: Array
+    matched_columns_: Array
+    classes_: Array
+    multilabel_: bool
+    concept_names_: Array
+
+    def __init__(
+        self, delta: float = 0.1, *, match_columns: bool | Literal["auto"] = "auto"
+    ) -> None:
+        self.delta = delta
+        self.match_columns = match_columns
+
+    @abstractmethod
+    def _pool(self, scores: TokenArray) -> Array:
+        """Pool each sample: (n_samples, n_columns)."""
+
+    @abstractmethod
+    def _reference_scores(
+        self, tokens: Array, pooled: Array, labels: Array, present: Array
+    ) -> Array:
+        """Return the scores of one concept whose tail sets the threshold.
+
+        From ``tokens`` (n_tokens, n_columns) or ``pooled`` (n_samples, n_columns), by the concept's
+        ``labels`` (n_tokens,) or ``present`` (n_samples,); the result is (n_scores, n_columns).
+        """
+
+    def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
+        """Set the thresholds; best on scores that the concept method was not fitted on.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Scores (n_tokens, n_columns) of each sample.
+        y : array-like of shape (n_samples,) or (n_samples, n_concepts)
+            Two classes (the larger one is the concept) or an indicator matrix.
+        token_labels : TokenArray or list of arrays of bool, default=None
+            For each sample (n_tokens, n_concepts). None counts every token of a positive sample.
+
+        Returns
+        -------
+        self : estimator
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If X, y and token_labels do not fit together, a concept has no positive sample or
+            token, or ``match_columns=False`` and the columns differ in number from the concepts.
+        """
+        self._validate_params()
+        scores = check_tokens(self, X)
+        targets = check_targets(self, y, len(scores))
+        labels, targets = check_token_labels(token_labels, scores, targets)
+        self.multilabel_ = targets.classes is None
+        self.classes_ = _classes(targets)
+        self.concept_names_ = concept_names(targets.names, targets.n_concepts)
+        self._fit_thresholds(scores, labels.flat(), targets)
+        return self
+
+    def _fit_thresholds(self, scores: TokenArray, labels: Array, targets: Targets) -> None:
+        match = self._matches(scores, targets)
+        n_concepts, n_columns = targets.n_concepts, scores.n_features
+        tokens, pooled = scores.flat(), self._pool(scores)
+        f1 = np.zeros((n_concepts, n_columns))
+        thresholds = np.empty((n_concepts, n_columns))
+        for c, present in enumerate(targets.present.T):
+            own = slice(None) if match else slice(c, c + 1)
+            reference = self._reference_scores(
+                tokens[:, own], pooled[:, own], labels[:, c], present
+            )
+            thresholds[c, own] = tail_threshold(reference, self.delta)
+            if match:
+                f1[c] = concept_f1(present[:, None], pooled >= thresholds[c])
+        self.matched_columns_ = best_columns(f1) if match else np.arange(n_concepts)
+        self.thresholds_ = thresholds[np.arange(n_concepts), self.matched_columns_]
+
+    def _matches(self, scores: TokenArray, targets: Targets) -> bool:
+        n_columns, n_concepts = scores.n_features, targets.n_concepts
+        if self.match_columns == "auto":
+            units = scores.source is not None and scores.source.columns == "units"
+            return units or n_columns != n_concepts
+        if not self.match_columns and n_columns != n_concepts:
+            raise ValueError(
+                f"match_columns=False needs one column per concept, got {n_columns} columns for "
+                f"{n_concepts} concepts."
+            )
+        return bool(self.match_columns)
+
+    def decision_function(self, X: Any) -> Array:
+        """Pooled score minus threshold; positive where the concept is found.
+
+        A score equal to the threshold counts as found, and scikit-learn reads a decision of 0 as
+        not found; so the float just below the threshold is subtracted.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Scores.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_concepts), dtype float64
+            In units of the scores.
+        """
+        check_is_fitted(self)
+        scores = check_tokens(self, X, reset=False)
+        pooled = self._pool(scores)[:, self.matched_columns_]
+        decision = pooled.astype(np.float64) - np.nextafter(self.thresholds_, -np.inf)
+        return decision if self.multilabel_ else decision[:, 0]
+
+    def predict(self, X: Any) -> Array:
+        """Tell which samples hold which concept.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Scores.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_concepts)
+            Class labels, or 0 and 1 per concept.
+        """
+        present = (self.decision_function(X) > 0).astype(np.int64)
+        return present if self.multilabel_ else self.classes_[present]
+
+    def superactivators(self, X: Any) -> TokenArray | Array:
+        """Mark the tokens whose own score reaches the threshold.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Scores.
+
+        Returns
+        -------
+        marks : TokenArray of shape (n_samples, n_concepts), dtype bool
+            True at the SuperActivators of each concept; an ndarray for a 2-D array.
+        """
+        check_is_fitted(self)
+        scores = check_tokens(self, X, reset=False)
+        marks = scores.map(
+            lambda block: block[:, self.matched_columns_] >= self.thresholds_,
+            feature_names=list(self.concept_names_),
+            source=scores.source,
+        )
+        return like_input(X, marks)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_label = True
+        tags.target_tags.multi_output = True
+        # A threshold on the best single column cannot separate blobs as a full classifier does.
+        tags.classifier_tags.poor_score = True
+        return tags
+
+
+def _classes(targets: Targets) -> Array:
+    """Class labels in the form that scikit-learn's scorers expect of a multilabel classifier."""
+    if targets.classes is not None:
+        return targets.classes
+    # One column is a binary problem to the scorers, which take the last class as the positive one.
+    return np.arange(max(targets.n_concepts, 2))

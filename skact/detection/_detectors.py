@@ -1,0 +1,270 @@
+r"""The SuperActivator detector and its baselines.
+
+With :math:`s_c(z)` the score of a token for concept c, every detector pools a sample to one score
+:math:`A_c(x)` and finds the concept where :math:`A_c(x) \ge \tau_c(\delta)`. The baselines take the
+threshold from pooled scores, :math:`\tau_A(\delta) = Q_{1-\delta}(\{A(x) : x \text{ holds } c\})`;
+the SuperActivator detector takes it from tokens,
+:math:`\tau_c(\delta) = Q_{1-\delta}(\{s_c(z) : z \text{ belongs to } c\})`, so that only the
+extreme tail of the in-concept tokens speaks.
+
+Source: Goldberg, Kim, Stein, Wong, "The SuperActivator Mechanism: Transformers Concentrate Reliable
+Concept Signals in the Tail", section on detection.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils import check_random_state
+
+from skact.detection._base import BaseDetector
+from skact.tokens import TokenArray
+
+__all__ = ["LastToken", "MaxToken", "MeanToken", "RandomToken", "SuperActivator"]
+
+Array = npt.NDArray[Any]
+
+
+class SuperActivator(BaseDetector):
+    r"""A concept is present if a token reaches the extreme tail of the in-concept scores.
+
+    .. math:: \hat y_c(x) = \big[\max_i s_c(z_i) \ge \tau_c(\delta)\big], \qquad
+              \tau_c(\delta) = Q_{1-\delta}\big(\{s_c(z) : z \text{ labelled } c\}\big)
+
+    Parameters
+    ----------
+    delta : float, default=0.1
+        Sparsity in (0, 1): the share of the in-concept token scores above the threshold.
+    match_columns : {"auto"} or bool, default="auto"
+        Whether each concept takes the column with the best F1 on the data given to ``fit``;
+        "auto" does so for units that were found without labels, and where columns and concepts
+        differ in number.
+
+    Attributes
+    ----------
+    thresholds_ : ndarray of shape (n_concepts,), dtype float64
+        Threshold per concept, in units of the scores.
+    matched_columns_ : ndarray of shape (n_concepts,), dtype int64
+        Score column that each concept reads.
+    classes_ : ndarray of shape (2,) or (n_concepts,)
+        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    multilabel_ : bool
+        Whether y was an indicator matrix.
+    concept_names_ : ndarray of shape (n_concepts,), dtype object
+        Names of the concepts.
+    n_features_in_ : int
+        Score columns.
+    source_ : Source or None
+        Model, layer and scaling behind the scores.
+
+    References
+    ----------
+    .. [1] Goldberg, Kim, Stein, Wong, "The SuperActivator Mechanism: Transformers Concentrate
+       Reliable Concept Signals in the Tail", section on detection.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import SuperActivator
+    >>> scores = [np.array([[0.1], [2.0]]), np.array([[0.3], [0.2]]), np.array([[1.0]])]
+    >>> labels = [np.array([[False], [True]]), np.array([[False], [False]]), np.array([[True]])]
+    >>> detector = SuperActivator(delta=0.5).fit(scores, [1, 0, 1], token_labels=labels)
+    >>> detector.thresholds_, detector.predict(scores)
+    (array([1.5]), array([1, 0, 0]))
+    >>> detector.superactivators(scores)[0].ravel()
+    array([False,  True])
+    """
+
+    def _pool(self, scores: TokenArray) -> Array:
+        return scores.max()
+
+    def _reference_scores(
+        self, tokens: Array, pooled: Array, labels: Array, present: Array
+    ) -> Array:
+        return tokens[labels]
+
+
+class _PooledDetector(BaseDetector):
+    """A baseline: the threshold is a quantile of the pooled scores of positive samples."""
+
+    def _reference_scores(
+        self, tokens: Array, pooled: Array, labels: Array, present: Array
+    ) -> Array:
+        return pooled[present]
+
+
+class MaxToken(_PooledDetector):
+    r"""Baseline that pools a sample by its largest score, :math:`A(x) = \max_i s(z_i)`.
+
+    Parameters
+    ----------
+    delta : float, default=0.1
+        Sparsity in (0, 1): the share of the positive samples' pooled scores above the threshold.
+    match_columns : {"auto"} or bool, default="auto"
+        Whether each concept takes the column with the best F1 on the data given to ``fit``;
+        "auto" does so for units that were found without labels, and where columns and concepts
+        differ in number.
+
+    Attributes
+    ----------
+    thresholds_ : ndarray of shape (n_concepts,), dtype float64
+        Threshold per concept, in units of the scores.
+    matched_columns_ : ndarray of shape (n_concepts,), dtype int64
+        Score column that each concept reads.
+    classes_ : ndarray of shape (2,) or (n_concepts,)
+        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    multilabel_ : bool
+        Whether y was an indicator matrix.
+    concept_names_ : ndarray of shape (n_concepts,), dtype object
+        Names of the concepts.
+    n_features_in_ : int
+        Score columns.
+    source_ : Source or None
+        Model, layer and scaling behind the scores.
+    """
+
+    def _pool(self, scores: TokenArray) -> Array:
+        return scores.max()
+
+
+class MeanToken(_PooledDetector):
+    r"""Baseline that pools a sample by its mean score, :math:`A(x) = \frac1n \sum_i s(z_i)`.
+
+    Parameters
+    ----------
+    delta : float, default=0.1
+        Sparsity in (0, 1): the share of the positive samples' pooled scores above the threshold.
+    match_columns : {"auto"} or bool, default="auto"
+        Whether each concept takes the column with the best F1 on the data given to ``fit``;
+        "auto" does so for units that were found without labels, and where columns and concepts
+        differ in number.
+
+    Attributes
+    ----------
+    thresholds_ : ndarray of shape (n_concepts,), dtype float64
+        Threshold per concept, in units of the scores.
+    matched_columns_ : ndarray of shape (n_concepts,), dtype int64
+        Score column that each concept reads.
+    classes_ : ndarray of shape (2,) or (n_concepts,)
+        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    multilabel_ : bool
+        Whether y was an indicator matrix.
+    concept_names_ : ndarray of shape (n_concepts,), dtype object
+        Names of the concepts.
+    n_features_in_ : int
+        Score columns.
+    source_ : Source or None
+        Model, layer and scaling behind the scores.
+    """
+
+    def _pool(self, scores: TokenArray) -> Array:
+        return scores.mean()
+
+
+class LastToken(_PooledDetector):
+    r"""Baseline that reads a sample at its last token, :math:`A(x) = s(z_n)`.
+
+    Parameters
+    ----------
+    delta : float, default=0.1
+        Sparsity in (0, 1): the share of the positive samples' pooled scores above the threshold.
+    match_columns : {"auto"} or bool, default="auto"
+        Whether each concept takes the column with the best F1 on the data given to ``fit``;
+        "auto" does so for units that were found without labels, and where columns and concepts
+        differ in number.
+
+    Attributes
+    ----------
+    thresholds_ : ndarray of shape (n_concepts,), dtype float64
+        Threshold per concept, in units of the scores.
+    matched_columns_ : ndarray of shape (n_concepts,), dtype int64
+        Score column that each concept reads.
+    classes_ : ndarray of shape (2,) or (n_concepts,)
+        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    multilabel_ : bool
+        Whether y was an indicator matrix.
+    concept_names_ : ndarray of shape (n_concepts,), dtype object
+        Names of the concepts.
+    n_features_in_ : int
+        Score columns.
+    source_ : Source or None
+        Model, layer and scaling behind the scores.
+    """
+
+    def _pool(self, scores: TokenArray) -> Array:
+        return scores.last()
+
+
+class RandomToken(_PooledDetector):
+    r"""Baseline that reads a sample at one token, drawn uniformly and once for all concepts.
+
+    Parameters
+    ----------
+    delta : float, default=0.1
+        Sparsity in (0, 1): the share of the positive samples' pooled scores above the threshold.
+    match_columns : {"auto"} or bool, default="auto"
+        Whether each concept takes the column with the best F1 on the data given to ``fit``;
+        "auto" does so for units that were found without labels, and where columns and concepts
+        differ in number.
+    random_state : int, RandomState instance or None, default=None
+        Draws the positions; an int makes them repeatable.
+
+    Attributes
+    ----------
+    thresholds_ : ndarray of shape (n_concepts,), dtype float64
+        Threshold per concept, in units of the scores.
+    matched_columns_ : ndarray of shape (n_concepts,), dtype int64
+        Score column that each concept reads.
+    classes_ : ndarray of shape (2,) or (n_concepts,)
+        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    multilabel_ : bool
+        Whether y was an indicator matrix.
+    concept_names_ : ndarray of shape (n_concepts,), dtype object
+        Names of the concepts.
+    n_features_in_ : int
+        Score columns.
+    source_ : Source or None
+        Model, layer and scaling behind the scores.
+    seed_ : int
+        Seed drawn in ``fit``. Sample i is read at a position drawn from it, the same one in every
+        call, so that a prediction can be repeated.
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        **BaseDetector._parameter_constraints,
+        "random_state": ["random_state"],
+    }
+
+    seed_: int
+
+    def __init__(
+        self,
+        delta: float = 0.1,
+        *,
+        match_columns: bool | Literal["auto"] = "auto",
+        random_state: Any = None,
+    ) -> None:
+        super().__init__(delta, match_columns=match_columns)
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
+        """Draw the seed, then set the thresholds.
+
+        Parameters
+        ----------
+        X, y, token_labels : as in the other detectors
+            Scores, targets, labels.
+
+        Returns
+        -------
+        self : RandomToken
+            Fitted.
+        """
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        return super().fit(X, y, token_labels)
+
+    def _pool(self, scores: TokenArray) -> Array:
+        where = np.random.default_rng(self.seed_).random(len(scores))
+        return scores.tokens_at((where * scores.lengths).astype(np.int64))

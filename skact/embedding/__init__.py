@@ -1,0 +1,13 @@
+"""From raw samples to token activations.
+
+:class:`TransformerEmbedder` turns texts or images into the residual stream after chosen blocks of
+a pretrained transformer, and labels given on characters or pixels into labels of its tokens.
+Importing this package loads neither torch nor transformers; the first use of an embedder does.
+"""
+
+from skact.embedding._embedder import TransformerEmbedder
+from skact.embedding._geometry import Patch
+from skact.embedding._text import Token
+from skact.embedding.depth import depth_to_block
+
+__all__ = ["Patch", "Token", "TransformerEmbedder", "depth_to_block"]

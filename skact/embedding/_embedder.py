@@ -1,0 +1,487 @@
+"""The embedder: raw texts or images in, token activations out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skact.base import TokensOutMixin
+from skact.embedding._geometry import Geometry, Patch, patch_boxes
+from skact.embedding._images import image_geometries, label_patches
+from skact.embedding._pair import DetachedPair
+from skact.embedding._text import (
+    Encoded,
+    Token,
+    check_texts,
+    encode,
+    label_tokens,
+    list_tokens,
+    locate,
+)
+from skact.embedding.depth import resolve_layers
+from skact.tokens import Array, LayerStack, TokenArray
+
+if TYPE_CHECKING:
+    from skact.embedding._models import Loaded
+
+__all__ = ["TransformerEmbedder"]
+
+_NO_PATCH = Patch(-1, -1, (0.0, 0.0, 0.0, 0.0))
+_POOLED = {"cls": "CLS position", "mean": "mean of the tokens", "last": "last token"}
+
+
+class TransformerEmbedder(TokensOutMixin, BaseEstimator):
+    """Token activations of a pretrained transformer, for texts or images.
+
+    The activations of token i at layer b are the **residual stream after block b**: the output of
+    the block, before any final norm, for the last block too. Special tokens and padding are no
+    tokens of a sample. All layers asked for come from one forward pass, which ends after the
+    deepest of them. Nothing is learnt: ``fit`` only checks.
+
+    Parameters
+    ----------
+    model : str, Path or tuple, default="sentence-transformers/all-MiniLM-L6-v2"
+        Name on the Hugging Face hub, local folder, or a loaded pair ``(model, tokenizer or image
+        processor)``. It is loaded on first use, once per process, and shared by clones. Of a
+        model with a head the model below is used; of one with two towers (CLIP) the tower of the
+        modality. A loaded pair stays where it is and in its dtype, and is left unchanged. It is
+        not pickled: an unpickled embedder goes back to the pair's name or folder.
+    layer : int, float, or sequence of those, default=-1
+        Block number in [0, n_blocks), negative number from the end, or depth in (0, 1] (see
+        :func:`~skact.embedding.depth_to_block`). A sequence gives a
+        :class:`~skact.tokens.LayerStack` with the distinct blocks.
+    modality : {"auto", "text", "image"}, default="auto"
+        What samples are. "auto" goes by the model; one that reads both is used for images, unless
+        the pair has a tokenizer only.
+    pooling : {"cls", "mean", "last"} or None, default=None
+        One vector per sample: its CLS position, the mean of its tokens, or its last token. None
+        keeps the tokens.
+    special_tokens : bool, default=False
+        Whether special tokens, and the positions before the patches (CLS, registers), count as
+        tokens.
+    batch_size : int, default=32
+        Samples per forward pass, halved when memory does not suffice.
+    max_length : int or None, default=None
+        Positions that a text is cut to, special tokens included. None takes the model's limit.
+    device : str, default="auto"
+        Where a named model runs; "auto" takes CUDA where there is some.
+    dtype : {"auto", "float32", "float16", "bfloat16"}, default="auto"
+        Precision of a named model; "auto" is that of the checkpoint, and float32 on a CPU.
+    revision : str or None, default=None
+        Commit, tag or branch of a named model.
+    trust_remote_code : bool, default=False
+        Whether to run code that comes with the model. Needs a full commit hash as ``revision``.
+    progress : bool, default=False
+        Whether to show a progress bar.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        On first use, if parameters, model and samples do not fit each other; a faulty sample is
+        named by its number before anything is embedded.
+
+    Notes
+    -----
+    Texts are tokenised without padding, sorted by length and padded on the right, so the
+    tokenizer's padding side has no influence, and a batch gives what its samples give alone.
+    Files are turned upright by their EXIF orientation; alpha is laid over white.
+
+    References
+    ----------
+    Goldberg, Kim, Stein, Wong: The SuperActivator Mechanism, section on token activations.
+
+    Examples
+    --------
+    >>> from skact.embedding import TransformerEmbedder
+    >>> TransformerEmbedder(layer=[0.25, 0.5, 1.0])
+    TransformerEmbedder(layer=[0.25, 0.5, 1.0])
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        "model": [str, Path, tuple, DetachedPair],
+        "layer": "no_validation",
+        "modality": [StrOptions({"auto", "text", "image"})],
+        "pooling": [StrOptions({"cls", "mean", "last"}), None],
+        "special_tokens": ["boolean"],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "device": [str],
+        "dtype": [StrOptions({"auto", "float32", "float16", "bfloat16"})],
+        "revision": [str, None],
+        "trust_remote_code": ["boolean"],
+        "progress": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        model: Any = "sentence-transformers/all-MiniLM-L6-v2",
+        layer: int | float | Sequence[int | float] = -1,
+        *,
+        modality: str = "auto",
+        pooling: str | None = None,
+        special_tokens: bool = False,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        progress: bool = False,
+    ) -> None:
+        self.model = model
+        self.layer = layer
+        self.modality = modality
+        self.pooling = pooling
+        self.special_tokens = special_tokens
+        self.batch_size = batch_size
+        self.max_length = max_length
+        self.device = device
+        self.dtype = dtype
+        self.revision = revision
+        self.trust_remote_code = trust_remote_code
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameters and the kind of container; nothing is learnt or loaded.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            As in :meth:`transform`.
+        y : ignored
+            Not used.
+
+        Returns
+        -------
+        self : TransformerEmbedder
+            The embedder.
+        """
+        self._check_params()
+        _as_list(X)
+        return self
+
+    def transform(self, X: Any) -> TokenArray | LayerStack | Array:
+        """Embed samples.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            List, tuple, 1-D array or pandas Series of strings, or of images: paths, PIL images,
+            uint8 arrays (height, width[, channels]) or float arrays in [0, 1]. A 4-D array holds
+            images of one size.
+
+        Returns
+        -------
+        activations : TokenArray, LayerStack or ndarray of shape (n_samples, n_features)
+            The residual stream after the block, float32 (float16 for tokens of a model that runs
+            in float16); a LayerStack for a list of layers. With ``pooling``, an ndarray of dtype
+            float32, or a LayerStack with one token per sample.
+
+        Raises
+        ------
+        ValueError, TypeError, OSError
+            If parameters, model and samples do not fit each other.
+        """
+        samples, loaded = self._start(X)
+        blocks, many = resolve_layers(self.layer, len(loaded.blocks))
+        self._check_pooling(loaded)
+        from skact.embedding._forward import ImageBatches, TextBatches, forward
+
+        batches: TextBatches | ImageBatches
+        if loaded.modality == "text":
+            pad_id = loaded.processor.pad_token_id
+            batches = TextBatches(self._encode(samples, loaded), pad_id)
+        else:
+            batches = ImageBatches(
+                samples, self._geometries(samples, loaded), loaded, self.special_tokens
+            )
+        values = forward(
+            loaded,
+            batches,
+            blocks,
+            pooling=self.pooling,
+            batch_size=self.batch_size,
+            progress=self.progress,
+        )
+        if self.pooling is not None and not many:
+            return values[blocks[0]]
+        per_sample = batches.n_kept if self.pooling is None else np.ones(len(samples), np.int64)
+        return self._wrap(values, per_sample, loaded, many)
+
+    def tokens_of(self, X: Any) -> list[list[Token]] | list[list[Patch]]:
+        """Say what each token is.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            As in :meth:`transform`.
+
+        Returns
+        -------
+        tokens : list of list of Token or Patch
+            For each sample its tokens in the order of :meth:`transform`: the characters they
+            cover, or the pixels. Special tokens, where they were asked for, cover nothing.
+
+        Raises
+        ------
+        ValueError
+            If the tokenizer does not know the characters of its tokens.
+        """
+        samples, loaded = self._start(X)
+        if loaded.modality == "text":
+            encoded = self._encode(samples, loaded, with_spans=True)
+            spans = locate(encoded, samples, loaded.processor, self.special_tokens)
+            return list_tokens(encoded, samples, spans, loaded.processor)
+        prefix = [_NO_PATCH] * (loaded.prefix * self.special_tokens)
+        geometries = self._geometries(samples, loaded)
+        return [prefix + patch_boxes(geometry, loaded.patch) for geometry in geometries]
+
+    def align_spans(
+        self, texts: Any, spans: Any, concepts: Sequence[Any] | None = None
+    ) -> TokenArray:
+        """Turn labelled spans of characters into labels of tokens.
+
+        A token is labelled if its characters overlap the span ``[start, end)``. Special tokens
+        never are. A span of which truncation leaves nothing labels nothing.
+
+        Parameters
+        ----------
+        texts : sequence of n_samples str
+            The texts.
+        spans : sequence of n_samples sequences of (start, end, label)
+            Labelled spans of each text, in code points.
+        concepts : sequence or None, default=None
+            The labels to use, one column each; others are passed over. None takes all labels
+            that occur, sorted.
+
+        Returns
+        -------
+        labels : TokenArray of shape (n_samples, n_concepts), dtype bool
+            With the tokens of :meth:`transform`, and the concepts as feature names.
+
+        Raises
+        ------
+        ValueError
+            If a span is empty or leaves its text, or the lengths differ.
+        """
+        samples, loaded = self._start(texts, need="text")
+        checked = check_texts(samples)
+        label_tokens(checked, spans, concepts)
+        encoded = self._encode(checked, loaded, with_spans=True)
+        locations = locate(encoded, checked, loaded.processor, self.special_tokens)
+        labels, names = label_tokens(checked, spans, concepts, locations)
+        assert labels is not None
+        return TokenArray(labels, _offsets(encoded.n_kept), feature_names=names)
+
+    def align_masks(
+        self, images: Any, masks: Any, concepts: Sequence[Any] | None = None
+    ) -> TokenArray:
+        """Turn masks of pixels into labels of patches.
+
+        The mask goes through the geometric transform of its own image: resized, cropped and
+        padded alike. A patch is labelled if any mask pixel falls into it.
+
+        Parameters
+        ----------
+        images : sequence of n_samples images
+            The images.
+        masks : sequence of n_samples array-like of shape (height, width[, n_concepts])
+            Bool, or 0 and 1, of the size of the image. Read one at a time, so any object with
+            ``len`` and integer indexing will do.
+        concepts : sequence or None, default=None
+            Names of the columns.
+
+        Returns
+        -------
+        labels : TokenArray of shape (n_samples, n_concepts), dtype bool
+            With the tokens of :meth:`transform`; tokens that are no patch are not labelled.
+
+        Raises
+        ------
+        ValueError
+            If a mask does not have the size of its image, or the lengths differ.
+        """
+        samples, loaded = self._start(images, need="image")
+        if len(masks) != len(samples):
+            raise ValueError(
+                f"masks must have one entry per image: got {len(masks)} for {len(samples)}."
+            )
+        n_concepts = None if concepts is None else len(concepts)
+        prefix = loaded.prefix * self.special_tokens
+        geometries = self._geometries(samples, loaded)
+        labels, lengths = label_patches(geometries, masks, loaded.patch, prefix, n_concepts)
+        return TokenArray(labels, _offsets(lengths), feature_names=concepts)
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Name the features of a token.
+
+        Parameters
+        ----------
+        input_features : ignored
+            Not used.
+
+        Returns
+        -------
+        names : ndarray of shape (n_features,), dtype object
+            "transformerembedder0" and so on.
+        """
+        self._check_params()
+        prefix = type(self).__name__.lower()
+        return np.array([f"{prefix}{i}" for i in range(self._load().width)], dtype=object)
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of transformer blocks of the model, which is loaded for it."""
+        self._check_params()
+        return len(self._load().blocks)
+
+    def _check_params(self) -> None:
+        self._validate_params()
+        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(
+                "trust_remote_code=True needs a full commit hash (40 hexadecimal digits) as "
+                f"revision, so that the code cannot change; got revision={self.revision!r}."
+            )
+        if isinstance(self.model, tuple) and len(self.model) != 2:
+            raise ValueError(
+                "model must be a pair (model, tokenizer or image processor), got a tuple of "
+                f"{len(self.model)}."
+            )
+
+    def _load(self) -> Loaded:
+        from skact.embedding._models import load
+
+        return load(
+            self.model,
+            modality=self.modality,
+            device=self.device,
+            dtype=self.dtype,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    def _start(self, X: Any, need: str | None = None) -> tuple[list[Any], Loaded]:
+        self._check_params()
+        samples = _as_list(X)
+        loaded = self._load()
+        if need not in (None, loaded.modality):
+            raise ValueError(
+                f"{'spans' if need == 'text' else 'masks'} belong to {need}s, but the model "
+                f"{loaded.name!r} is used for {loaded.modality}s."
+            )
+        return samples, loaded
+
+    def _check_pooling(self, loaded: Loaded) -> None:
+        if self.pooling != "cls":
+            return
+        if loaded.modality == "image":
+            has_cls = loaded.prefix > 0
+        else:
+            cls = loaded.processor.cls_token_id
+            has_cls = cls is not None and loaded.processor("a")["input_ids"][0] == cls
+        if not has_cls:
+            raise ValueError(
+                f'pooling="cls" needs a CLS position, which the model {loaded.name!r} does not '
+                'have; use "mean" or "last".'
+            )
+
+    def _max_length(self, loaded: Loaded) -> int | None:
+        """Positions the model can read; None if there is no limit."""
+        from skact.embedding._models import position_limit
+
+        positions = position_limit(loaded)
+        if self.max_length is None:
+            # A tokenizer without a limit of its own says 10^30.
+            limits = [loaded.processor.model_max_length, positions or 10**30]
+            return int(min(limits)) if min(limits) < 10**9 else None
+        if positions is not None and self.max_length > positions:
+            raise ValueError(
+                f"max_length={self.max_length}, but the model {loaded.name!r} has "
+                f"{positions} positions."
+            )
+        return int(self.max_length)
+
+    def _encode(self, samples: list[Any], loaded: Loaded, *, with_spans: bool = False) -> Encoded:
+        return encode(
+            check_texts(samples),
+            loaded.processor,
+            max_length=self._max_length(loaded),
+            special_tokens=self.special_tokens,
+            with_spans=with_spans,
+        )
+
+    def _geometries(self, samples: list[Any], loaded: Loaded) -> list[Geometry]:
+        return image_geometries(samples, loaded.processor)
+
+    def _wrap(
+        self, values: dict[int, Array], lengths: Array, loaded: Loaded, many: bool
+    ) -> TokenArray | LayerStack:
+        convention = "residual stream after the block"
+        if self.special_tokens:
+            convention += ", special tokens kept"
+        if self.pooling is not None:
+            convention += f", {_POOLED[self.pooling]}"
+        offsets = _offsets(lengths)
+        layers = {
+            block: TokenArray(rows, offsets, source=loaded.source(block, convention))
+            for block, rows in values.items()
+        }
+        return LayerStack(layers) if many else next(iter(layers.values()))
+
+    def __sklearn_clone__(self) -> Self:
+        params = self.get_params(deep=False)
+        model = params.pop("model")
+        # A loaded model is shared, not copied.
+        twin = type(self)(model, **{k: clone(v, safe=False) for k, v in params.items()})
+        if hasattr(self, "_metadata_request"):
+            twin._metadata_request = clone(self._metadata_request, safe=False)
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        if isinstance(self.model, tuple):
+            from skact.embedding._models import detach
+
+            return {**state, "model": detach(self.model, self.modality)}
+        return state
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _offsets(lengths: Array) -> Array:
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _as_list(X: Any) -> list[Any]:
+    """List the samples of any accepted container."""
+    expected = "X must be a list, tuple, 1-D array or Series of texts or of images"
+    if isinstance(X, str | bytes | Path):
+        raise ValueError(f"{expected}, got a single {type(X).__name__}: {str(X)[:40]!r}.")
+    if isinstance(X, list | tuple):
+        samples = list(X)
+    elif type(X).__module__.startswith("pandas") and getattr(X, "ndim", None) == 1:
+        samples = X.tolist()
+    elif isinstance(X, np.ndarray) and (X.ndim == 4 or (X.ndim == 1 and X.dtype.kind in "OUT")):
+        samples = X.tolist() if X.ndim == 1 else list(X)
+    else:
+        shape = f" of shape {X.shape}" if hasattr(X, "shape") else ""
+        raise ValueError(f"{expected}, or a 4-D array of images; got {type(X).__name__}{shape}.")
+    if not samples:
+        raise ValueError("X has no samples.")
+    return samples

@@ -1,0 +1,217 @@
+"""Out-of-fold scores in ``fit_transform``, the full fit in ``transform``."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+from sklearn.utils import check_random_state, get_tags, indexable
+from sklearn.utils._indexing import _safe_indexing
+from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import _num_samples, check_is_fitted
+
+from skact.base import TokensOutMixin
+from skact.tokens import TokenArray
+
+__all__ = ["CrossFitTransformer"]
+
+Array = npt.NDArray[Any]
+
+
+class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
+    """Hand out-of-fold scores to the next step, so that its threshold is not optimistic.
+
+    A pipeline that fits a concept method and a detector on the same rows sets the thresholds on
+    scores that are too high, because the method has seen these tokens. Here ``fit_transform``
+    scores each fold by a clone that was fitted on the other folds, and ``transform`` uses a clone
+    that was fitted on all rows: the pattern of scikit-learn's TargetEncoder.
+
+    Parameters
+    ----------
+    estimator : transformer
+        The concept method.
+    cv : int, cross-validation splitter or iterable, default=5
+        An int makes stratified folds for class labels, plain ones for an indicator matrix.
+    shuffle : bool, default=True
+        Whether an int ``cv`` shuffles; data sorted by concept needs it.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the shuffling.
+    n_jobs : int, default=None
+        Folds fitted at a time, as in joblib.
+
+    Attributes
+    ----------
+    estimator_ : transformer
+        The clone fitted on all rows.
+    n_features_in_ : int
+        Features of a token.
+
+    Raises
+    ------
+    ValueError
+        Whatever the concept method raises, with the fold named: for instance if a rare concept has
+        no positive sample in a training part.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skact import CrossFitTransformer, LinearSeparator, SuperActivator
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.arange(60) % 2
+    >>> X = [rng.normal(size=(5, 3)) + 4 * label for label in y]
+    >>> pipe = make_pipeline(CrossFitTransformer(LinearSeparator(), random_state=0),
+    ...                      SuperActivator(delta=0.9))
+    >>> float(pipe.fit(X, y).score(X, y))
+    1.0
+    """
+
+    # scikit-learn reads this request under its name-mangled form.
+    __metadata_request__fit: ClassVar = {"token_labels": True}
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "estimator": [HasMethods(["fit", "transform"])],
+        "cv": ["cv_object"],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "n_jobs": [int, np.integer, None],
+    }
+
+    estimator_: Any
+
+    def __init__(
+        self,
+        estimator: Any,
+        cv: Any = 5,
+        *,
+        shuffle: bool = True,
+        random_state: Any = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.cv = cv
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def fit(self, X: Any, y: Any = None, token_labels: Any = None) -> Self:
+        """Fit on all rows.
+
+        Parameters
+        ----------
+        X, y, token_labels : as in the concept method
+            Training tokens, targets, labels of tokens.
+
+        Returns
+        -------
+        self : CrossFitTransformer
+            Fitted.
+        """
+        self._validate_params()
+        self.estimator_ = _fit(self.estimator, X, y, token_labels)
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, token_labels: Any = None) -> Any:
+        """Fit on all rows, and return scores that no row had a part in fitting.
+
+        Parameters
+        ----------
+        X, y, token_labels : as in the concept method
+            Training tokens, targets, labels of tokens.
+
+        Returns
+        -------
+        scores : TokenArray of shape (n_samples, n_concepts), or ndarray for a 2-D array
+            Out-of-fold scores in the order of X.
+        """
+        self.fit(X, y, token_labels)
+        X, y, token_labels = indexable(X, y, token_labels)
+        folds = list(self._splitter(y).split(np.zeros(_num_samples(X)), y))
+        parts = Parallel(n_jobs=self.n_jobs)(
+            delayed(_fit_and_transform)(
+                self.estimator, X, y, token_labels, train, test, f"fold {k + 1} of {len(folds)}"
+            )
+            for k, (train, test) in enumerate(folds)
+        )
+        tested = np.concatenate([test for _, test in folds])
+        n_samples = sum(map(len, parts))
+        if not np.array_equal(np.sort(tested), np.arange(n_samples)):
+            raise ValueError("cv must put every sample into exactly one test fold.")
+        if all(isinstance(part, TokenArray) for part in parts):
+            return TokenArray.concatenate(parts)[np.argsort(tested)]
+        return np.concatenate(parts)[np.argsort(tested)]
+
+    def _splitter(self, y: Any) -> Any:
+        if not isinstance(self.cv, int | np.integer):
+            return check_cv(self.cv, y, classifier=True)
+        labels = y is not None and type_of_target(y) in ("binary", "multiclass")
+        splitter = StratifiedKFold if labels else KFold
+        random = check_random_state(self.random_state) if self.shuffle else None
+        return splitter(int(self.cv), shuffle=self.shuffle, random_state=random)
+
+    def transform(self, X: Any) -> Any:
+        """Score by the concept method that was fitted on all rows.
+
+        Parameters
+        ----------
+        X : tokens
+            As in the concept method.
+
+        Returns
+        -------
+        scores : TokenArray of shape (n_samples, n_concepts), or ndarray for a 2-D array
+            Scores.
+        """
+        check_is_fitted(self)
+        return self.estimator_.transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Return the names that the concept method gives its columns.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Handed on.
+
+        Returns
+        -------
+        names : ndarray of shape (n_features_out,), dtype object
+            Names.
+        """
+        check_is_fitted(self)
+        return self.estimator_.get_feature_names_out(input_features)
+
+    @property
+    def n_features_in_(self) -> int:
+        """Features of a token."""
+        check_is_fitted(self)
+        return int(self.estimator_.n_features_in_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.input_tags, tags.target_tags = inner.input_tags, inner.target_tags
+        return tags
+
+
+def _fit(estimator: Any, X: Any, y: Any, token_labels: Any) -> Any:
+    labels = {} if token_labels is None else {"token_labels": token_labels}
+    return clone(estimator).fit(X, y, **labels)
+
+
+def _fit_and_transform(
+    estimator: Any, X: Any, y: Any, token_labels: Any, train: Array, test: Array, fold: str
+) -> Any:
+    def part(data: Any, rows: Array) -> Any:
+        return None if data is None else _safe_indexing(data, rows)
+
+    try:
+        fitted = _fit(estimator, part(X, train), part(y, train), part(token_labels, train))
+        return fitted.transform(part(X, test))
+    except ValueError as error:
+        raise ValueError(f"in {fold} of the cross-fit: {error}") from error

@@ -1,0 +1,6 @@
+"""Steps between embedding and concepts."""
+
+from skact.preprocessing._scaler import TokenScaler
+from skact.preprocessing._select_layer import SelectLayer
+
+__all__ = ["SelectLayer", "TokenScaler"]

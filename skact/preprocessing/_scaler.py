@@ -1,0 +1,171 @@
+"""Centre tokens and divide them by one scalar."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import OneToOneFeatureMixin
+from sklearn.utils.validation import check_is_fitted
+
+from skact.base import TokenTransformer
+from skact.tokens import TokenArray, rescaled
+from skact.validation import check_tokens, like_input
+
+__all__ = ["TokenScaler"]
+
+Array = npt.NDArray[Any]
+
+
+class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
+    r"""Centre tokens and divide them by one scalar, so that layers become comparable.
+
+    .. math:: z' = (z - \mu) / s, \qquad s = \sqrt{\tfrac1N \sum_i \lVert z_i \rVert^2}
+
+    with the mean :math:`\mu` over all training tokens and the root mean square norm :math:`s` of
+    the **un-centred** tokens: angles between centred tokens stay as they are, which a scale per
+    feature would not do [1]_.
+
+    Parameters
+    ----------
+    with_mean : bool, default=True
+        Subtract the mean.
+    with_scale : bool, default=True
+        Divide by the scalar.
+
+    Attributes
+    ----------
+    mean_ : ndarray of shape (n_features,), dtype float64
+        Mean of the training tokens.
+    scale_ : float
+        Root mean square norm of the un-centred training tokens; 1 if all are zero.
+    n_tokens_seen_ : int
+        Training tokens.
+    n_features_in_ : int
+        Features of a token.
+    source_ : Source or None
+        Where the training tokens came from.
+
+    References
+    ----------
+    .. [1] Goldberg, Kim, Stein, Wong, "The SuperActivator Mechanism: Transformers Concentrate
+       Reliable Concept Signals in the Tail", appendix on embeddings.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import TokenScaler
+    >>> scaler = TokenScaler().fit([np.array([[3.0, 4.0]]), np.array([[3.0, 4.0], [-3.0, 4.0]])])
+    >>> scaler.mean_, scaler.scale_
+    (array([1., 4.]), 5.0)
+    """
+
+    _parameter_constraints = {"with_mean": ["boolean"], "with_scale": ["boolean"]}
+
+    mean_: Array
+    scale_: float
+    n_tokens_seen_: int
+    _mean_square: float
+
+    def __init__(self, *, with_mean: bool = True, with_scale: bool = True) -> None:
+        self.with_mean = with_mean
+        self.with_scale = with_scale
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Compute mean and scale.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Training tokens.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : TokenScaler
+            Fitted.
+        """
+        self.n_tokens_seen_ = 0
+        return self.partial_fit(X, y)
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Go on with more training tokens; in any order, the result is that of one ``fit``.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            More training tokens.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : TokenScaler
+            Fitted.
+        """
+        self._validate_params()
+        n_seen = getattr(self, "n_tokens_seen_", 0)
+        first = n_seen == 0
+        tokens = check_tokens(self, X, reset=first)
+        total = np.zeros(tokens.n_features) if first else self.mean_ * n_seen
+        square = 0.0 if first else self._mean_square * n_seen
+        for _, block in tokens.blocks():
+            values = block.astype(np.float64, copy=False)
+            total += values.sum(axis=0)
+            square += float(np.vdot(values, values))
+        self.n_tokens_seen_ = n_seen + tokens.n_tokens
+        self.mean_ = total / self.n_tokens_seen_
+        self._mean_square = square / self.n_tokens_seen_
+        self.scale_ = float(np.sqrt(self._mean_square)) or 1.0
+        return self
+
+    def _transform(self, tokens: TokenArray) -> TokenArray:
+        shift, scale, fingerprint = self._map()
+
+        def scaled(block: Array) -> Array:
+            return (_floats(block) - shift.astype(_floats(block[:0]).dtype)) / scale
+
+        return tokens.map(
+            scaled,
+            feature_names=tokens.feature_names,
+            source=rescaled(tokens.source, fingerprint),
+        )
+
+    def inverse_transform(self, X: Any) -> TokenArray | Array:
+        """Undo ``transform``.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Scaled tokens.
+
+        Returns
+        -------
+        tokens : TokenArray of shape (n_samples, n_features), or ndarray for a 2-D array
+            Tokens in the model's own units.
+        """
+        check_is_fitted(self)
+        shift, scale, _ = self._map()
+        # The source of scaled tokens is not the one the scaler was fitted on, so it is set aside.
+        given = X.with_source(None) if isinstance(X, TokenArray) else X
+        tokens = check_tokens(self, given, reset=False)
+        unscaled = tokens.map(
+            lambda block: _floats(block) * scale + shift.astype(_floats(block[:0]).dtype),
+            feature_names=tokens.feature_names,
+            source=self.source_,
+        )
+        return like_input(X, unscaled)
+
+    def _map(self) -> tuple[Array, float, str]:
+        shift = self.mean_ if self.with_mean else np.zeros_like(self.mean_)
+        scale = self.scale_ if self.with_scale else 1.0
+        digest = hashlib.sha256(shift.tobytes() + np.float64(scale).tobytes()).hexdigest()
+        return shift, scale, f"TokenScaler {digest[:12]}"
+
+
+def _floats(values: Array) -> Array:
+    """Half precision is for storage; computing starts at float32."""
+    return values.astype(np.float32) if values.dtype.itemsize < 4 else values

@@ -1,0 +1,777 @@
+"""Ragged containers for the tokens of many samples.
+
+A sample is a matrix of tokens, and samples differ in length. :class:`TokenArray` keeps all of
+them in **one** flat array without padding: row ``offsets[i] + j`` of ``values`` is token ``j`` of
+stored sample ``i``. A third array, ``index``, says which stored samples the container shows, so
+slicing samples copies a few integers and never a token, and joblib memory-maps one array instead
+of pickling thousands. :class:`LayerStack` holds several layers of the same samples.
+
+Both have ``shape == (n_samples, n_features)`` and index like an array along samples, which is all
+that scikit-learn's splitters and meta-estimators ask for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import get_config
+
+__all__ = ["LayerStack", "Source", "TokenArray"]
+
+Array = npt.NDArray[Any]
+Columns = Literal["features", "concepts", "units"]
+
+_DTYPES = ("float16", "float32", "float64", "bool")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where activations come from; a field that is None is unknown.
+
+    Parameters
+    ----------
+    model : str or None
+        Name or folder of the model.
+    revision : str or None
+        Commit of the model, or a fingerprint of its weights.
+    block : int or None
+        0-based transformer block after which the activations were taken.
+    convention : str or None
+        What was read there, e.g. ``"residual stream, tokens"``.
+    scaling : str or None
+        Fingerprint of the scaler the activations went through.
+    columns : {"features", "concepts", "units"}
+        What a column is: a feature of the model, the score of a labelled concept, or the score of
+        a unit that was found without labels.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    block: int | None = None
+    convention: str | None = None
+    scaling: str | None = None
+    columns: Columns = "features"
+
+    def conflict(self, other: Source) -> str | None:
+        """Name the first field in which two known sources disagree.
+
+        Parameters
+        ----------
+        other : Source
+            The source to compare with.
+
+        Returns
+        -------
+        field : str or None
+            None if everything that both sides know agrees. The same revision under two names is
+            the same model: a folder may have moved.
+        """
+        same_weights = self.revision is not None and self.revision == other.revision
+        for field in ("model", "revision", "block", "convention", "scaling"):
+            mine, theirs = getattr(self, field), getattr(other, field)
+            if None not in (mine, theirs) and mine != theirs:
+                if field == "model" and same_weights:
+                    continue
+                return field
+        return None
+
+    def __str__(self) -> str:
+        known = {k: v for k, v in vars(self).items() if v is not None and k != "columns"}
+        return ", ".join(f"{k} {v}" for k, v in known.items()) or "unknown"
+
+
+def as_numpy(item: Any) -> Array:
+    """Return an array or a tensor (of any device, also bfloat16) as a numpy array."""
+    if hasattr(item, "detach"):
+        item = item.detach().cpu()
+        if str(item.dtype) == "torch.bfloat16":
+            item = item.float()
+        return item.numpy()
+    return np.asarray(item)
+
+
+def _as_values(values: Array) -> Array:
+    if values.dtype.kind in "iu":
+        values = values.astype(np.float32)
+    if values.dtype.name not in _DTYPES:
+        raise TypeError(f"values must have one of the dtypes {_DTYPES}, got {values.dtype}.")
+    return np.ascontiguousarray(values) if not values.flags.c_contiguous else values
+
+
+class _SampleView(ABC):
+    """Indexing along samples, in the forms that scikit-learn uses."""
+
+    index: Array
+
+    @property
+    @abstractmethod
+    def n_features(self) -> int:
+        """Number of features of a token."""
+
+    @abstractmethod
+    def _view(self, index: Array) -> Self:
+        """Show the stored samples ``index``."""
+
+    @abstractmethod
+    def _sample(self, i: int) -> Any:
+        """Return the tokens of the i-th shown sample."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of samples and of features; tokens are not counted."""
+        return len(self.index), self.n_features
+
+    ndim = 2
+    device = "cpu"
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._sample(i) for i in range(len(self)))
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple):
+            # scikit-learn indexes whatever has a shape as array[key, ...].
+            rest = [k for k in key[1:] if k is not Ellipsis and k != slice(None)]
+            if not key or rest:
+                raise IndexError(
+                    f"{type(self).__name__} is indexed by samples alone, got the key {key!r}; "
+                    "index X[i] or X.flat() to reach tokens and features."
+                )
+            key = key[0]
+        if isinstance(key, int | np.integer) and not isinstance(key, bool | np.bool_):
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"sample {key} is out of range for {len(self)} samples.")
+            return self._sample(int(key) % len(self))
+        if isinstance(key, slice):
+            return self._view(self.index[key])
+        return self.take(key)
+
+    def take(
+        self, indices: Any, axis: int | None = 0, out: None = None, mode: str = "raise"
+    ) -> Self:
+        """Take samples by integer positions or by a boolean mask, without copying tokens.
+
+        Parameters
+        ----------
+        indices : array-like of int or bool
+            Positions along samples (negative ones count from the end), or one bool per sample.
+        axis : {0}, default=0
+            Only samples can be taken.
+        out, mode : None, "raise"
+            Present because ``numpy.take`` hands them on.
+
+        Returns
+        -------
+        samples : TokenArray or LayerStack
+            A view on the same tokens.
+
+        Raises
+        ------
+        IndexError
+            If a position is out of range, or a mask has another length than the samples.
+        """
+        if axis not in (0, None) or out is not None or mode != "raise":
+            raise ValueError("only samples (axis=0) can be taken, without out and mode.")
+        keys = np.asarray(indices)
+        if keys.size == 0:
+            keys = keys.astype(np.int64)
+        if keys.ndim != 1 or keys.dtype.kind not in "biu":
+            raise IndexError(
+                "samples are taken by a 1-D array of integers or bools, got "
+                f"{keys.ndim}-D of dtype {keys.dtype}."
+            )
+        if keys.dtype.kind == "b" and len(keys) != len(self):
+            raise IndexError(f"the mask has {len(keys)} entries for {len(self)} samples.")
+        return self._view(self.index[keys])
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> ModuleType:
+        # numpy.take calls our take; with it, folds are cut under array_api_dispatch as well.
+        return np
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Array:
+        raise TypeError(
+            f"a {type(self).__name__} is ragged and cannot become one array. Pool it first "
+            "(X.max(), X.mean(), X.last() give one row per sample), or take X.flat() for one "
+            "row per token."
+        )
+
+
+class TokenArray(_SampleView):
+    """Tokens of n samples in one flat array, without padding.
+
+    Parameters
+    ----------
+    values : ndarray or memmap of shape (n_all_tokens, n_features)
+        All tokens, sample after sample; float16, float32, float64 or bool. Not copied if it is
+        C-contiguous.
+    offsets : array-like of shape (n_all_samples + 1,)
+        Sample i is ``values[offsets[i]:offsets[i + 1]]``. No sample may be empty.
+    index : array-like of shape (n_samples,), default=None
+        The stored samples that are shown, in order; None shows all.
+    feature_names : sequence of str, default=None
+        One name per column.
+    source : Source, default=None
+        Where the activations come from.
+
+    Attributes
+    ----------
+    shape : tuple
+        ``(n_samples, n_features)``.
+    lengths : ndarray of shape (n_samples,)
+        Tokens per sample.
+
+    Raises
+    ------
+    ValueError
+        If the offsets do not fit the values, or a sample is empty.
+    TypeError
+        If the values have a dtype that is not listed above.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import TokenArray
+    >>> X = TokenArray.from_list([np.ones((2, 3)), np.zeros((4, 3))])
+    >>> X.shape, X.lengths.tolist()
+    ((2, 3), [2, 4])
+    >>> X[[1]].max()
+    array([[0., 0., 0.]])
+    """
+
+    values: Array
+    offsets: Array
+    feature_names: tuple[str, ...] | None
+    source: Source | None
+
+    def __init__(
+        self,
+        values: Array,
+        offsets: Sequence[int] | Array,
+        index: Sequence[int] | Array | None = None,
+        *,
+        feature_names: Sequence[str] | None = None,
+        source: Source | None = None,
+    ) -> None:
+        if getattr(values, "ndim", None) != 2:
+            raise ValueError(
+                "values must be a 2-D array (n_all_tokens, n_features), got "
+                f"{getattr(values, 'shape', type(values).__name__)}."
+            )
+        self.values = _as_values(values)
+        self.offsets = np.asarray(offsets, dtype=np.int64)
+        if self.offsets.ndim != 1 or len(self.offsets) < 1 or self.offsets[0] != 0:
+            raise ValueError("offsets must be 1-D and start with 0.")
+        if self.offsets[-1] != len(values):
+            raise ValueError(
+                f"offsets end at {self.offsets[-1]}, but there are {len(values)} tokens."
+            )
+        empty = np.flatnonzero(np.diff(self.offsets) <= 0)
+        if len(empty):
+            raise ValueError(f"sample {empty[0]} has no tokens; every sample needs at least one.")
+        n_stored = len(self.offsets) - 1
+        self.index = np.arange(n_stored) if index is None else np.asarray(index, dtype=np.int64)
+        if len(self.index) and not (self.index.min() >= 0 and self.index.max() < n_stored):
+            raise IndexError(f"index must lie in [0, {n_stored}).")
+        self.feature_names = None if feature_names is None else tuple(map(str, feature_names))
+        if self.feature_names is not None and len(self.feature_names) != self.values.shape[1]:
+            raise ValueError(
+                f"feature_names has {len(self.feature_names)} names for "
+                f"{self.values.shape[1]} features."
+            )
+        self.source = source
+
+    @classmethod
+    def from_list(
+        cls,
+        samples: Sequence[Any],
+        *,
+        feature_names: Sequence[str] | None = None,
+        source: Source | None = None,
+    ) -> Self:
+        """Lay samples one after another; copies the tokens once.
+
+        Parameters
+        ----------
+        samples : sequence of array-like of shape (n_tokens_i, n_features)
+            Arrays or tensors, one per sample.
+        feature_names : sequence of str, default=None
+            One name per column.
+        source : Source, default=None
+            Where the activations come from.
+
+        Returns
+        -------
+        tokens : TokenArray
+            The samples.
+
+        Raises
+        ------
+        ValueError
+            If there is no sample, a sample is not 2-D or empty, or widths differ.
+        """
+        arrays = [as_numpy(sample) for sample in samples]
+        if not arrays:
+            raise ValueError("X has no samples.")
+        for i, array in enumerate(arrays):
+            if array.ndim != 2:
+                raise ValueError(
+                    f"sample {i} must be 2-D (n_tokens, n_features), got shape {array.shape}."
+                )
+            if array.shape[1] != arrays[0].shape[1]:
+                raise ValueError(
+                    f"sample {i} has {array.shape[1]} features, sample 0 has {arrays[0].shape[1]}."
+                )
+        offsets = np.cumsum([0, *map(len, arrays)])
+        return cls(np.concatenate(arrays), offsets, feature_names=feature_names, source=source)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[TokenArray]) -> Self:
+        """Put the samples of several containers behind one another; copies the tokens.
+
+        Parameters
+        ----------
+        parts : sequence of TokenArray
+            Containers of equal width.
+
+        Returns
+        -------
+        tokens : TokenArray
+            Names and source are kept where all parts agree.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to concatenate or widths differ.
+        """
+        if not parts:
+            raise ValueError("there is nothing to concatenate.")
+        widths = {part.n_features for part in parts}
+        if len(widths) > 1:
+            raise ValueError(f"the parts differ in n_features: {sorted(widths)}.")
+        first = parts[0]
+        return cls(
+            np.concatenate([part.flat() for part in parts]),
+            np.cumsum(np.concatenate([[0], *(part.lengths for part in parts)])),
+            feature_names=(
+                first.feature_names
+                if all(p.feature_names == first.feature_names for p in parts)
+                else None
+            ),
+            source=first.source if all(p.source == first.source for p in parts) else None,
+        )
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns."""
+        return int(self.values.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the values."""
+        return self.values.dtype
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens of each sample, int64 of shape (n_samples,)."""
+        return self.offsets[self.index + 1] - self.offsets[self.index]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all samples shown."""
+        return int(self.lengths.sum())
+
+    def _view(self, index: Array) -> Self:
+        # The stored part was checked once; a view can skip the checks.
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, index=index)
+        return view
+
+    def _sample(self, i: int) -> Array:
+        stored = self.index[i]
+        return self.values[self.offsets[stored] : self.offsets[stored + 1]]
+
+    def _rows(self, samples: slice = slice(None)) -> slice | Array:
+        """Rows of ``values`` that hold the tokens of some samples; a slice if they are adjacent."""
+        index = self.index[samples]
+        if len(index) == 0:
+            return slice(0, 0)
+        if np.all(np.diff(index) == 1):
+            return slice(int(self.offsets[index[0]]), int(self.offsets[index[-1] + 1]))
+        lengths = self.lengths[samples]
+        ends = np.cumsum(lengths)
+        return np.repeat(self.offsets[index] - ends + lengths, lengths) + np.arange(ends[-1])
+
+    def flat(self) -> Array:
+        """Return all tokens as rows of one array.
+
+        Returns
+        -------
+        tokens : ndarray of shape (n_tokens, n_features)
+            A view where the samples shown lie side by side, else a copy.
+        """
+        return self.values[self._rows()]
+
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
+        """Go through the tokens in pieces of whole samples.
+
+        A piece takes about scikit-learn's ``working_memory`` in float32, and at least one sample.
+
+        Yields
+        ------
+        samples : slice
+            The samples of the piece.
+        tokens : ndarray of shape (n_tokens_of_piece, n_features)
+            Their tokens.
+        """
+        budget = get_config()["working_memory"] * 2**20 / (4 * max(self.n_features, 1))
+        ends = np.cumsum(self.lengths)
+        start = 0
+        while start < len(self):
+            used = ends[start - 1] if start else 0
+            stop = max(int(np.searchsorted(ends, used + budget, side="right")), start + 1)
+            yield slice(start, stop), self.values[self._rows(slice(start, stop))]
+            start = stop
+
+    def compact(self) -> Self:
+        """Copy the samples shown into a container that holds nothing else.
+
+        Returns
+        -------
+        tokens : TokenArray
+            Equal samples over their own memory.
+        """
+        return self.with_values(np.array(self.flat()), self.feature_names, self.source)
+
+    def to_list(self) -> list[Array]:
+        """Return one array (n_tokens_i, n_features) per sample, without copying.
+
+        Returns
+        -------
+        samples : list of ndarray
+            Views on the tokens.
+        """
+        return list(self)
+
+    def with_values(
+        self,
+        values: Array,
+        feature_names: Sequence[str] | None = None,
+        source: Source | None = None,
+    ) -> Self:
+        """Give the same samples other columns.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_tokens, n_new_features)
+            One row per token shown.
+        feature_names : sequence of str, default=None
+            One name per new column.
+        source : Source, default=None
+            Where the new values come from.
+
+        Returns
+        -------
+        tokens : TokenArray
+            The new values, cut into samples of the same lengths.
+        """
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        return type(self)(values, offsets, feature_names=feature_names, source=source)
+
+    def map(
+        self,
+        function: Callable[[Array], Array],
+        *,
+        feature_names: Sequence[str] | None = None,
+        source: Source | None = None,
+    ) -> Self:
+        """Apply a function to tokens, block by block.
+
+        Parameters
+        ----------
+        function : callable
+            Takes (n_tokens, n_features), returns (n_tokens, n_new_features), row by row.
+        feature_names : sequence of str, default=None
+            One name per new column.
+        source : Source, default=None
+            Where the result comes from.
+
+        Returns
+        -------
+        tokens : TokenArray
+            The same samples with the new columns. Only the result is held in whole.
+        """
+        out: Array | None = None
+        done = 0
+        for _, tokens in self.blocks():
+            part = function(tokens)
+            if len(part) == self.n_tokens:
+                out = part
+                break
+            if out is None:
+                out = np.empty((self.n_tokens, part.shape[1]), part.dtype)
+            out[done : done + len(part)] = part
+            done += len(part)
+        if out is None:
+            raise ValueError("X has no samples.")
+        return self.with_values(out, feature_names, source)
+
+    def columns(self, columns: Sequence[int] | Array) -> Self:
+        """Keep some columns, in the order given; copies them.
+
+        Parameters
+        ----------
+        columns : array-like of int
+            Column numbers; one may be taken several times.
+
+        Returns
+        -------
+        tokens : TokenArray
+            The same samples with these columns.
+        """
+        columns = np.asarray(columns, dtype=np.int64)
+        names = self.feature_names and [self.feature_names[c] for c in columns]
+        return self.map(lambda tokens: tokens[:, columns], feature_names=names, source=self.source)
+
+    def _reduce(self, ufunc: np.ufunc, dtype: npt.DTypeLike) -> Array:
+        out = np.empty(self.shape, dtype)
+        starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        for samples, tokens in self.blocks():
+            cuts = starts[samples] - starts[samples.start]
+            ufunc.reduceat(tokens, cuts, axis=0, dtype=dtype, out=out[samples])
+        return out
+
+    def max(self) -> Array:
+        """Maximum over the tokens of each sample; "any" for bool.
+
+        Returns
+        -------
+        pooled : ndarray of shape (n_samples, n_features)
+            Of the dtype of the values.
+        """
+        return self._reduce(np.maximum, self.dtype)
+
+    def sum(self) -> Array:
+        """Sum over the tokens of each sample; a count for bool.
+
+        Returns
+        -------
+        pooled : ndarray of shape (n_samples, n_features)
+            Sums in float64, or counts in int64 for bool.
+        """
+        return self._reduce(np.add, np.int64 if self.dtype.kind == "b" else np.float64)
+
+    def mean(self) -> Array:
+        """Mean over the tokens of each sample; a share for bool.
+
+        Returns
+        -------
+        pooled : ndarray of shape (n_samples, n_features), dtype float64
+            The means.
+        """
+        return self.sum() / self.lengths[:, None]
+
+    def last(self) -> Array:
+        """Last token of each sample.
+
+        Returns
+        -------
+        pooled : ndarray of shape (n_samples, n_features)
+            Of the dtype of the values.
+        """
+        return self.tokens_at(self.lengths - 1)
+
+    def tokens_at(self, positions: Array) -> Array:
+        """One token of each sample.
+
+        Parameters
+        ----------
+        positions : ndarray of shape (n_samples,), int
+            Position of the token within its sample.
+
+        Returns
+        -------
+        tokens : ndarray of shape (n_samples, n_features)
+            The tokens, copied.
+
+        Raises
+        ------
+        IndexError
+            If a position is not within its sample.
+        """
+        positions = np.asarray(positions)
+        if np.any((positions < 0) | (positions >= self.lengths)):
+            raise IndexError("positions must lie within their samples.")
+        return self.values[self.offsets[self.index] + positions]
+
+    def with_source(self, source: Source | None) -> Self:
+        """Show the same tokens under another source.
+
+        Parameters
+        ----------
+        source : Source or None
+            The new source.
+
+        Returns
+        -------
+        tokens : TokenArray
+            A view.
+        """
+        view = self._view(self.index)
+        view.source = source
+        return view
+
+    def __repr__(self) -> str:
+        source = f", source: {self.source}" if self.source else ""
+        return (
+            f"TokenArray({len(self)} samples, {self.n_tokens} tokens, "
+            f"{self.n_features} features, {self.dtype}{source})"
+        )
+
+
+class LayerStack(_SampleView):
+    """Several layers of the same samples, indexed as one.
+
+    Parameters
+    ----------
+    layers : mapping of int to TokenArray
+        Tokens by block. All show the same samples with the same lengths.
+
+    Attributes
+    ----------
+    layers : list of int
+        The blocks, ascending; ready for a parameter grid.
+    shape : tuple
+        ``(n_samples, n_features)``.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer, or two layers differ in samples, lengths or width.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import LayerStack, TokenArray
+    >>> X = TokenArray(np.zeros((5, 2)), [0, 2, 5])
+    >>> stack = LayerStack({0: X, 3: X})
+    >>> stack.layers, stack[:1].layer(3).shape
+    ([0, 3], (1, 2))
+    """
+
+    def __init__(self, layers: Mapping[int, TokenArray]) -> None:
+        if not layers:
+            raise ValueError("layers must hold at least one TokenArray.")
+        for block, tokens in layers.items():
+            if not isinstance(tokens, TokenArray):
+                raise TypeError(
+                    f"layer {block!r} must be a TokenArray, got {type(tokens).__name__}."
+                )
+        first_block, first = next(iter(layers.items()))
+        for block, tokens in layers.items():
+            if tokens.shape != first.shape or not np.array_equal(tokens.lengths, first.lengths):
+                raise ValueError(
+                    f"layers must hold the same samples: layer {block} has {tokens!r}, "
+                    f"layer {first_block} has {first!r}."
+                )
+        self._layers = {block: layers[block] for block in sorted(layers)}
+        self.index = np.arange(len(first))
+
+    @property
+    def layers(self) -> list[int]:
+        """The blocks, ascending."""
+        return list(self._layers)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of a token."""
+        return next(iter(self._layers.values())).n_features
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the first layer."""
+        return next(iter(self._layers.values())).dtype
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens of each sample, int64 of shape (n_samples,)."""
+        return self.layer(self.layers[0]).lengths
+
+    def layer(self, block: int) -> TokenArray:
+        """Take one layer out; the tokens are not copied.
+
+        Parameters
+        ----------
+        block : int
+            One of ``layers``; a negative number counts from the last of them.
+
+        Returns
+        -------
+        tokens : TokenArray
+            The layer's tokens of the samples shown.
+
+        Raises
+        ------
+        ValueError
+            If the stack does not hold this block.
+        """
+        blocks = self.layers
+        if isinstance(block, int | np.integer) and -len(blocks) <= block < 0:
+            block = blocks[block]
+        if block not in self._layers:
+            raise ValueError(f"layer must be one of {blocks} (or negative), got {block!r}.")
+        return self._layers[block][self.index]
+
+    def _view(self, index: Array) -> Self:
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, index=index)
+        return view
+
+    def _sample(self, i: int) -> dict[int, Array]:
+        return {block: tokens[self.index[i]] for block, tokens in self._layers.items()}
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[LayerStack]) -> Self:
+        """Put the samples of several stacks behind one another; copies the tokens.
+
+        Parameters
+        ----------
+        parts : sequence of LayerStack
+            Stacks of the same blocks.
+
+        Returns
+        -------
+        stack : LayerStack
+            All samples.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to concatenate or the blocks differ.
+        """
+        if not parts:
+            raise ValueError("there is nothing to concatenate.")
+        for part in parts:
+            if part.layers != parts[0].layers:
+                raise ValueError(f"the parts hold layers {parts[0].layers} and {part.layers}.")
+        return cls(
+            {b: TokenArray.concatenate([p.layer(b) for p in parts]) for b in parts[0].layers}
+        )
+
+    def __repr__(self) -> str:
+        return f"LayerStack(layers {self.layers}, {len(self)} samples, {self.n_features} features)"
+
+
+def rescaled(source: Source | None, scaling: str) -> Source:
+    """Return a source whose activations went through a scaler."""
+    source = source or Source()
+    return replace(
+        source, scaling=scaling if source.scaling is None else f"{source.scaling}, {scaling}"
+    )

@@ -1,0 +1,332 @@
+"""Checks of tokens, targets and token labels: every input passes here, before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_consistent_length, validate_data
+
+from skact.tokens import LayerStack, Source, TokenArray, as_numpy
+
+__all__ = ["Targets", "check_targets", "check_token_labels", "check_tokens", "like_input"]
+
+Array = npt.NDArray[Any]
+
+
+def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
+    """Turn anything that is accepted as tokens into a TokenArray, and check it.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The caller. Gets ``n_features_in_`` and ``source_`` if ``reset``, else is compared to them.
+    X : TokenArray, list of 2-D arrays or tensors, 3-D array or 2-D array
+        Tokens. A 3-D array is (n_samples, n_tokens, n_features); in a 2-D array each row is a
+        sample with one token.
+    reset : bool, default=True
+        True in ``fit``, False afterwards.
+
+    Returns
+    -------
+    tokens : TokenArray
+        Finite and not empty. A view where X allows it.
+
+    Raises
+    ------
+    TypeError
+        If X is a LayerStack, or holds text.
+    ValueError
+        If X has no samples, an empty sample, a wrong number of features, NaN or infinity (the
+        first sample and token are named), or comes from another model, layer or scaling than the
+        one the estimator was fitted on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import MeanPrototype, check_tokens
+    >>> check_tokens(MeanPrototype(), np.ones((4, 7, 3))).lengths
+    array([7, 7, 7, 7])
+    """
+    name = type(estimator).__name__
+    if isinstance(X, LayerStack):
+        raise TypeError(
+            f"X is a LayerStack of blocks {X.layers}, but {name} takes one layer; put "
+            "SelectLayer(layer=...) before it, or pass X.layer(block)."
+        )
+    if isinstance(X, str) or (isinstance(X, list | tuple) and X and isinstance(X[0], str)):
+        raise TypeError(
+            f"X holds text, but {name} takes token activations; put TransformerEmbedder before it."
+        )
+    if not _is_ragged(X):
+        values = X if hasattr(X, "columns") or not hasattr(X, "detach") else as_numpy(X)
+        values = validate_data(
+            estimator,
+            values,
+            dtype=[np.float64, np.float32, np.float16],
+            order="C",
+            ensure_all_finite=False,
+            reset=reset,
+        )
+        tokens = TokenArray(values, np.arange(len(values) + 1))
+    else:
+        tokens = X if isinstance(X, TokenArray) else TokenArray.from_list(list(X))
+        if len(tokens) == 0:
+            raise ValueError(f"X has 0 samples, {name} needs at least one.")
+        validate_data(estimator, tokens, skip_check_array=True, reset=reset)
+    _check_finite(tokens, name)
+    if reset:
+        estimator.source_ = tokens.source
+    elif getattr(estimator, "source_", None) is not None:
+        _check_source(estimator.source_, tokens.source, name)
+    return tokens
+
+
+def _is_ragged(X: Any) -> bool:
+    """Tell samples of several tokens from a matrix, whose rows are samples of one token."""
+    if isinstance(X, TokenArray) or getattr(X, "ndim", None) == 3:
+        return True
+    is_list = isinstance(X, list | tuple)
+    if is_list or (getattr(getattr(X, "dtype", None), "kind", "") == "O" and X.ndim == 1):
+        return any(getattr(sample, "ndim", None) == 2 for sample in X)
+    return False
+
+
+def _check_finite(tokens: TokenArray, name: str) -> None:
+    if tokens.dtype.kind == "b":
+        return
+    for samples, block in tokens.blocks():
+        # A sum is finite unless an entry is not; it needs no mask as large as the block.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(block.sum(dtype=np.float64)):
+                continue
+        bad = ~np.isfinite(block)
+        if bad.any():
+            row, feature = np.argwhere(bad)[0]
+            ends = np.cumsum(tokens.lengths[samples])
+            sample = int(np.searchsorted(ends, row, side="right"))
+            token = int(row - (ends[sample - 1] if sample else 0))
+            what = "NaN" if np.isnan(block[row, feature]) else "infinity"
+            raise ValueError(
+                f"Input X contains {what}, first at sample {samples.start + sample}, token "
+                f"{token}, feature {feature}; {name} needs finite values."
+            )
+
+
+def _check_source(fitted: Source, given: Source | None, name: str) -> None:
+    field = None if given is None else fitted.conflict(given)
+    if field is not None:
+        raise ValueError(
+            f"X comes from another {field} than {name} was fitted on: fitted on ({fitted}), "
+            f"got ({given})."
+        )
+
+
+def like_input(X: Any, tokens: TokenArray) -> TokenArray | Array:
+    """Give tokens back in the form X had: a matrix for a matrix.
+
+    Parameters
+    ----------
+    X : object
+        What the user passed.
+    tokens : TokenArray
+        The result.
+
+    Returns
+    -------
+    result : TokenArray or ndarray
+        The values alone if X was a matrix, one token per sample.
+    """
+    return tokens if _is_ragged(X) else tokens.values
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Which samples hold which concept.
+
+    Parameters
+    ----------
+    present : ndarray of shape (n_samples, n_concepts), dtype bool
+        True where the concept is in the sample.
+    names : list of str or None
+        Names of the concepts, if y has any.
+    classes : ndarray or None
+        Class labels where y is 1-D, None for an indicator matrix.
+    """
+
+    present: Array
+    names: list[str] | None
+    classes: Array | None
+
+    @property
+    def n_concepts(self) -> int:
+        """Number of concepts."""
+        return int(self.present.shape[1])
+
+    def label(self, concept: int) -> str:
+        """Name a concept in a message."""
+        return f"{concept}" if self.names is None else f"{concept} ({self.names[concept]!r})"
+
+
+def check_targets(estimator: Any, y: Any, n_samples: int, *, multiclass: bool = False) -> Targets:
+    """Check sample-level targets.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The caller, for messages.
+    y : array-like of shape (n_samples,) or (n_samples, n_concepts)
+        Two classes (the larger one is the concept), or an indicator matrix with a column per
+        concept. Column names of a data frame become names of concepts.
+    n_samples : int
+        Samples in X.
+    multiclass : bool, default=False
+        Also take more than two classes, one concept each.
+
+    Returns
+    -------
+    targets : Targets
+        The indicator matrix and the names.
+
+    Raises
+    ------
+    ValueError
+        If y is missing, has another length than X, is no classification target, has a single
+        class, more classes than allowed, or a concept without a positive sample.
+
+    Examples
+    --------
+    >>> from skact import SuperActivator
+    >>> from skact.validation import check_targets
+    >>> check_targets(SuperActivator(), ["no", "yes"], 2).present.tolist()
+    [[False], [True]]
+    """
+    name = type(estimator).__name__
+    if y is None:
+        raise ValueError(
+            f"This {name} estimator requires y to be passed, but the target y is None."
+        )
+    columns = getattr(y, "columns", None)
+    y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    if len(y.shape) and len(y) != n_samples:
+        check_consistent_length(np.empty(n_samples), y)
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError("Input y contains NaN or infinity.")
+    if y.ndim == 2 and y.dtype.kind in "biuf" and np.isin(y, (0, 1)).all():
+        names = None if columns is None else [str(c) for c in columns]
+        targets = Targets(y.astype(bool), names, None)
+        missing = np.flatnonzero(~targets.present.any(axis=0))
+        if len(missing):
+            raise ValueError(f"concept {targets.label(missing[0])} has no positive sample in y.")
+        return targets
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    classes = np.unique(y)
+    if len(classes) == 1:
+        raise ValueError(
+            f"y has one class only ({classes[0]!r}); {name} needs samples with and without the "
+            "concept. (A single concept that all samples hold is an indicator of shape (n, 1).)"
+        )
+    if len(classes) > 2 and not multiclass:
+        raise ValueError(
+            f"Only binary classification is supported (or an indicator matrix of several "
+            f"concepts). The type of the target is {type_of_target(y)}, with "
+            f"{len(classes)} classes."
+        )
+    concepts = classes if len(classes) > 2 else classes[1:]
+    return Targets(y[:, None] == concepts, [str(c) for c in concepts.tolist()], classes)
+
+
+def check_token_labels(
+    token_labels: Any, tokens: TokenArray, targets: Targets
+) -> tuple[TokenArray, Targets]:
+    """Check token labels, or derive weak ones from the sample labels.
+
+    Parameters
+    ----------
+    token_labels : TokenArray, list of arrays, 2-D or 3-D array of bool, or None
+        For each sample (n_tokens, n_concepts), True where the token belongs to the concept. None
+        counts every token of a positive sample: the weak reading.
+    tokens : TokenArray
+        The tokens that are labelled.
+    targets : Targets
+        Sample-level targets. A token may be labelled only where its sample is.
+
+    Returns
+    -------
+    labels : TokenArray of bool
+        Labels of exactly these tokens.
+    targets : Targets
+        With names taken from the labels if y had none.
+
+    Raises
+    ------
+    ValueError
+        If labels and tokens differ in samples, lengths or number of concepts, the names disagree,
+        a token is labelled in a sample that y calls negative, or a concept has no labelled token.
+    TypeError
+        If the labels are neither bool nor 0 and 1.
+    """
+    if token_labels is None:
+        weak = np.repeat(targets.present, tokens.lengths, axis=0)
+        return tokens.with_values(weak), targets
+    labels = _as_labels(token_labels)
+    if len(labels) != len(tokens):
+        raise ValueError(f"token_labels has {len(labels)} samples, X has {len(tokens)}.")
+    wrong = np.flatnonzero(labels.lengths != tokens.lengths)
+    if len(wrong):
+        i = wrong[0]
+        raise ValueError(
+            f"token_labels does not match the tokens: sample {i} has {labels.lengths[i]} labelled "
+            f"tokens and {tokens.lengths[i]} tokens."
+        )
+    if labels.n_features != targets.n_concepts:
+        raise ValueError(
+            f"token_labels has {labels.n_features} concepts, y has {targets.n_concepts}."
+        )
+    targets = _agree_on_names(labels, targets)
+    in_sample = labels.max()
+    astray = np.argwhere(in_sample & ~targets.present)
+    if len(astray):
+        i, c = astray[0]
+        raise ValueError(
+            f"token_labels marks tokens of concept {targets.label(c)} in sample {i}, but y says "
+            "that the sample does not hold it."
+        )
+    missing = np.flatnonzero(~in_sample.any(axis=0))
+    if len(missing):
+        raise ValueError(f"concept {targets.label(missing[0])} has no positive token.")
+    return labels, targets
+
+
+def _as_labels(token_labels: Any) -> TokenArray:
+    labels = token_labels
+    if not isinstance(labels, TokenArray):
+        if getattr(labels, "ndim", None) == 2:
+            labels = [row[None, :] for row in as_numpy(labels)]
+        if not isinstance(labels, Sequence | np.ndarray) or isinstance(labels, str):
+            raise TypeError(
+                "token_labels must be a TokenArray or a list with one array per sample, got "
+                f"{type(labels).__name__}."
+            )
+        arrays = [as_numpy(sample) for sample in labels]
+        labels = TokenArray.from_list([a[:, None] if a.ndim == 1 else a for a in arrays])
+    if labels.dtype.kind != "b":
+        if not all(np.isin(block, (0, 1)).all() for _, block in labels.blocks()):
+            raise TypeError(f"token_labels must be bool or 0 and 1, got dtype {labels.dtype}.")
+        labels = labels.map(lambda block: block.astype(bool), feature_names=labels.feature_names)
+    return labels
+
+
+def _agree_on_names(labels: TokenArray, targets: Targets) -> Targets:
+    if labels.feature_names is None or targets.classes is not None:
+        return targets
+    names = list(labels.feature_names)
+    if targets.names is not None and targets.names != names:
+        raise ValueError(f"token_labels names the concepts {names}, y names {targets.names}.")
+    return Targets(targets.present, names, None)

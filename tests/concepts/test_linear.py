@@ -1,0 +1,213 @@
+import warnings
+
+import numpy as np
+import pytest
+import sklearn
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from skact import LinearSeparator, TokenArray
+
+
+@pytest.fixture
+def problem(rng):
+    """Ragged tokens of 6 features; two concepts along noisy directions."""
+    lengths = rng.integers(2, 9, size=80)
+    X = TokenArray.from_list([rng.normal(size=(n, 6)) for n in lengths])
+    noise = rng.normal(size=(X.n_tokens, 2))
+    directions = rng.normal(size=(6, 2))
+    labels = X.with_values(X.flat() @ directions + noise > np.array([0.5, 2.5]))
+    return X, labels.max().astype(int), labels
+
+
+@pytest.mark.parametrize("weight_decay", [1e-3, 1e-1])
+@pytest.mark.parametrize("balance", ["auto", None])
+def test_minimum_is_the_one_of_logistic_regression(problem, balance, weight_decay):
+    X, y, labels = problem
+    method = LinearSeparator(weight_decay=weight_decay, balance=balance)
+    method.fit(X, y, token_labels=labels)
+    for c in range(2):
+        marked = labels.flat()[:, c]
+        # scikit-learn minimises C * sum of weighted losses + |w|^2 / 2, with weights of mean 1.
+        expected = LogisticRegression(
+            C=1 / (weight_decay * X.n_tokens),
+            fit_intercept=False,
+            class_weight="balanced" if balance else None,
+            tol=1e-10,
+            max_iter=10_000,
+        ).fit(X.flat(), marked)
+        np.testing.assert_allclose(method.concept_vectors_[c], expected.coef_[0], rtol=2e-3)
+    np.testing.assert_allclose(
+        method.transform(X).flat(), X.flat() @ method.concept_vectors_.T, rtol=1e-6
+    )
+
+
+def test_gradient_vanishes_at_the_minimum(problem):
+    X, y, labels = problem
+    method = LinearSeparator(weight_decay=0.01).fit(X, y, token_labels=labels)
+
+    def gradient(v, c):
+        total = 0.01 * v
+        marked = labels.flat()[:, c]
+        for z, positive in zip(X.flat(), marked, strict=True):
+            weight = 0.5 / (marked.sum() if positive else (~marked).sum())
+            total = total + weight * (1 / (1 + np.exp(-z @ v)) - positive) * z
+        return total
+
+    for c in range(2):
+        v = method.concept_vectors_[c]
+        assert np.abs(gradient(v, c)).max() < 1e-4
+        assert np.abs(gradient(0.8 * v, c)).max() > 1e-2
+
+
+def test_streaming_in_blocks_changes_nothing(problem):
+    X, y, labels = problem
+    whole = LinearSeparator().fit(X, y, token_labels=labels)
+    with sklearn.config_context(working_memory=0):
+        pieces = LinearSeparator().fit(X, y, token_labels=labels)
+    np.testing.assert_allclose(whole.concept_vectors_, pieces.concept_vectors_, rtol=1e-5)
+
+
+def test_concepts_do_not_influence_each_other(problem):
+    X, y, labels = problem
+    together = LinearSeparator().fit(X, y, token_labels=labels)
+    for c in range(2):
+        alone = LinearSeparator().fit(X, y[:, [c]], token_labels=labels.columns([c]))
+        np.testing.assert_allclose(
+            together.concept_vectors_[c], alone.concept_vectors_[0], rtol=1e-2, atol=1e-3
+        )
+
+
+def test_default_is_deterministic(problem):
+    X, y, labels = problem
+    a, b = (LinearSeparator().fit(X, y, token_labels=labels).concept_vectors_ for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_constant_features_are_no_trouble(rng):
+    X = np.c_[rng.normal(size=(40, 2)), np.zeros(40), np.ones(40)]
+    method = LinearSeparator(weight_decay=0.0, max_iter=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        method.fit(X, X[:, 0] + rng.normal(size=40) > 0)
+    assert np.isfinite(method.concept_vectors_).all()
+    assert method.concept_vectors_[0, 2] == 0
+
+
+def test_an_unfinished_run_warns(problem):
+    X, y, labels = problem
+    with pytest.warns(ConvergenceWarning, match="max_iter=1"):
+        LinearSeparator(max_iter=1, weight_decay=0).fit(X, y, token_labels=labels)
+
+
+def test_paper_recipe_reproduces_the_released_numbers(reference):
+    data = reference("ref_linsep_paperlike")
+    method = LinearSeparator(
+        solver="adam", init=data["in_w0"][None], balance=None, shuffle=False, batch_size=32
+    ).fit(data["in_x_train"], data["in_y_train"])
+    assert method.n_iter_ == data["out_epochs"]
+    np.testing.assert_allclose(method.concept_vectors_[0], data["out_w"], atol=1e-4)
+    np.testing.assert_allclose(method.loss_curves_[0], data["out_train_loss"], atol=1e-4)
+    np.testing.assert_allclose(method.f1_curves_[0], data["out_train_f1"], atol=1e-4)
+
+
+def slow_adam(X, y, w, method):
+    """One concept with torch's own Adam and learning-rate schedule, batches in token order."""
+    import torch
+
+    X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
+    w = torch.tensor(w, dtype=torch.float32, requires_grad=True)
+    optimizer = torch.optim.Adam([w], lr=method.learning_rate, weight_decay=method.weight_decay)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, method.lr_step, method.lr_decay)
+    loss_of = torch.nn.functional.binary_cross_entropy_with_logits
+    best, waited, n_epochs = np.inf, 0, 0
+    while n_epochs < method.max_epochs and waited < method.patience:
+        batches = [slice(s, s + method.batch_size) for s in range(0, len(X), method.batch_size)]
+        for batch in batches:
+            optimizer.zero_grad()
+            loss_of(X[batch] @ w, y[batch]).backward()
+            optimizer.step()
+        schedule.step()
+        n_epochs += 1
+        with torch.no_grad():
+            loss = np.mean([float(loss_of(X[b] @ w, y[b])) for b in batches])
+            f1 = 2 * float(((X @ w >= 0) * y).sum()) / float((X @ w >= 0).sum() + y.sum())
+        best, waited = (loss, 0) if loss < best - method.tol else (best, waited + 1)
+        if method.stop_f1 is not None and f1 >= method.stop_f1:
+            break
+    return w.detach().numpy(), n_epochs
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"tol": 1e-3, "patience": 2, "max_epochs": 40, "lr_step": 3, "lr_decay": 0.8},
+        {"tol": 0.0, "max_epochs": 7, "batch_size": 50, "weight_decay": 0.1},
+        {"stop_f1": 0.8, "learning_rate": 0.05},
+        {"max_epochs": 1, "batch_size": 10_000},
+    ],
+)
+def test_adam_of_all_concepts_is_that_of_each(problem, rng, settings):
+    X, y, labels = problem
+    init = rng.normal(size=(2, 6)) / 3
+    method = LinearSeparator("adam", init=init, balance=None, shuffle=False, **settings)
+    method.fit(X, y, token_labels=labels)
+    for c in range(2):
+        expected, n_epochs = slow_adam(X.flat(), labels.flat()[:, c], init[c], method)
+        assert len(method.loss_curves_[c]) == n_epochs
+        np.testing.assert_allclose(method.concept_vectors_[c], expected, atol=2e-5)
+    assert method.n_iter_ == max(map(len, method.loss_curves_))
+
+
+def test_adam_samples_negatives_down_to_the_positives(problem):
+    from skact.concepts._linear import _balanced_rows
+
+    _, _, labels = problem
+    for marked in labels.flat().T:
+        rows = _balanced_rows(marked, np.random.RandomState(0))
+        assert len(set(rows)) == len(rows)
+        n_positive = min(marked.sum(), (~marked).sum()) if marked.mean() > 0.5 else marked.sum()
+        assert marked[rows].sum() == marked.sum()
+        assert (~marked[rows]).sum() == n_positive
+
+
+@pytest.mark.parametrize(("balance", "cosine"), [("auto", 0.85), ("weight", 0.97)])
+def test_adam_comes_near_the_convex_minimum(problem, balance, cosine):
+    X, y, labels = problem
+    convex = LinearSeparator().fit(X, y, token_labels=labels).concept_vectors_
+    adam = LinearSeparator("adam", balance=balance, tol=0.0, random_state=0)
+    adam.fit(X, y, token_labels=labels)
+    for v, w in zip(convex, adam.concept_vectors_, strict=True):
+        assert v @ w / np.linalg.norm(v) / np.linalg.norm(w) > cosine
+
+
+def test_adam_repeats_by_its_seed(problem):
+    X, y, labels = problem
+
+    def vectors(seed):
+        method = LinearSeparator("adam", random_state=seed, max_epochs=2)
+        return method.fit(X, y, token_labels=labels).concept_vectors_
+
+    np.testing.assert_array_equal(vectors(0), vectors(0))
+    assert not np.allclose(vectors(0), vectors(1))
+
+
+@pytest.mark.parametrize(
+    ("params", "y", "message"),
+    [
+        ({"solver": "sgd"}, None, "'solver' parameter"),
+        ({"weight_decay": -1.0}, None, "'weight_decay' parameter"),
+        ({"balance": "sample"}, None, 'balance="sample" needs solver="adam"'),
+        ({"solver": "adam", "init": np.zeros((1, 5))}, None, r"init must have shape \(1, 2\), got"),
+        ({"batch_size": 0}, None, "'batch_size' parameter"),
+        ({"lr_decay": 1.5}, None, "'lr_decay' parameter"),
+        ({"stop_f1": 2.0}, None, "'stop_f1' parameter"),
+        ({}, [[1], [1], [1], [1]], "every token belongs to concept 'concept0'"),
+        ({}, [1, 1, 1, 1], "one class only"),
+    ],
+)
+def test_bad_input(params, y, message):
+    X = np.arange(8.0).reshape(4, 2)
+    with pytest.raises(ValueError, match=message):
+        LinearSeparator(**params).fit(X, [0, 1, 0, 1] if y is None else y)

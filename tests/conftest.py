@@ -1,0 +1,35 @@
+import os
+
+# Set before anything imports transformers or scipy.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["SCIPY_ARRAY_API"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def routing():
+    """Metadata routing switched on for one test."""
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Loader of reference numbers, which an optional folder beside the repository holds."""
+    folder = Path(os.environ.get("SKACT_REFERENCE", ROOT.parent / "shared" / "reference"))
+    if not folder.is_dir():
+        pytest.skip("the folder with the reference numbers is not here")
+    return lambda name: np.load(folder / f"{name}.npz", allow_pickle=False)
