@@ -61,7 +61,7 @@ def images(n_samples=600):
 
 
 def pipeline(model, problem, layer, delta):
-    """A pipeline from raw samples to decisions: fitted on train, calibrated on cal."""
+    """Build a pipeline from raw samples to decisions: fitted on train, calibrated on cal."""
     train, cal = problem.rows("train"), problem.rows("cal")
     tokens, y, labels = problem.tokens.layer(layer), problem.y, problem.labels
     scaler = TokenScaler().fit(tokens[train])
