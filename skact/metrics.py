@@ -112,6 +112,10 @@ def token_f1_score(labels_true: Any, labels_pred: Any) -> float:
     >>> token_f1_score(true, TokenArray(np.array([[True], [False], [False]]), [0, 2, 3]))
     0.666...
     """
+    for name, labels in (("labels_true", labels_true), ("labels_pred", labels_pred)):
+        if not isinstance(labels, TokenArray) or labels.dtype != bool:
+            got = getattr(labels, "dtype", type(labels).__name__)
+            raise ValueError(f"{name} must be a TokenArray of bool, got {got}.")
     return float(_weighted_f1(*_counts(labels_true, labels_pred)))
 
 
@@ -168,14 +172,16 @@ def bootstrap_interval(
         raise ValueError(f"confidence_level must lie in (0, 1), got {confidence_level}.")
     if n_resamples < 1:
         raise ValueError(f"n_resamples must be at least 1, got {n_resamples}.")
-    predictions = [y_pred] if baseline is None else [y_pred, baseline]
+    predictions = (
+        {"y_pred": y_pred} if baseline is None else {"y_pred": y_pred, "baseline": baseline}
+    )
     n_samples = len(y_true)
-    for given, name in zip(predictions, ("y_pred", "baseline"), strict=False):
+    for name, given in predictions.items():
         if len(given) != n_samples:
             raise ValueError(f"{name} has {len(given)} samples, y_true has {n_samples}.")
     if n_samples < 2:
         raise ValueError(f"the bootstrap needs at least 2 samples, got {n_samples}.")
-    scores = [_resampled(y_true, given, metric) for given in predictions]
+    scores = [_resampled(y_true, given, metric, name) for name, given in predictions.items()]
 
     def statistic(rows: Array, axis: int = -1) -> Array:
         values = [score(rows) for score in scores]
@@ -198,12 +204,12 @@ def bootstrap_interval(
 
 
 def _resampled(
-    y_true: Any, y_pred: Any, metric: Callable[[Any, Any], float] | None
+    y_true: Any, y_pred: Any, metric: Callable[[Any, Any], float] | None, name: str
 ) -> Callable[[Array], Array]:
     """Return a function of sample indices (..., n_samples) to scores (...)."""
     if metric is None:
         if not isinstance(y_true, TokenArray):
-            y_true, y_pred = _indicator(y_true, "y_true"), _indicator(y_pred, "y_pred")
+            y_true, y_pred = _indicator(y_true, "y_true"), _indicator(y_pred, name)
         counts = _counts(y_true, y_pred, per_sample=True)
         return lambda rows: _weighted_f1(*(count[rows].sum(axis=-2) for count in counts))
     keep = [d if isinstance(d, TokenArray) else np.asarray(d) for d in (y_true, y_pred)]

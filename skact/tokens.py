@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn import get_config
+from sklearn.utils._array_api import get_namespace
 
 __all__ = ["LayerStack", "Source", "TokenArray"]
 
@@ -102,6 +103,13 @@ def _as_values(values: Array) -> Array:
     if values.dtype.name not in _DTYPES:
         raise TypeError(f"values must have one of the dtypes {_DTYPES}, got {values.dtype}.")
     return np.ascontiguousarray(values) if not values.flags.c_contiguous else values
+
+
+def _as_integers(numbers: Any, name: str) -> Array:
+    array = np.asarray(numbers)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ValueError(f"{name} must be 1-D integers, got {array.ndim}-D of dtype {array.dtype}.")
+    return array.astype(np.int64, copy=False)
 
 
 class _SampleView(ABC):
@@ -193,8 +201,9 @@ class _SampleView(ABC):
         return self._view(self.index[keys])
 
     def __array_namespace__(self, *, api_version: str | None = None) -> ModuleType:
-        # numpy.take calls our take; with it, folds are cut under array_api_dispatch as well.
-        return np
+        # The namespace of the index, whose take calls ours: so folds are cut under
+        # array_api_dispatch as well, and mixing with numpy arrays is no conflict.
+        return get_namespace(self.index)[0]
 
     def __array__(self, *args: Any, **kwargs: Any) -> Array:
         raise TypeError(
@@ -266,7 +275,7 @@ class TokenArray(_SampleView):
                 f"{getattr(values, 'shape', type(values).__name__)}."
             )
         self.values = _as_values(values)
-        self.offsets = np.asarray(offsets, dtype=np.int64)
+        self.offsets = _as_integers(offsets, "offsets")
         if self.offsets.ndim != 1 or len(self.offsets) < 1 or self.offsets[0] != 0:
             raise ValueError("offsets must be 1-D and start with 0.")
         if self.offsets[-1] != len(values):
@@ -277,7 +286,7 @@ class TokenArray(_SampleView):
         if len(empty):
             raise ValueError(f"sample {empty[0]} has no tokens; every sample needs at least one.")
         n_stored = len(self.offsets) - 1
-        self.index = np.arange(n_stored) if index is None else np.asarray(index, dtype=np.int64)
+        self.index = np.arange(n_stored) if index is None else _as_integers(index, "index")
         if len(self.index) and not (self.index.min() >= 0 and self.index.max() < n_stored):
             raise IndexError(f"index must lie in [0, {n_stored}).")
         self.feature_names = None if feature_names is None else tuple(map(str, feature_names))
@@ -512,6 +521,8 @@ class TokenArray(_SampleView):
         done = 0
         for _, tokens in self.blocks():
             part = function(tokens)
+            if len(part) != len(tokens):
+                raise ValueError(f"the function made {len(part)} rows of {len(tokens)} tokens.")
             if len(part) == self.n_tokens:
                 out = part
                 break
@@ -528,15 +539,15 @@ class TokenArray(_SampleView):
 
         Parameters
         ----------
-        columns : array-like of int
-            Column numbers; one may be taken several times.
+        columns : array-like of int or bool
+            Column numbers, where one may be taken several times, or one bool per column.
 
         Returns
         -------
         tokens : TokenArray
             The same samples with these columns.
         """
-        columns = np.asarray(columns, dtype=np.int64)
+        columns = np.arange(self.n_features)[np.asarray(columns)]
         names = self.feature_names and [self.feature_names[c] for c in columns]
         return self.map(lambda tokens: tokens[:, columns], feature_names=names, source=self.source)
 

@@ -59,7 +59,7 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
             f"X is a LayerStack of blocks {X.layers}, but {name} takes one layer; put "
             "SelectLayer(layer=...) before it, or pass X.layer(block)."
         )
-    if isinstance(X, str) or (isinstance(X, list | tuple) and X and isinstance(X[0], str)):
+    if _is_text(X):
         raise TypeError(
             f"X holds text, but {name} takes token activations; put TransformerEmbedder before it."
         )
@@ -78,6 +78,8 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
         tokens = X if isinstance(X, TokenArray) else TokenArray.from_list(list(X))
         if len(tokens) == 0:
             raise ValueError(f"X has 0 samples, {name} needs at least one.")
+        if tokens.n_features == 0:
+            raise ValueError(f"X has 0 features, {name} needs at least one.")
         validate_data(estimator, tokens, skip_check_array=True, reset=reset)
     _check_finite(tokens, name)
     if reset:
@@ -85,6 +87,12 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
     elif getattr(estimator, "source_", None) is not None:
         _check_source(estimator.source_, tokens.source, name)
     return tokens
+
+
+def _is_text(X: Any) -> bool:
+    if isinstance(X, list | tuple) or (getattr(X, "ndim", None) == 1 and len(X)):
+        return len(X) > 0 and isinstance(next(iter(X)), str)
+    return isinstance(X, str)
 
 
 def _is_ragged(X: Any) -> bool:
@@ -224,6 +232,8 @@ def check_targets(estimator: Any, y: Any, n_samples: int, *, multiclass: bool = 
         if len(missing):
             raise ValueError(f"concept {targets.label(missing[0])} has no positive sample in y.")
         return targets
+    if y.ndim > 2:
+        raise ValueError(f"y must be 1-D, or 2-D with a column per concept; got {y.ndim}-D.")
     y = column_or_1d(y, warn=True)
     check_classification_targets(y)
     classes = np.unique(y)

@@ -64,12 +64,10 @@ def fit_logistic(
         Iterations.
     """
     n_concepts, n_features = labels.n_features, tokens.n_features
-    factor = _preconditioner(tokens, l2)
+    inverse = _preconditioner(tokens, l2)
 
     def objective(flat_u: Array) -> tuple[float, Array]:
-        vectors = solve_triangular(
-            factor, flat_u.reshape(n_concepts, n_features).T, lower=True, trans="T"
-        ).T
+        vectors = flat_u.reshape(n_concepts, n_features) @ inverse
         loss = 0.5 * l2 * float(np.vdot(vectors, vectors))
         gradient = l2 * vectors
         for values, marked in _chunks(tokens, labels):
@@ -78,7 +76,7 @@ def fit_logistic(
             )
             loss += chunk_loss
             gradient += slope.T @ values
-        return loss, solve_triangular(factor, gradient.T, lower=True).T.ravel()
+        return loss, (gradient @ inverse.T).ravel()
 
     start = np.zeros(n_concepts * n_features)
     result = minimize(
@@ -94,8 +92,7 @@ def fit_logistic(
             ConvergenceWarning,
             stacklevel=4,
         )
-    u = result.x.reshape(n_concepts, n_features)
-    vectors = np.ascontiguousarray(solve_triangular(factor, u.T, lower=True, trans="T").T)
+    vectors = result.x.reshape(n_concepts, n_features) @ inverse
     return vectors, max(int(result.nit), 1)
 
 
@@ -108,6 +105,7 @@ def _chunks(tokens: TokenArray, labels: TokenArray) -> Iterator[tuple[Array, Arr
 
 
 def _preconditioner(tokens: TokenArray, l2: float) -> Array:
+    """Inverse of the Cholesky factor; rows u become rows v by ``u @ inverse``."""
     n_features = tokens.n_features
     moment = np.zeros((n_features, n_features))
     for _, block in tokens.blocks():
@@ -117,7 +115,8 @@ def _preconditioner(tokens: TokenArray, l2: float) -> Array:
     # Without an L2 term, constant features would make the factor singular.
     ridge = max(l2, 1e-10 * np.trace(moment) / n_features, np.finfo(float).tiny ** 0.5)
     moment.flat[:: n_features + 1] += ridge
-    return cholesky(moment, lower=True)
+    factor = cholesky(moment, lower=True)
+    return solve_triangular(factor, np.eye(n_features), lower=True)
 
 
 def _loss_and_slope(

@@ -40,8 +40,8 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         Sparsity in (0, 1): the share of the reference scores that lies above the threshold.
     match_columns : {"auto"} or bool, default="auto"
         Whether each concept takes the column with the best F1 on the data given to ``fit``. False:
-        column c is concept c. "auto" matches if the columns are units that were found without
-        labels, or differ in number from the concepts.
+        column c is concept c, or the one of the same name. "auto" matches if the columns are units
+        that were found without labels, or differ in number from the concepts.
 
     Attributes
     ----------
@@ -132,17 +132,18 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         match = self._matches(scores, targets)
         n_concepts, n_columns = targets.n_concepts, scores.n_features
         tokens, pooled = scores.flat(), self._pool(scores)
+        own = _own_columns(scores, targets)
         f1 = np.zeros((n_concepts, n_columns))
         thresholds = np.empty((n_concepts, n_columns))
         for c, present in enumerate(targets.present.T):
-            own = slice(None) if match else slice(c, c + 1)
+            read = slice(None) if match else slice(own[c], own[c] + 1)
             reference = self._reference_scores(
-                tokens[:, own], pooled[:, own], labels[:, c], present
+                tokens[:, read], pooled[:, read], labels[:, c], present
             )
-            thresholds[c, own] = tail_threshold(reference, self.delta)
+            thresholds[c, read] = tail_threshold(reference, self.delta)
             if match:
                 f1[c] = concept_f1(present[:, None], pooled >= thresholds[c])
-        self.matched_columns_ = best_columns(f1) if match else np.arange(n_concepts)
+        self.matched_columns_ = best_columns(f1) if match else own
         self.thresholds_ = thresholds[np.arange(n_concepts), self.matched_columns_]
 
     def _matches(self, scores: TokenArray, targets: Targets) -> bool:
@@ -225,6 +226,14 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         # A threshold on the best single column cannot separate blobs as a full classifier does.
         tags.classifier_tags.poor_score = True
         return tags
+
+
+def _own_columns(scores: TokenArray, targets: Targets) -> Array:
+    """Column of each concept: by name if both sides name the same concepts, else by place."""
+    names, columns = targets.names, scores.feature_names
+    if targets.classes is None and names and columns and sorted(names) == sorted(columns):
+        return np.array([columns.index(name) for name in names])
+    return np.arange(targets.n_concepts)
 
 
 def _classes(targets: Targets) -> Array:

@@ -129,19 +129,20 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         scores : TokenArray of shape (n_samples, n_concepts), or ndarray for a 2-D array
             Out-of-fold scores in the order of X.
         """
-        self.fit(X, y, token_labels)
+        self._validate_params()
         X, y, token_labels = indexable(X, y, token_labels)
-        folds = list(self._splitter(y).split(np.zeros(_num_samples(X)), y))
+        rows = np.arange(_num_samples(X))
+        folds = list(self._splitter(y).split(rows, y))
+        tested = np.concatenate([test for _, test in folds])
+        if not np.array_equal(np.sort(tested), rows):
+            raise ValueError("cv must put every sample into exactly one test fold.")
+        self.fit(X, y, token_labels)
         parts = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_and_transform)(
                 self.estimator, X, y, token_labels, train, test, f"fold {k + 1} of {len(folds)}"
             )
             for k, (train, test) in enumerate(folds)
         )
-        tested = np.concatenate([test for _, test in folds])
-        n_samples = sum(map(len, parts))
-        if not np.array_equal(np.sort(tested), np.arange(n_samples)):
-            raise ValueError("cv must put every sample into exactly one test fold.")
         if all(isinstance(part, TokenArray) for part in parts):
             return TokenArray.concatenate(parts)[np.argsort(tested)]
         return np.concatenate(parts)[np.argsort(tested)]

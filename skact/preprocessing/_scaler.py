@@ -88,8 +88,7 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
         self : TokenScaler
             Fitted.
         """
-        self.n_tokens_seen_ = 0
-        return self.partial_fit(X, y)
+        return self._update(X, 0)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Go on with more training tokens; in any order, the result is that of one ``fit``.
@@ -106,8 +105,10 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
         self : TokenScaler
             Fitted.
         """
+        return self._update(X, getattr(self, "n_tokens_seen_", 0))
+
+    def _update(self, X: Any, n_seen: int) -> Self:
         self._validate_params()
-        n_seen = getattr(self, "n_tokens_seen_", 0)
         first = n_seen == 0
         tokens = check_tokens(self, X, reset=first)
         total = np.zeros(tokens.n_features) if first else self.mean_ * n_seen

