@@ -10,7 +10,7 @@ problem nearly round for all concepts, and L-BFGS needs about ten passes instead
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -65,12 +65,13 @@ def fit_logistic(
     """
     n_concepts, n_features = labels.n_features, tokens.n_features
     inverse = _preconditioner(tokens, l2)
+    read = _reader(tokens, labels)
 
     def objective(flat_u: Array) -> tuple[float, Array]:
         vectors = flat_u.reshape(n_concepts, n_features) @ inverse
         loss = 0.5 * l2 * float(np.vdot(vectors, vectors))
         gradient = l2 * vectors
-        for values, marked in _chunks(tokens, labels):
+        for values, marked in read():
             chunk_loss, slope = _loss_and_slope(
                 values @ vectors.T.astype(values.dtype), marked, *class_weight
             )
@@ -94,6 +95,15 @@ def fit_logistic(
         )
     vectors = result.x.reshape(n_concepts, n_features) @ inverse
     return vectors, max(int(result.nit), 1)
+
+
+def _reader(tokens: TokenArray, labels: TokenArray) -> Callable[[], Iterable[tuple[Array, Array]]]:
+    """Return what goes through all chunks; tokens that fit in one block are gathered once."""
+    samples, _ = next(tokens.blocks())
+    if samples == slice(0, len(tokens)):
+        held = list(_chunks(tokens, labels))
+        return lambda: held
+    return lambda: _chunks(tokens, labels)
 
 
 def _chunks(tokens: TokenArray, labels: TokenArray) -> Iterator[tuple[Array, Array]]:
