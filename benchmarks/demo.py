@@ -76,12 +76,13 @@ def pipeline(model, problem, layer, delta):
 
 
 def draw(axes, Display, model, data, problem, rows):
-    """Draw one test sample of each of the first concepts, at that concept's layer and delta."""
+    """Draw a test sample of some concepts, one that is found, at the concept's layer and delta."""
     row = next(r for r in rows if (r.method, r.detector) == ("LinearSeparator", "SuperActivator"))
     test = problem.rows("test")
     shown = np.linspace(0, len(problem.names) - 1, len(axes)).astype(int)
     for ax, c in zip(axes, shown, strict=True):
-        sample = test[np.flatnonzero(problem.y[test, c])[0]]
+        found = np.flatnonzero(problem.y[test, c] & row.predicted[:, c])
+        sample = test[found[0] if len(found) else np.flatnonzero(problem.y[test, c])[0]]
         pipe = pipeline(model, problem, row.layers[c], row.deltas[c])
         Display.from_estimator(pipe, data.data[sample], problem.names[c], ax=ax)
         ax.set_title(f"{problem.names[c]} (layer {row.layers[c]}, delta {row.deltas[c]})")

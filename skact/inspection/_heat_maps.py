@@ -107,7 +107,7 @@ class _HeatMapDisplay:
             Where to draw; None makes a new figure.
         cmap : str, default=None
             Colour map, from the sample's lowest to its highest score; None is "YlOrRd" for text
-            and "viridis" for images.
+            and "gray" for images, which keeps their hues.
         title : str, default=None
             None names the concept.
 
@@ -122,9 +122,9 @@ class _HeatMapDisplay:
             _, ax = plt.subplots(figsize=self._size(), layout="constrained")
         span = np.ptp(self.scores)
         shade = (self.scores - self.scores.min()) / (span if span > 0 else 1)
-        self._draw(ax, plt.get_cmap(cmap or self._cmap), shade)
         ax.set_title(self.concept if title is None else title, parse_math=False)
         ax.set_axis_off()
+        self._draw(ax, plt.get_cmap(cmap or self._cmap), shade)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -188,14 +188,15 @@ class TokenHeatMapDisplay(_HeatMapDisplay):
         from matplotlib.patches import Rectangle
 
         places, n_lines = self._layout()
-        ax.set_xlim(-0.5, _COLUMNS + 0.5)
-        ax.set_ylim(n_lines * _LINE, 0)
+        # The layout settles the room that the text has.
+        ax.figure.draw_without_rendering()
         room = ax.get_position()
-        points = (
-            72 * room.width * ax.figure.get_figwidth(),
-            72 * room.height * ax.figure.get_figheight(),
-        )
-        size = min(0.97 * points[0] / ((_COLUMNS + 1) * _ASPECT), 0.75 * points[1] / n_lines)
+        figure_width, figure_height = ax.figure.get_size_inches()
+        width, height = 72 * room.width * figure_width, 72 * room.height * figure_height
+        size = min(width / ((_COLUMNS + 1) * _ASPECT), 0.75 * height / n_lines)
+        # As many columns as characters of this size fit, so that text fills its rectangles.
+        ax.set_xlim(-0.5, width / (size * _ASPECT) - 0.5)
+        ax.set_ylim(n_lines * _LINE, 0)
         for (line, column, text), tone, marked in zip(
             places, shade, self.superactivators, strict=True
         ):
@@ -254,7 +255,7 @@ class PatchHeatMapDisplay(_HeatMapDisplay):
         If there is not one score per patch.
     """
 
-    _cmap = "viridis"
+    _cmap = "gray"
 
     def _size(self) -> tuple[float, float]:
         return 4.0, 4.0
@@ -271,7 +272,7 @@ class PatchHeatMapDisplay(_HeatMapDisplay):
             # Pixels are drawn around their centres, so their edges lie at -0.5, 0.5, ...
             corner, width, height = (left - 0.5, top - 0.5), right - left, bottom - top
             ax.add_patch(
-                Rectangle(corner, width, height, facecolor=cmap(tone), alpha=0.5, linewidth=0)
+                Rectangle(corner, width, height, facecolor=cmap(tone), alpha=0.45, linewidth=0)
             )
             if marked:
                 ax.add_patch(
