@@ -221,7 +221,13 @@ def write_json(path, data):
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
         file.write(json.dumps(data, indent=1) + "\n")
+    os.chmod(file.name, 0o644)
     os.replace(file.name, path)
+
+
+def short(path):
+    """Return the last two parts of a path: enough to know a folder by, the same everywhere."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def load(folder, model, layers):
@@ -257,7 +263,7 @@ def main():
         print(f"\nChosen on cal for SuperActivator on {method}:\n{choices(rows, problem, method)}")
     print(f"\nembedding {embedded - start:.0f} s, protocol {done - embedded:.0f} s")
     if args.out:
-        names = {"data": Path(args.data).name, "model": Path(args.model).name}
+        names = {"data": short(args.data), "model": short(args.model)}
         command = "python benchmarks/detection_table.py --data {data} --model {model}"
         write_json(args.out, as_json(rows, problem, command=command.format(**names), **names))
 

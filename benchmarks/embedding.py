@@ -11,10 +11,9 @@ texts are cut into parts that both sides take in turn, so that a busy machine sl
 
 import argparse
 import time
-from pathlib import Path
 
 import torch
-from detection_table import write_json
+from detection_table import short, write_json
 from transformers import AutoModel, AutoTokenizer
 
 from skact import TransformerEmbedder, load_spans
@@ -71,7 +70,7 @@ def main():
         print(f"{side:<12} {total:7.1f} s for {len(texts)} texts at {embedder.n_blocks} blocks")
     print(f"ratio {ratio:.3f}")
     if args.out:
-        names = {"data": Path(args.data).name, "model": Path(args.model).name}
+        names = {"data": short(args.data), "model": short(args.model)}
         command = "python benchmarks/embedding.py --data {data} --model {model}".format(**names)
         rounded = {side: round(total, 1) for side, total in seconds.items()}
         result = {"command": command, "texts": len(texts), "blocks": embedder.n_blocks}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import validate_data
 
 from skact.tokens import LayerStack, Source, TokenArray, as_numpy
 
@@ -222,7 +222,9 @@ def check_targets(estimator: Any, y: Any, n_samples: int, *, multiclass: bool = 
     columns = getattr(y, "columns", None)
     y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
     if len(y.shape) and len(y) != n_samples:
-        check_consistent_length(np.empty(n_samples), y)
+        raise ValueError(
+            f"y has {len(y)} samples, X has {n_samples}: inconsistent numbers of samples."
+        )
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("Input y contains NaN or infinity.")
     if y.ndim == 2 and y.dtype.kind in "biuf" and np.isin(y, (0, 1)).all():

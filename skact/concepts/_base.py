@@ -1,4 +1,4 @@
-"""The base class of concept methods that learn from labels."""
+"""The base classes of concept methods: with labels, and without."""
 
 from __future__ import annotations
 
@@ -11,15 +11,51 @@ import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer, concept_names
-from skact.tokens import Source, TokenArray
+from skact.tokens import Columns, Source, TokenArray
 from skact.validation import check_targets, check_token_labels, check_tokens
 
-__all__ = ["BaseConcepts"]
+__all__ = ["BaseConcepts", "BaseUnits", "as_floats"]
 
 Array = npt.NDArray[Any]
 
 
-class BaseConcepts(TokenTransformer):
+class _Scorer(TokenTransformer):
+    """A vector per column, and a score per token and column."""
+
+    _columns: ClassVar[Columns]
+
+    concept_vectors_: Array
+    concept_names_: Array
+
+    @abstractmethod
+    def _score(self, values: Array) -> Array:
+        """Score flat tokens: (n_tokens, n_features) to (n_tokens, n_concepts)."""
+
+    def _transform(self, tokens: TokenArray) -> TokenArray:
+        return tokens.map(
+            self._score,
+            feature_names=list(self.concept_names_),
+            source=replace(tokens.source or Source(), columns=self._columns),
+        )
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Return the names of the columns.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (n_concepts,), dtype object
+            ``concept_names_``.
+        """
+        check_is_fitted(self)
+        return self.concept_names_
+
+
+class BaseConcepts(_Scorer):
     """A vector per labelled concept, and a score per token and concept.
 
     ``fit`` checks everything and calls the hook ``_fit_vectors(tokens, labels)``, which returns the
@@ -37,11 +73,10 @@ class BaseConcepts(TokenTransformer):
         Model, layer and scaling of the training tokens.
     """
 
+    _columns = "concepts"
+
     # scikit-learn reads this request under its name-mangled form.
     __metadata_request__fit: ClassVar = {"token_labels": True}
-
-    concept_vectors_: Array
-    concept_names_: Array
 
     def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
         """Learn a vector for each concept.
@@ -79,38 +114,66 @@ class BaseConcepts(TokenTransformer):
     def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
         """Return the concept vectors (n_concepts, n_features)."""
 
-    @abstractmethod
-    def _score(self, values: Array) -> Array:
-        """Score flat tokens: (n_tokens, n_features) to (n_tokens, n_concepts)."""
-
-    def _transform(self, tokens: TokenArray) -> TokenArray:
-        return tokens.map(
-            self._score,
-            feature_names=list(self.concept_names_),
-            source=replace(tokens.source or Source(), columns="concepts"),
-        )
-
-    def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """Return the names of the concepts.
-
-        Parameters
-        ----------
-        input_features : None
-            Ignored.
-
-        Returns
-        -------
-        names : ndarray of shape (n_concepts,), dtype object
-            ``concept_names_``.
-        """
-        check_is_fitted(self)
-        return self.concept_names_
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
         return tags
+
+
+class BaseUnits(_Scorer):
+    """Directions that are found without labels, and a score per token and unit.
+
+    ``fit`` checks the tokens and calls the hook ``_fit_vectors(tokens)``, which returns the
+    vectors; ``transform`` calls ``_score(values)`` on flat tokens. A detector matches each concept
+    with one of the units.
+
+    Attributes
+    ----------
+    concept_vectors_ : ndarray of shape (n_units, n_features)
+        Directions of the units.
+    concept_names_ : ndarray of shape (n_units,), dtype object
+        The class name with a number.
+    n_features_in_ : int
+        Features of a token.
+    source_ : Source or None
+        Model, layer and scaling of the training tokens.
+    """
+
+    _columns = "units"
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Find the units.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Training tokens.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : estimator
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If X is not finite, or does not fit the parameters.
+        """
+        self._validate_params()
+        self._set_vectors(self._fit_vectors(check_tokens(self, X)))
+        return self
+
+    def _set_vectors(self, vectors: Array) -> None:
+        prefix = type(self).__name__.lower()
+        self.concept_names_ = np.array([f"{prefix}{k}" for k in range(len(vectors))], dtype=object)
+        self.concept_vectors_ = vectors
+
+    @abstractmethod
+    def _fit_vectors(self, tokens: TokenArray) -> Array:
+        """Return the vectors (n_units, n_features)."""
 
 
 def as_floats(values: Array) -> Array:

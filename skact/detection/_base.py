@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from numbers import Real
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import concept_names
-from skact.detection._thresholds import best_columns, concept_f1, tail_threshold
+from skact.detection._thresholds import DELTA_GRID, best_columns, concept_f1, tail_threshold
 from skact.tokens import TokenArray
 from skact.validation import (
     Targets,
@@ -26,6 +27,14 @@ from skact.validation import (
 __all__ = ["BaseDetector"]
 
 Array = npt.NDArray[Any]
+
+
+class _Table(NamedTuple):
+    """Thresholds and F1 (n_deltas, n_concepts, n_columns); or one column each, and which."""
+
+    thresholds: Array
+    f1: Array | None
+    own: Array | None
 
 
 class BaseDetector(ClassifierMixin, BaseEstimator):
@@ -119,32 +128,122 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
             token, or ``match_columns=False`` and the columns differ in number from the concepts.
         """
         self._validate_params()
+        scores, labels, targets = self._check_fit(X, y, token_labels)
+        table = self._table(scores, labels, targets, np.array([self.delta]))
+        return self._choose(table, 0)
+
+    def fit_path(
+        self,
+        X: Any,
+        y: Any,
+        token_labels: Any = None,
+        *,
+        deltas: npt.ArrayLike = DELTA_GRID,
+    ) -> list[Self]:
+        """Fit a detector for each of several deltas in one pass over the scores.
+
+        Parameters
+        ----------
+        X, y, token_labels : as in ``fit``
+            Scores, targets, labels of tokens.
+        deltas : array-like of shape (n_deltas,), default=DELTA_GRID
+            Sparsities in (0, 1).
+
+        Returns
+        -------
+        detectors : list of n_deltas detectors
+            Clones; each equals ``fit`` with its delta.
+
+        Raises
+        ------
+        ValueError
+            As in ``fit``, or if a delta lies outside of (0, 1).
+        """
+        grid = np.atleast_1d(np.asarray(deltas, dtype=np.float64))
+        path = [clone(self).set_params(delta=float(delta)) for delta in grid]
+        for detector in path:
+            detector._validate_params()
+        first = path[0]
+        table = first._table(*first._check_fit(X, y, token_labels), grid)
+        for d, detector in enumerate(path):
+            state = {k: v for k, v in vars(first).items() if k not in first.get_params()}
+            vars(detector).update(state)
+            detector._choose(table, d)
+        return path
+
+    def match_table(
+        self,
+        X: Any,
+        y: Any,
+        token_labels: Any = None,
+        *,
+        deltas: npt.ArrayLike = DELTA_GRID,
+    ) -> Bunch:
+        """Judge every column as a detector of every concept at every delta.
+
+        Parameters
+        ----------
+        X, y, token_labels : as in ``fit``
+            Scores, targets, labels of tokens.
+        deltas : array-like of shape (n_deltas,), default=DELTA_GRID
+            Sparsities in (0, 1).
+
+        Returns
+        -------
+        table : Bunch
+            ``thresholds`` and ``f1``, float64 of shape (n_deltas, n_concepts, n_columns), with
+            ``deltas``, ``concept_names`` and ``feature_names`` (or None) along the axes.
+        """
+        first = clone(self).set_params(match_columns=True)
+        first._validate_params()
+        scores, labels, targets = first._check_fit(X, y, token_labels)
+        grid = np.atleast_1d(np.asarray(deltas, dtype=np.float64))
+        table = first._table(scores, labels, targets, grid)
+        return Bunch(
+            thresholds=table.thresholds,
+            f1=table.f1,
+            deltas=grid,
+            concept_names=first.concept_names_,
+            feature_names=scores.feature_names,
+        )
+
+    def _check_fit(self, X: Any, y: Any, token_labels: Any) -> tuple[TokenArray, Array, Targets]:
         scores = check_tokens(self, X)
         targets = check_targets(self, y, len(scores))
         labels, targets = check_token_labels(token_labels, scores, targets)
         self.multilabel_ = targets.classes is None
         self.classes_ = _classes(targets)
         self.concept_names_ = concept_names(targets.names, targets.n_concepts)
-        self._fit_thresholds(scores, labels.flat(), targets)
-        return self
+        return scores, labels.flat(), targets
 
-    def _fit_thresholds(self, scores: TokenArray, labels: Array, targets: Targets) -> None:
+    def _table(self, scores: TokenArray, labels: Array, targets: Targets, deltas: Array) -> _Table:
+        """Thresholds, and F1 where columns are matched, of every delta, concept and column."""
         match = self._matches(scores, targets)
-        n_concepts, n_columns = targets.n_concepts, scores.n_features
+        n_columns = scores.n_features if match else 1
+        own = None if match else _own_columns(scores, targets)
         tokens, pooled = scores.flat(), self._pool(scores)
-        own = _own_columns(scores, targets)
-        f1 = np.zeros((n_concepts, n_columns))
-        thresholds = np.empty((n_concepts, n_columns))
+        thresholds = np.empty((len(deltas), targets.n_concepts, n_columns))
+        f1 = np.empty(thresholds.shape) if match else None
         for c, present in enumerate(targets.present.T):
-            read = slice(None) if match else slice(own[c], own[c] + 1)
+            read = slice(None) if own is None else slice(own[c], own[c] + 1)
             reference = self._reference_scores(
                 tokens[:, read], pooled[:, read], labels[:, c], present
             )
-            thresholds[c, read] = tail_threshold(reference, self.delta)
-            if match:
-                f1[c] = concept_f1(present[:, None], pooled >= thresholds[c])
-        self.matched_columns_ = best_columns(f1) if match else own
-        self.thresholds_ = thresholds[np.arange(n_concepts), self.matched_columns_]
+            thresholds[:, c] = tail_threshold(reference, deltas)
+            if f1 is not None:
+                for d, threshold in enumerate(thresholds[:, c]):
+                    f1[d, c] = concept_f1(present[:, None], pooled >= threshold)
+        return _Table(thresholds, f1, own)
+
+    def _choose(self, table: _Table, d: int) -> Self:
+        """Take the matched columns and their thresholds at one delta."""
+        thresholds = table.thresholds[d]
+        if table.f1 is not None:
+            self.matched_columns_ = best_columns(table.f1[d])
+            self.thresholds_ = thresholds[np.arange(len(thresholds)), self.matched_columns_]
+        elif table.own is not None:
+            self.matched_columns_, self.thresholds_ = table.own, thresholds[:, 0].copy()
+        return self
 
     def _matches(self, scores: TokenArray, targets: Targets) -> bool:
         n_columns, n_concepts = scores.n_features, targets.n_concepts
@@ -175,10 +274,13 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
             In units of the scores.
         """
         check_is_fitted(self)
-        scores = check_tokens(self, X, reset=False)
-        pooled = self._pool(scores)[:, self.matched_columns_]
-        decision = pooled.astype(np.float64) - np.nextafter(self.thresholds_, -np.inf)
+        decision = self._decide(self._pool(check_tokens(self, X, reset=False)))
         return decision if self.multilabel_ else decision[:, 0]
+
+    def _decide(self, pooled: Array) -> Array:
+        """Decisions (n_samples, n_concepts) from pooled scores (n_samples, n_columns)."""
+        scores = pooled[:, self.matched_columns_].astype(np.float64)
+        return scores - np.nextafter(self.thresholds_, -np.inf)
 
     def predict(self, X: Any) -> Array:
         """Tell which samples hold which concept.

@@ -13,7 +13,7 @@ Concept Signals in the Tail", section on detection.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from sklearn.utils import check_random_state
 
 from skact.detection._base import BaseDetector
 from skact.tokens import TokenArray
+from skact.validation import Targets
 
 __all__ = ["LastToken", "MaxToken", "MeanToken", "RandomToken", "SuperActivator"]
 
@@ -249,21 +250,9 @@ class RandomToken(_PooledDetector):
         super().__init__(delta, match_columns=match_columns)
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
-        """Draw the seed, then set the thresholds.
-
-        Parameters
-        ----------
-        X, y, token_labels : as in the other detectors
-            Scores, targets, labels.
-
-        Returns
-        -------
-        self : RandomToken
-            Fitted.
-        """
+    def _check_fit(self, X: Any, y: Any, token_labels: Any) -> tuple[TokenArray, Array, Targets]:
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return super().fit(X, y, token_labels)
+        return super()._check_fit(X, y, token_labels)
 
     def _pool(self, scores: TokenArray) -> Array:
         where = np.random.default_rng(self.seed_).random(len(scores))
