@@ -9,16 +9,26 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import skact
 from skact import (
+    ConceptSearchCV,
     CrossFitTransformer,
+    DifferenceInMeans,
+    KMeansConcepts,
+    KMeansSeparator,
     LastToken,
     LinearSeparator,
     MaxToken,
     MeanPrototype,
     MeanToken,
+    NMFConcepts,
+    PCAConcepts,
     RandomToken,
+    SAEUnitFilter,
     SelectLayer,
+    SemiNMFConcepts,
+    SparseAutoencoder,
     SuperActivator,
     TokenScaler,
+    WeakSuperActivator,
 )
 
 ESTIMATORS = [
@@ -27,11 +37,22 @@ ESTIMATORS = [
     MeanPrototype(),
     LinearSeparator(),
     LinearSeparator(solver="adam"),
+    DifferenceInMeans(),
+    KMeansConcepts(),
+    KMeansSeparator(),
+    PCAConcepts(),
+    NMFConcepts(),
+    SemiNMFConcepts(),
+    SparseAutoencoder(),
+    # With its defaults hardly a column of the battery's blobs would be left.
+    SAEUnitFilter(min_share=0, max_share=1, min_ratio=0, max_ratio=np.inf),
     SuperActivator(),
     MaxToken(),
     MeanToken(),
     LastToken(),
     RandomToken(),
+    WeakSuperActivator(),
+    WeakSuperActivator(objective="sample"),
 ]
 
 
@@ -56,15 +77,19 @@ def public_estimators():
 
 
 def test_the_battery_leaves_nobody_out():
-    # The embedder takes text and images, CrossFitTransformer takes an estimator: own test files.
-    apart = {"CrossFitTransformer", "TransformerEmbedder"}
+    # The embedder takes text and images, two others take an estimator: they have own test files.
+    apart = {"ConceptSearchCV", "CrossFitTransformer", "TransformerEmbedder"}
     listed = {type(e).__name__ for e in ESTIMATORS}
     assert {e.__name__ for e in public_estimators()} - apart == listed
 
 
 @pytest.mark.parametrize("Estimator", public_estimators())
 def test_constructor_only_stores(Estimator):
-    estimator = Estimator(MeanPrototype()) if Estimator is CrossFitTransformer else Estimator()
+    needed = {
+        CrossFitTransformer: {"estimator": MeanPrototype()},
+        ConceptSearchCV: {"estimator": SuperActivator(), "param_grid": {"delta": [0.1]}},
+    }
+    estimator = Estimator(**needed.get(Estimator, {}))
     assert set(vars(estimator)) == set(estimator.get_params(deep=False))
     for name, value in clone(estimator).get_params(deep=False).items():
         if not isinstance(value, BaseEstimator):

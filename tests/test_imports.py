@@ -18,10 +18,10 @@ FLOORS = [
     {"model_selection", "metrics", "inspection"},
 ]
 HEAVY = {
-    "torch": {"embedding", "concepts/_adam.py"},
+    "torch": {"embedding", "concepts/_adam.py", "concepts/_autoencoder_training.py"},
     "transformers": {"embedding"},
     "matplotlib": {"inspection"},
-    "faiss": set(),
+    "faiss": {"concepts/_kmeans.py"},
 }
 
 

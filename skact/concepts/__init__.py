@@ -1,7 +1,28 @@
 """Concept methods: from tokens to scores of concepts."""
 
+from skact.concepts._autoencoder import SparseAutoencoder
 from skact.concepts._base import BaseConcepts, BaseUnits
+from skact.concepts._difference import DifferenceInMeans
+from skact.concepts._kmeans import KMeansConcepts, elbow_curve
+from skact.concepts._kmeans_separator import KMeansSeparator
 from skact.concepts._linear import LinearSeparator
+from skact.concepts._nmf import NMFConcepts, SemiNMFConcepts
+from skact.concepts._pca import PCAConcepts
 from skact.concepts._prototype import MeanPrototype
+from skact.concepts._unit_filter import SAEUnitFilter
 
-__all__ = ["BaseConcepts", "BaseUnits", "LinearSeparator", "MeanPrototype"]
+__all__ = [
+    "BaseConcepts",
+    "BaseUnits",
+    "DifferenceInMeans",
+    "KMeansConcepts",
+    "KMeansSeparator",
+    "LinearSeparator",
+    "MeanPrototype",
+    "NMFConcepts",
+    "PCAConcepts",
+    "SAEUnitFilter",
+    "SemiNMFConcepts",
+    "SparseAutoencoder",
+    "elbow_curve",
+]

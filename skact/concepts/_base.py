@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer, concept_names
 from skact.tokens import Columns, Source, TokenArray
 from skact.validation import check_targets, check_token_labels, check_tokens
 
-__all__ = ["BaseConcepts", "BaseUnits", "as_floats"]
+__all__ = ["BaseConcepts", "BaseUnits", "as_floats", "cosines", "check_enough_tokens", "token_mean"]
 
 Array = npt.NDArray[Any]
 
@@ -176,6 +177,29 @@ class BaseUnits(_Scorer):
         """Return the vectors (n_units, n_features)."""
 
 
+def cosines(values: Array, vectors: Array) -> Array:
+    """Cosine of each token with each vector, (n_tokens, n_vectors); 0 for a zero token."""
+    values = as_floats(values)
+    return normalize(values) @ normalize(vectors).T.astype(values.dtype)
+
+
 def as_floats(values: Array) -> Array:
     """Return values in a precision that linear algebra computes in, float32 or float64."""
     return values if values.dtype == np.float64 else values.astype(np.float32, copy=False)
+
+
+def token_mean(tokens: TokenArray) -> Array:
+    """Return the mean of all tokens, (n_features,) in float64."""
+    total = np.zeros(tokens.n_features)
+    for _, block in tokens.blocks():
+        total += block.sum(axis=0, dtype=np.float64)
+    return total / tokens.n_tokens
+
+
+def check_enough_tokens(tokens: TokenArray, n_needed: int, what: str) -> None:
+    """Raise a ValueError that says ``what`` needs more tokens than there are."""
+    if tokens.n_tokens < n_needed:
+        raise ValueError(
+            f"{what} need at least {n_needed} tokens, got {tokens.n_tokens} "
+            f"(n_samples={len(tokens)})."
+        )

@@ -26,13 +26,14 @@ __all__ = ["fit_logistic"]
 
 Array = npt.NDArray[Any]
 
-# Rows whose scores fit the cache while they are turned into gradients.
+# Rows, and scores, of a chunk: it fits the cache while its scores are turned into gradients.
 _ROWS = 16_384
+_SCORES = 2**20
 
 
 def fit_logistic(
     tokens: TokenArray,
-    labels: TokenArray,
+    labels: TokenArray | Array,
     class_weight: tuple[Array, Array],
     *,
     l2: float,
@@ -47,8 +48,9 @@ def fit_logistic(
     ----------
     tokens : TokenArray of shape (n_samples, n_features)
         Tokens; read block by block, about ten times.
-    labels : TokenArray of shape (n_samples, n_concepts), dtype bool
-        Labels of the same tokens.
+    labels : TokenArray of shape (n_samples, n_concepts), or ndarray of shape (n_tokens,)
+        Labels of the same tokens: bools, or the number of the one concept that each token belongs
+        to, with which no matrix of labels is ever held.
     class_weight : tuple of two ndarrays of shape (n_concepts,)
         Weight of each negative and of each positive token.
     l2 : float
@@ -63,15 +65,17 @@ def fit_logistic(
     n_iter : int
         Iterations.
     """
-    n_concepts, n_features = labels.n_features, tokens.n_features
+    n_concepts, n_features = len(class_weight[0]), tokens.n_features
     inverse = _preconditioner(tokens, l2)
-    read = _reader(tokens, labels)
+    read = _reader(tokens, labels, min(max(_SCORES // n_concepts, 1), _ROWS))
 
     def objective(flat_u: Array) -> tuple[float, Array]:
         vectors = flat_u.reshape(n_concepts, n_features) @ inverse
         loss = 0.5 * l2 * float(np.vdot(vectors, vectors))
         gradient = l2 * vectors
         for values, marked in read():
+            if marked.ndim == 1:
+                marked = marked[:, None] == np.arange(n_concepts)
             chunk_loss, slope = _loss_and_slope(
                 values @ vectors.T.astype(values.dtype), marked, *class_weight
             )
@@ -97,20 +101,29 @@ def fit_logistic(
     return vectors, max(int(result.nit), 1)
 
 
-def _reader(tokens: TokenArray, labels: TokenArray) -> Callable[[], Iterable[tuple[Array, Array]]]:
+def _reader(
+    tokens: TokenArray, labels: TokenArray | Array, n_rows: int
+) -> Callable[[], Iterable[tuple[Array, Array]]]:
     """Return what goes through all chunks; tokens that fit in one block are gathered once."""
     samples, _ = next(tokens.blocks())
     if samples == slice(0, len(tokens)):
-        held = list(_chunks(tokens, labels))
+        held = list(_chunks(tokens, labels, n_rows))
         return lambda: held
-    return lambda: _chunks(tokens, labels)
+    return lambda: _chunks(tokens, labels, n_rows)
 
 
-def _chunks(tokens: TokenArray, labels: TokenArray) -> Iterator[tuple[Array, Array]]:
+def _chunks(
+    tokens: TokenArray, labels: TokenArray | Array, n_rows: int
+) -> Iterator[tuple[Array, Array]]:
+    done = 0
     for samples, values in tokens.blocks():
-        marked = labels[samples].flat()
-        for start in range(0, len(values), _ROWS):
-            rows = slice(start, start + _ROWS)
+        if isinstance(labels, TokenArray):
+            marked = labels[samples].flat()
+        else:
+            marked = labels[done : done + len(values)]
+        done += len(values)
+        for start in range(0, len(values), n_rows):
+            rows = slice(start, start + n_rows)
             yield as_floats(values[rows]), marked[rows]
 
 

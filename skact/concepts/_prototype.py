@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.preprocessing import normalize
 
-from skact.concepts._base import BaseConcepts, as_floats
+from skact.concepts._base import BaseConcepts, cosines
 from skact.tokens import TokenArray
 
 __all__ = ["MeanPrototype", "labelled_means"]
@@ -84,5 +83,4 @@ class MeanPrototype(BaseConcepts):
         return labelled_means(tokens, labels)
 
     def _score(self, values: Array) -> Array:
-        values = as_floats(values)
-        return normalize(values) @ normalize(self.concept_vectors_).T.astype(values.dtype)
+        return cosines(values, self.concept_vectors_)

@@ -1,7 +1,14 @@
 """Detectors: from scores of tokens to present or not, per sample and concept."""
 
 from skact.detection._base import BaseDetector
-from skact.detection._detectors import LastToken, MaxToken, MeanToken, RandomToken, SuperActivator
+from skact.detection._detectors import (
+    LastToken,
+    MaxToken,
+    MeanToken,
+    RandomToken,
+    SuperActivator,
+    WeakSuperActivator,
+)
 from skact.detection._marks import superactivators
 from skact.detection._thresholds import DELTA_GRID, concept_f1, tail_threshold
 
@@ -13,6 +20,7 @@ __all__ = [
     "MeanToken",
     "RandomToken",
     "SuperActivator",
+    "WeakSuperActivator",
     "concept_f1",
     "superactivators",
     "tail_threshold",

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import concept_names
-from skact.detection._thresholds import DELTA_GRID, best_columns, concept_f1, tail_threshold
+from skact.detection._thresholds import DELTA_GRID, best_columns, concept_f1
 from skact.tokens import TokenArray
 from skact.validation import (
     Targets,
@@ -24,7 +24,7 @@ from skact.validation import (
     like_input,
 )
 
-__all__ = ["BaseDetector"]
+__all__ = ["BaseDetector", "Calibration"]
 
 Array = npt.NDArray[Any]
 
@@ -37,11 +37,35 @@ class _Table(NamedTuple):
     own: Array | None
 
 
+class Calibration(NamedTuple):
+    """What a detector sees of one concept when it sets the threshold.
+
+    Parameters
+    ----------
+    tokens : ndarray of shape (n_tokens, n_columns)
+        Scores of all tokens, sample after sample.
+    lengths : ndarray of shape (n_samples,)
+        Tokens of each sample.
+    pooled : ndarray of shape (n_samples, n_columns)
+        Pooled scores.
+    labels : ndarray of shape (n_tokens,), dtype bool
+        Tokens that belong to the concept.
+    present : ndarray of shape (n_samples,), dtype bool
+        Samples that hold it.
+    """
+
+    tokens: Array
+    lengths: Array
+    pooled: Array
+    labels: Array
+    present: Array
+
+
 class BaseDetector(ClassifierMixin, BaseEstimator):
     """A sample holds a concept if its pooled score reaches the concept's threshold.
 
-    A subclass says how a sample is pooled (``_pool``) and which scores the threshold is a quantile
-    of (``_reference_scores``); everything else is here.
+    A subclass says how a sample is pooled (``_pool``) and how the threshold of a concept comes from
+    its calibration scores (``_thresholds``); everything else is here.
 
     Parameters
     ----------
@@ -95,14 +119,8 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         """Pool each sample: (n_samples, n_columns)."""
 
     @abstractmethod
-    def _reference_scores(
-        self, tokens: Array, pooled: Array, labels: Array, present: Array
-    ) -> Array:
-        """Return the scores of one concept whose tail sets the threshold.
-
-        From ``tokens`` (n_tokens, n_columns) or ``pooled`` (n_samples, n_columns), by the concept's
-        ``labels`` (n_tokens,) or ``present`` (n_samples,); the result is (n_scores, n_columns).
-        """
+    def _thresholds(self, given: Calibration, deltas: Array) -> Array:
+        """Set the thresholds of one concept: (n_deltas, n_columns)."""
 
     def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
         """Set the thresholds; best on scores that the concept method was not fitted on.
@@ -226,10 +244,10 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         f1 = np.empty(thresholds.shape) if match else None
         for c, present in enumerate(targets.present.T):
             read = slice(None) if own is None else slice(own[c], own[c] + 1)
-            reference = self._reference_scores(
-                tokens[:, read], pooled[:, read], labels[:, c], present
+            given = Calibration(
+                tokens[:, read], scores.lengths, pooled[:, read], labels[:, c], present
             )
-            thresholds[:, c] = tail_threshold(reference, deltas)
+            thresholds[:, c] = self._thresholds(given, deltas)
             if f1 is not None:
                 for d, threshold in enumerate(thresholds[:, c]):
                     f1[d, c] = concept_f1(present[:, None], pooled >= threshold)
@@ -312,13 +330,14 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
             True at the SuperActivators of each concept; an ndarray for a 2-D array.
         """
         check_is_fitted(self)
-        scores = check_tokens(self, X, reset=False)
-        marks = scores.map(
+        return like_input(X, self._mark(check_tokens(self, X, reset=False)))
+
+    def _mark(self, scores: TokenArray) -> TokenArray:
+        return scores.map(
             lambda block: block[:, self.matched_columns_] >= self.thresholds_,
             feature_names=list(self.concept_names_),
             source=scores.source,
         )
-        return like_input(X, marks)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -13,17 +13,27 @@ Concept Signals in the Tail", section on detection.
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.detection._base import BaseDetector
+from skact.detection._base import BaseDetector, Calibration
+from skact.detection._thresholds import best_cut, tail_threshold, top_share
 from skact.tokens import TokenArray
 from skact.validation import Targets
 
-__all__ = ["LastToken", "MaxToken", "MeanToken", "RandomToken", "SuperActivator"]
+__all__ = [
+    "LastToken",
+    "MaxToken",
+    "MeanToken",
+    "RandomToken",
+    "SuperActivator",
+    "WeakSuperActivator",
+]
 
 Array = npt.NDArray[Any]
 
@@ -81,19 +91,15 @@ class SuperActivator(BaseDetector):
     def _pool(self, scores: TokenArray) -> Array:
         return scores.max()
 
-    def _reference_scores(
-        self, tokens: Array, pooled: Array, labels: Array, present: Array
-    ) -> Array:
-        return tokens[labels]
+    def _thresholds(self, given: Calibration, deltas: Array) -> Array:
+        return tail_threshold(given.tokens[given.labels], deltas)
 
 
 class _PooledDetector(BaseDetector):
     """A baseline: the threshold is a quantile of the pooled scores of positive samples."""
 
-    def _reference_scores(
-        self, tokens: Array, pooled: Array, labels: Array, present: Array
-    ) -> Array:
-        return pooled[present]
+    def _thresholds(self, given: Calibration, deltas: Array) -> Array:
+        return tail_threshold(given.pooled[given.present], deltas)
 
 
 class MaxToken(_PooledDetector):
@@ -257,3 +263,109 @@ class RandomToken(_PooledDetector):
     def _pool(self, scores: TokenArray) -> Array:
         where = np.random.default_rng(self.seed_).random(len(scores))
         return scores.tokens_at((where * scores.lengths).astype(np.int64))
+
+
+class WeakSuperActivator(BaseDetector):
+    r"""SuperActivators from sample labels alone, at one fixed sparsity.
+
+    The highest scores :math:`T(x)` of each sample, :math:`\lceil \rho\, n(x) \rceil` of them, stand
+    for its SuperActivators. The threshold separates those of samples that hold the concept from
+    those of samples that do not:
+
+    .. math:: \tau_c = \arg\max_\tau \mathrm{F1}\big([s \ge \tau],
+              [x(s) \text{ holds } c]\big), \qquad
+              \hat y_c(x) = \big[\max_i s_c(z_i) \ge \tau_c\big]
+
+    over the pooled :math:`s \in T(x)` (``objective="token"``), or over the maxima of samples
+    (``objective="sample"``), with all cuts tried. :math:`\rho` is ``delta`` times the share of
+    tokens that belong to the concept in a sample that holds it [1]_.
+
+    Parameters
+    ----------
+    delta : float, default=0.1
+        Sparsity in (0, 1): the share of in-concept tokens that count as SuperActivators.
+    objective : {"token", "sample"}, default="token"
+        What the threshold separates best. "sample" does not depend on ``delta``.
+    share : float, default=None
+        Share in (0, 1] of tokens that belong to a concept in samples that hold it. None takes the
+        mean share in ``token_labels``; without those it is 1.
+    match_columns : {"auto"} or bool, default="auto"
+        Whether each concept takes the column with the best F1 on the data given to ``fit``;
+        "auto" does so for units that were found without labels, and where columns and concepts
+        differ in number.
+
+    Attributes
+    ----------
+    thresholds_ : ndarray of shape (n_concepts,), dtype float64
+        Threshold per concept, in units of the scores.
+    matched_columns_ : ndarray of shape (n_concepts,), dtype int64
+        Score column that each concept reads.
+    classes_ : ndarray of shape (2,) or (n_concepts,)
+        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    multilabel_ : bool
+        Whether y was an indicator matrix.
+    concept_names_ : ndarray of shape (n_concepts,), dtype object
+        Names of the concepts.
+    n_features_in_ : int
+        Score columns.
+    source_ : Source or None
+        Model, layer and scaling behind the scores.
+
+    References
+    ----------
+    .. [1] Goldberg, Kim, Stein, Wong, "The SuperActivator Mechanism: Transformers Concentrate
+       Reliable Concept Signals in the Tail", Appendix N. The paper names no objective.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import WeakSuperActivator
+    >>> scores = [np.array([[0.1], [2.0]]), np.array([[0.3], [0.2]]), np.array([[1.0]])]
+    >>> detector = WeakSuperActivator().fit(scores, [1, 0, 1])
+    >>> detector.thresholds_, detector.predict(scores)
+    (array([1.]), array([1, 0, 1]))
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        **BaseDetector._parameter_constraints,
+        "objective": [StrOptions({"token", "sample"})],
+        "share": [Interval(Real, 0, 1, closed="right"), None],
+    }
+
+    def __init__(
+        self,
+        delta: float = 0.1,
+        *,
+        objective: Literal["token", "sample"] = "token",
+        share: float | None = None,
+        match_columns: bool | Literal["auto"] = "auto",
+    ) -> None:
+        super().__init__(delta, match_columns=match_columns)
+        self.objective = objective
+        self.share = share
+
+    def _pool(self, scores: TokenArray) -> Array:
+        return scores.max()
+
+    def _thresholds(self, given: Calibration, deltas: Array) -> Array:
+        columns = range(given.pooled.shape[1])
+        if self.objective == "sample":
+            cuts = np.array([best_cut(given.pooled[:, k], given.present) for k in columns])
+            return np.tile(cuts, (len(deltas), 1))
+        share = self._share(given)
+        positive = np.repeat(given.present, given.lengths)
+        cuts = np.empty((len(deltas), len(columns)))
+        for k in columns:
+            scores = given.tokens[:, k]
+            for d, delta in enumerate(deltas):
+                top = top_share(scores, given.lengths, delta * share)
+                cuts[d, k] = best_cut(scores[top], positive[top])
+        return cuts
+
+    def _share(self, given: Calibration) -> float:
+        """Mean share of in-concept tokens in the samples that hold the concept."""
+        if self.share is not None:
+            return self.share
+        starts = np.cumsum(given.lengths) - given.lengths
+        marked = np.add.reduceat(given.labels, starts, dtype=np.int64)
+        return float((marked / given.lengths)[given.present].mean())

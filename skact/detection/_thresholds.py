@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DELTA_GRID", "best_columns", "concept_f1", "tail_threshold"]
+__all__ = ["DELTA_GRID", "best_columns", "best_cut", "concept_f1", "tail_threshold", "top_share"]
 
 Array = npt.NDArray[Any]
 
@@ -92,3 +92,56 @@ def best_columns(f1: Array) -> Array:
         Several concepts may share one.
     """
     return np.argmax(f1, axis=1)
+
+
+def best_cut(scores: Array, positive: Array) -> float:
+    r"""Cut with the best F1 among **all** cuts; the largest one among equals.
+
+    .. math:: \tau^* = \arg\max_\tau \mathrm{F1}\big([s_i \ge \tau], y_i\big)
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_scores,)
+        Scores.
+    positive : ndarray of shape (n_scores,), dtype bool
+        Truth; at least one is True.
+
+    Returns
+    -------
+    cut : float
+        One of the scores.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    hits = np.cumsum(positive[order])
+    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + positive.sum())
+    # Equal scores fall on the same side of a cut.
+    f1[:-1][ordered[:-1] == ordered[1:]] = -1
+    return float(ordered[np.argmax(f1)])
+
+
+def top_share(scores: Array, lengths: Array, share: float) -> Array:
+    r"""Mark the :math:`\lceil \rho\, n \rceil` highest scores of each sample.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_tokens,)
+        Scores, sample after sample.
+    lengths : ndarray of shape (n_samples,)
+        Tokens of each sample.
+    share : float
+        :math:`\rho` in (0, 1].
+
+    Returns
+    -------
+    top : ndarray of shape (n_tokens,), dtype bool
+        Among equal scores the earlier token.
+    """
+    sample = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((-scores, sample))
+    starts = np.cumsum(lengths) - lengths
+    rank = np.empty(len(scores), np.int64)
+    rank[order] = np.arange(len(scores)) - np.repeat(starts, lengths)
+    # A share that is an exact number of tokens must not be rounded up by its last bit.
+    size = np.ceil(share * lengths - 1e-9).astype(np.int64)
+    return rank < np.repeat(np.maximum(size, 1), lengths)

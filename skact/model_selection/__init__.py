@@ -1,5 +1,6 @@
-"""Fitting concepts and thresholds without looking at the same rows twice."""
+"""Fitting concepts and thresholds without looking at the same rows twice, and searching them."""
 
+from skact.model_selection._concept_search import ConceptSearchCV
 from skact.model_selection._cross_fit import CrossFitTransformer
 
-__all__ = ["CrossFitTransformer"]
+__all__ = ["ConceptSearchCV", "CrossFitTransformer"]

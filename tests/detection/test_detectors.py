@@ -13,6 +13,7 @@ from skact import (
     Source,
     SuperActivator,
     TokenArray,
+    WeakSuperActivator,
 )
 
 DETECTORS = [SuperActivator, MaxToken, MeanToken, LastToken, RandomToken]
@@ -193,6 +194,96 @@ def test_padding_cannot_win_the_maximum():
     short, long = np.full((1, 1), -2.0), np.full((5, 1), -1.0)
     detector = MaxToken(0.5).fit([short, long, short, long], [0, 1, 0, 1])
     assert detector.decision_function([short])[0] == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("match", [False, True])
+@pytest.mark.parametrize("Detector", [*DETECTORS, WeakSuperActivator])
+def test_a_path_is_a_fit_for_each_delta(Detector, match, problem):
+    scores, present, labels = problem
+    kwargs = {"random_state": 1} if Detector is RandomToken else {}
+    detector = Detector(match_columns=match, **kwargs)
+    path = detector.fit_path(scores, present, labels, deltas=[0.2, 0.7])
+    assert not hasattr(detector, "thresholds_")
+    for one, delta in zip(path, [0.2, 0.7], strict=True):
+        alone = Detector(delta, match_columns=match, **kwargs)
+        alone.fit(scores, present, token_labels=labels)
+        assert one.get_params() == alone.get_params()
+        np.testing.assert_array_equal(one.thresholds_, alone.thresholds_)
+        np.testing.assert_array_equal(one.matched_columns_, alone.matched_columns_)
+        np.testing.assert_array_equal(one.predict(scores), alone.predict(scores))
+    assert len(detector.fit_path(scores, present)) == len(DELTA_GRID)
+    with pytest.raises(ValueError, match=r"'delta' parameter .* Got 1\.2"):
+        detector.fit_path(scores, present, deltas=[0.1, 1.2])
+
+
+def test_match_table_holds_every_column_and_delta(problem, rng):
+    scores, present, labels = problem
+    units = [np.c_[s, rng.normal(size=(len(s), 2))] for s in scores]
+    table = SuperActivator().match_table(units, present, labels, deltas=[0.3, 0.9])
+    assert table.f1.shape == table.thresholds.shape == (2, 3, 5)
+    for d, delta in enumerate([0.3, 0.9]):
+        for c in range(3):
+            for k in range(5):
+                column = [u[:, k : k + 1] for u in units]
+                alone = SuperActivator(delta, match_columns=False)
+                alone.fit(column, present[:, [c]], token_labels=[m[:, [c]] for m in labels])
+                assert table.thresholds[d, c, k] == alone.thresholds_[0]
+                found, truth = alone.predict(column)[:, 0], present[:, c]
+                f1 = 2 * (found & truth).sum() / (found.sum() + truth.sum())
+                assert table.f1[d, c, k] == pytest.approx(f1)
+
+
+def slow_weak(scores, present, share, objective):
+    """Appendix N, sample by sample, with every cut tried by scikit-learn's F1."""
+    from sklearn.metrics import f1_score
+
+    pool, truth = [], []
+    for sample, here in zip(scores, present, strict=True):
+        k = 1 if objective == "sample" else int(np.ceil(share * len(sample)))
+        top = sorted(sample, reverse=True)[:k]
+        pool += top
+        truth += [here] * k
+    cuts = sorted(set(pool), reverse=True)
+    return cuts[int(np.argmax([f1_score(truth, np.array(pool) >= cut) for cut in cuts]))]
+
+
+@pytest.mark.parametrize("objective", ["token", "sample"])
+@pytest.mark.parametrize("share", [None, 0.4])
+def test_weak_labels_equal_the_paper_written_slowly(problem, objective, share):
+    scores, present, labels = problem
+    detector = WeakSuperActivator(0.5, objective=objective, share=share)
+    detector.fit(scores, present, token_labels=labels)
+    for c in range(3):
+        shares = [m[:, c].mean() for m, y in zip(labels, present[:, c], strict=True) if y]
+        rho = 0.5 * (np.mean(shares) if share is None else share)
+        tau = slow_weak([s[:, c] for s in scores], present[:, c], rho, objective)
+        assert detector.thresholds_[c] == tau
+        found = [s[:, c].max() >= tau for s in scores]
+        np.testing.assert_array_equal(detector.predict(scores)[:, c], found)
+
+
+def test_without_token_labels_the_share_is_one(problem):
+    scores, present, _ = problem
+    unknown = WeakSuperActivator().fit(scores, present)
+    given = WeakSuperActivator(share=1.0).fit(scores, present)
+    np.testing.assert_array_equal(unknown.thresholds_, given.thresholds_)
+    narrow = WeakSuperActivator(0.9, share=0.2).fit(scores, present)
+    wide = WeakSuperActivator(0.9, share=1.0).fit(scores, present)
+    assert not np.array_equal(narrow.thresholds_, wide.thresholds_)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"objective": "concept"}, "'objective' parameter"),
+        ({"share": 0.0}, "'share' parameter"),
+        ({"share": 1.5}, "'share' parameter"),
+    ],
+)
+def test_bad_settings_of_weak_labels(params, message, problem):
+    scores, present, _ = problem
+    with pytest.raises(ValueError, match=message):
+        WeakSuperActivator(**params).fit(scores, present)
 
 
 @pytest.mark.parametrize(

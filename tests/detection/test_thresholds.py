@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import f1_score
 
 from skact import DELTA_GRID, SuperActivator, TokenArray, concept_f1, tail_threshold
-from skact.detection._thresholds import best_columns
+from skact.detection._thresholds import best_columns, best_cut, top_share
 
 
 def slow_quantile(scores, q):
@@ -57,6 +57,37 @@ def test_f1_is_scikit_learns(present, predicted):
 
 def test_best_column_is_the_first_of_equals():
     assert best_columns(np.array([[0.2, 0.9, 0.9], [0.5, 0.1, 0.5]])).tolist() == [1, 0]
+
+
+@given(
+    st.integers(1, 25).flatmap(
+        lambda n: st.tuples(
+            hnp.arrays(np.float64, n, elements=st.integers(-3, 3)), hnp.arrays(bool, n)
+        )
+    )
+)
+def test_best_cut_beats_every_other_cut(data):
+    scores, positive = data
+    positive[0] = True
+    cuts = np.unique(scores)
+    f1 = [f1_score(positive, scores >= cut) for cut in cuts]
+    best = max(cut for cut, value in zip(cuts, f1, strict=True) if np.isclose(value, max(f1)))
+    assert best_cut(scores, positive) == best
+
+
+@given(
+    st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=9), min_size=1, max_size=6),
+    st.sampled_from([0.01, 0.1, 0.25, 0.5, 1.0]),
+)
+def test_top_share_is_the_sorted_head_of_each_sample(samples, share):
+    lengths = np.array([len(s) for s in samples])
+    scores = np.concatenate([np.array(s, float) for s in samples])
+    top = np.split(top_share(scores, lengths, share), np.cumsum(lengths)[:-1])
+    for sample, marked in zip(samples, top, strict=True):
+        size = int(np.ceil(share * len(sample)))
+        assert marked.sum() == size
+        chosen = sorted((s for s, m in zip(sample, marked, strict=True) if m), reverse=True)
+        assert chosen == sorted(sample, reverse=True)[:size]
 
 
 @pytest.fixture

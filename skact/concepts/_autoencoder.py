@@ -1,0 +1,487 @@
+"""Sparse autoencoders: a concept is a unit that fires on few tokens."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import get_config
+from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skact.concepts._base import as_floats, token_mean
+from skact.concepts._reconstruction import ReconstructingUnits
+from skact.tokens import Source, TokenArray
+from skact.validation import check_tokens
+
+__all__ = ["AutoencoderWeights", "SparseAutoencoder", "decode", "encode"]
+
+Array = npt.NDArray[Any]
+Activation = Literal["relu", "topk", "jumprelu"]
+InputScaling = Literal["none", "constant_norm", "layer_norm"]
+
+
+@dataclass(frozen=True)
+class AutoencoderWeights:
+    """All that encoding and decoding need.
+
+    Parameters
+    ----------
+    encoder : ndarray of shape (n_features, n_units), dtype float32
+        Encoder weights.
+    encoder_bias : ndarray of shape (n_units,), dtype float32
+        Encoder bias.
+    decoder : ndarray of shape (n_units, n_features), dtype float32
+        One direction per unit.
+    decoder_bias : ndarray of shape (n_features,), dtype float32
+        What is decoded where no unit fires.
+    activation : {"relu", "topk", "jumprelu"}
+        Which pre-activations survive.
+    k : int or None
+        Units of a token that may fire, for topk.
+    threshold : ndarray of shape (n_units,), dtype float32, or None
+        Pre-activation above which a unit fires, for jumprelu.
+    centred : bool
+        Whether the decoder bias is subtracted before encoding.
+    input_scaling : {"none", "constant_norm", "layer_norm"}
+        How each token is scaled on its own before encoding.
+    """
+
+    encoder: Array
+    encoder_bias: Array
+    decoder: Array
+    decoder_bias: Array
+    activation: Activation
+    k: int | None = None
+    threshold: Array | None = None
+    centred: bool = True
+    input_scaling: InputScaling = "none"
+
+
+def scale_input(values: Array, how: InputScaling) -> tuple[Array, Array | float, Array | float]:
+    r"""Scale each token on its own, as some published autoencoders expect.
+
+    With d features, "constant_norm" gives :math:`z \sqrt d / \lVert z \rVert`; "layer_norm" gives
+    :math:`(z - \bar z) / (\sigma + 10^{-5})` with the mean :math:`\bar z` and the unbiased standard
+    deviation :math:`\sigma` over the token's features.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_tokens, n_features)
+        Tokens.
+    how : {"none", "constant_norm", "layer_norm"}
+        The scaling.
+
+    Returns
+    -------
+    scaled : ndarray of shape (n_tokens, n_features)
+        Scaled tokens; a zero token stays zero.
+    shift, scale : ndarray of shape (n_tokens, 1), or float
+        ``reconstruction * scale + shift`` leads back.
+    """
+    if how == "none":
+        return values, 0.0, 1.0
+    if how == "constant_norm":
+        norms = np.linalg.norm(values, axis=1, keepdims=True)
+        scale = np.where(norms > 0, norms, 1) / np.sqrt(values.shape[1], dtype=values.dtype)
+        return values / scale, 0.0, scale
+    shift = values.mean(axis=1, keepdims=True)
+    scale = values.std(axis=1, keepdims=True, ddof=min(1, values.shape[1] - 1))
+    return (values - shift) / (scale + values.dtype.type(1e-5)), shift, scale
+
+
+def _activate(pre: Array, weights: AutoencoderWeights) -> Array:
+    """Zero what does not survive; works in place where it can."""
+    if weights.threshold is not None:
+        pre[pre <= weights.threshold] = 0
+    elif weights.k is not None:
+        _keep_largest(pre, weights.k)
+    return np.maximum(pre, 0, out=pre)
+
+
+def _keep_largest(pre: Array, k: int) -> None:
+    """Zero all but the k largest of each row, in place; of equals the first ones win."""
+    smallest = np.partition(pre, -k, axis=1)[:, [-k]]
+    pre[pre < smallest] = 0
+    for row in np.flatnonzero(np.count_nonzero(pre > 0, axis=1) > k):
+        n_larger = np.count_nonzero(pre[row] > smallest[row])
+        pre[row, np.flatnonzero(pre[row] == smallest[row])[k - n_larger :]] = 0
+
+
+def _row_batches(n_rows: int, width: int) -> Any:
+    """Batches of rows whose intermediate results take about scikit-learn's ``working_memory``."""
+    budget = get_config()["working_memory"] * 2**20 / (32 * width)
+    return gen_batches(n_rows, max(int(budget), 1))
+
+
+def encode(values: Array, weights: AutoencoderWeights) -> Array:
+    r"""Compute the activations of the units.
+
+    .. math:: f(z) = \sigma\big((\mathrm{scale}(z) - b_{dec}) W_{enc} + b_{enc}\big)
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_tokens, n_features)
+        Tokens.
+    weights : AutoencoderWeights
+        Weights and conventions.
+
+    Returns
+    -------
+    activations : ndarray of shape (n_tokens, n_units), dtype float32
+        At least 0. Computed block by block in the precision of the tokens, float32 or float64.
+    """
+    values = as_floats(values)
+    encoder, bias = (
+        a.astype(values.dtype, copy=False) for a in (weights.encoder, weights.encoder_bias)
+    )
+    centre = weights.decoder_bias.astype(values.dtype, copy=False)
+    out = np.empty((len(values), encoder.shape[1]), np.float32)
+    for rows in _row_batches(len(values), sum(encoder.shape)):
+        block = scale_input(values[rows], weights.input_scaling)[0]
+        pre = (block - centre if weights.centred else block) @ encoder
+        pre += bias
+        out[rows] = _activate(pre, weights)
+    return out
+
+
+def decode(activations: Array, weights: AutoencoderWeights) -> Array:
+    r"""Reconstruct tokens from activations, before any scaling of single tokens is undone.
+
+    .. math:: \hat z = f W_{dec} + b_{dec}
+
+    Parameters
+    ----------
+    activations : ndarray of shape (n_tokens, n_units)
+        Activations.
+    weights : AutoencoderWeights
+        Weights.
+
+    Returns
+    -------
+    tokens : ndarray of shape (n_tokens, n_features), dtype float32
+        Reconstructions.
+    """
+    return activations.astype(np.float32, copy=False) @ weights.decoder + weights.decoder_bias
+
+
+class SparseAutoencoder(ReconstructingUnits):
+    r"""A concept is a unit of an autoencoder that reconstructs each token from few units.
+
+    .. math:: f(z) = \sigma\big((z - b_{dec}) W_{enc} + b_{enc}\big), \qquad
+              \hat z = f(z) W_{dec} + b_{dec}
+
+    with rows of :math:`W_{dec}` of norm 1 [1]_. The activation :math:`\sigma` and the loss are
+
+    - ``"relu"``: :math:`\max(0, p)` and
+      :math:`\lVert z - \hat z \rVert^2 + \lambda_1 \sum_j f_j` [2]_;
+    - ``"topk"``: the k largest pre-activations of the token, where positive, and
+      :math:`\lVert z - \hat z \rVert^2` [3]_;
+    - ``"jumprelu"``: :math:`p` where it exceeds the unit's threshold :math:`\theta_j`, else 0, and
+      :math:`\lVert z - \hat z \rVert^2 + \lambda_0 \lVert f \rVert_0`. The thresholds learn from
+      pre-activations within :math:`\epsilon / 2` of them (straight-through estimator) [4]_.
+
+    While it trains, tokens are centred at their mean and divided by their root mean square distance
+    from it, so that the settings below mean the same at every layer and the loss starts near 1;
+    the scalar is folded into the weights afterwards. ``transform`` gives :math:`f(z)`, computed
+    without torch, and ``inverse_transform`` :math:`\hat z`. The paper [1]_ uses published
+    autoencoders, CLIP-Scope (65,536 units, k = 32) and Gemma-Scope (16k units); see
+    :meth:`from_pretrained`. Scores are dense, 4 bytes for each token and unit.
+
+    Parameters
+    ----------
+    n_concepts : int, default=64
+        Units; more than features are allowed, and usual.
+    activation : {"relu", "topk", "jumprelu"}, default="relu"
+        :math:`\sigma`.
+    k : int, default=32
+        Units of a token that may fire; less than ``n_concepts``. For "topk".
+    l1 : float, default=0.1
+        :math:`\lambda_1`, for "relu".
+    l0 : float, default=0.02
+        :math:`\lambda_0`, for "jumprelu".
+    threshold : float, default=0.1
+        Initial :math:`\theta`, for "jumprelu".
+    bandwidth : float, default=0.1
+        :math:`\epsilon`, for "jumprelu".
+    learning_rate : float, default=0.003
+        Step size of Adam.
+    batch_size : int, default=256
+        Tokens in a minibatch.
+    max_epochs : int, default=100
+        Passes over the tokens.
+    tol : float, default=1e-4
+        Decrease of the epoch's mean loss that counts as improvement; the loss starts near 1.
+    patience : int, default=5
+        Epochs without improvement after which training stops.
+    resample_dead : int, default=None
+        After every so many epochs, units that fired on no token during the last epoch start anew
+        at the residuals of badly reconstructed tokens (drawn with probability proportional to the
+        squared loss, after [2]_). None leaves them dead.
+    device : str, default="cpu"
+        Where torch trains; "cpu" repeats exactly by seed.
+    progress : bool, default=False
+        Whether to show a progress bar over epochs.
+    random_state : int, RandomState instance or None, default=None
+        Draws the initial directions, the order of tokens and the tokens of new starts.
+
+    Attributes
+    ----------
+    concept_vectors_ : ndarray of shape (n_units, n_features), dtype float32
+        :math:`W_{dec}`.
+    concept_names_ : ndarray of shape (n_units,), dtype object
+        Names of the units.
+    encoder_ : ndarray of shape (n_features, n_units), dtype float32
+        :math:`W_{enc}`.
+    encoder_bias_ : ndarray of shape (n_units,), dtype float32
+        :math:`b_{enc}`.
+    decoder_bias_ : ndarray of shape (n_features,), dtype float32
+        :math:`b_{dec}`.
+    threshold_ : ndarray of shape (n_units,), dtype float32, or None
+        :math:`\theta`, for "jumprelu".
+    activation_ : str
+        The activation that was fitted or loaded.
+    k_ : int or None
+        Units of a token that may fire, for "topk".
+    centred_ : bool
+        Whether :math:`b_{dec}` is subtracted before encoding; some published ones do not.
+    input_scaling_ : {"none", "constant_norm", "layer_norm"}
+        How tokens are scaled one by one before encoding; other than "none" only if loaded, and then
+        ``inverse_transform`` gives scaled tokens, as activations do not tell the scale.
+    loss_curve_ : ndarray of shape (n_iter,), dtype float64
+        Mean loss over the tokens of each epoch, in units of the tokens' mean squared distance from
+        their mean. Absent if loaded.
+    n_iter_ : int
+        Epochs trained. Absent if loaded.
+    n_dead_ : int
+        Units that fired on no token in the last epoch. Absent if loaded.
+    n_features_in_ : int
+        Features of a token.
+    source_ : Source or None
+        Model, layer and scaling of the training tokens.
+
+    References
+    ----------
+    .. [1] Goldberg, Kim, Stein, Wong, "The SuperActivator Mechanism: Transformers Concentrate
+       Reliable Concept Signals in the Tail", section on concept vectors.
+    .. [2] Bricken et al., "Towards Monosemanticity: Decomposing Language Models With Dictionary
+       Learning", 2023.
+    .. [3] Gao et al., "Scaling and evaluating sparse autoencoders", 2024.
+    .. [4] Rajamanoharan et al., "Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU
+       Sparse Autoencoders", 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact.concepts._autoencoder import SparseAutoencoder
+    >>> rng = np.random.default_rng(0)
+    >>> X = [rng.normal(size=(20, 8)) for _ in range(10)]
+    >>> method = SparseAutoencoder(n_concepts=12, activation="topk", k=3, random_state=0).fit(X)
+    >>> scores = method.transform(X)
+    >>> scores.shape, int((scores[0] > 0).sum(axis=1).max()) <= 3
+    ((10, 12), True)
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "n_concepts": [Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions({"relu", "topk", "jumprelu"})],
+        "k": [Interval(Integral, 1, None, closed="left")],
+        "l1": [Interval(Real, 0, None, closed="left")],
+        "l0": [Interval(Real, 0, None, closed="left")],
+        "threshold": [Interval(Real, 0, None, closed="neither")],
+        "bandwidth": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "resample_dead": [Interval(Integral, 1, None, closed="left"), None],
+        "device": [str],
+        "progress": ["boolean"],
+        "random_state": ["random_state"],
+    }
+
+    encoder_: Array
+    encoder_bias_: Array
+    decoder_bias_: Array
+    threshold_: Array | None
+    activation_: Activation
+    k_: int | None
+    centred_: bool
+    input_scaling_: InputScaling
+    loss_curve_: Array
+    n_iter_: int
+    n_dead_: int
+    n_features_in_: int
+    source_: Source | None
+
+    def __init__(
+        self,
+        n_concepts: int = 64,
+        activation: Activation = "relu",
+        *,
+        k: int = 32,
+        l1: float = 0.1,
+        l0: float = 0.02,
+        threshold: float = 0.1,
+        bandwidth: float = 0.1,
+        learning_rate: float = 0.003,
+        batch_size: int = 256,
+        max_epochs: int = 100,
+        tol: float = 1e-4,
+        patience: int = 5,
+        resample_dead: int | None = None,
+        device: str = "cpu",
+        progress: bool = False,
+        random_state: Any = None,
+    ) -> None:
+        self.n_concepts = n_concepts
+        self.activation = activation
+        self.k = k
+        self.l1 = l1
+        self.l0 = l0
+        self.threshold = threshold
+        self.bandwidth = bandwidth
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.tol = tol
+        self.patience = patience
+        self.resample_dead = resample_dead
+        self.device = device
+        self.progress = progress
+        self.random_state = random_state
+
+    def _fit_vectors(self, tokens: TokenArray) -> Array:
+        # torch is imported by whoever trains, not by `import skact`.
+        from skact.concepts._autoencoder_training import Recipe, train
+
+        if self.activation == "topk" and self.k >= self.n_concepts:
+            raise ValueError(
+                f"k={self.k} must be less than n_concepts={self.n_concepts}; else no unit is ever "
+                "left out."
+            )
+        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__annotations__})
+        result = train(tokens, recipe, check_random_state(self.random_state))
+        self._set_weights(result.weights)
+        self.loss_curve_ = result.loss_curve
+        self.n_iter_ = len(result.loss_curve)
+        self.n_dead_ = result.n_dead
+        return self.concept_vectors_
+
+    def _set_weights(self, weights: AutoencoderWeights) -> None:
+        self.encoder_, self.encoder_bias_ = weights.encoder, weights.encoder_bias
+        self.concept_vectors_, self.decoder_bias_ = weights.decoder, weights.decoder_bias
+        self.activation_, self.k_ = weights.activation, weights.k
+        self.threshold_ = weights.threshold
+        self.centred_, self.input_scaling_ = weights.centred, weights.input_scaling
+
+    def _weights(self) -> AutoencoderWeights:
+        return AutoencoderWeights(
+            encoder=self.encoder_,
+            encoder_bias=self.encoder_bias_,
+            decoder=self.concept_vectors_,
+            decoder_bias=self.decoder_bias_,
+            activation=self.activation_,
+            k=self.k_,
+            threshold=self.threshold_,
+            centred=self.centred_,
+            input_scaling=self.input_scaling_,
+        )
+
+    def _score(self, values: Array) -> Array:
+        return encode(values, self._weights())
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], *, source: Source | None = None) -> Self:
+        r"""Load a published autoencoder; the result is fitted.
+
+        Three formats are told apart by their files and keys. None of them is read by unpickling:
+
+        - Gemma-Scope: ``params.npz``. JumpReLU; :math:`b_{dec}` is not subtracted from the input.
+        - SAELens: ``cfg.json`` and ``sae_weights.safetensors`` with ``W_enc``. Standard, topk and
+          jumprelu; ``apply_b_dec_to_input`` and ``normalize_activations`` are honoured.
+        - TopK as EleutherAI and OpenAI name the weights: ``cfg.json`` with ``k``, and
+          ``sae.safetensors`` with ``encoder.weight``. :math:`b_{dec}` is subtracted. OpenAI's own
+          were trained on layer-normed tokens: ``"normalize": true`` in ``cfg.json`` says so.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The folder that holds these files, or the file of weights.
+        source : Source, default=None
+            Model and layer the autoencoder was trained on. If given, tokens of others are refused.
+
+        Returns
+        -------
+        autoencoder : SparseAutoencoder
+            Fitted, with ``n_concepts``, ``activation`` and ``k`` set to what was loaded.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such path.
+        ValueError
+            If no known file is there, a file is damaged, a key is missing, has a wrong shape or
+            is not finite, or the configuration asks for something that is not supported. File and
+            key are named.
+        """
+        from skact.concepts._autoencoder_files import read_weights
+
+        weights = read_weights(path)
+        loaded = cls(n_concepts=len(weights.decoder), activation=weights.activation)
+        if weights.k is not None:
+            loaded.k = weights.k
+        loaded._set_weights(weights)
+        loaded._set_vectors(weights.decoder)
+        loaded.n_features_in_ = len(weights.decoder_bias)
+        loaded.source_ = source
+        return loaded
+
+    def _reconstruct(self, scores: Array) -> Array:
+        return decode(scores, self._weights())
+
+    def reconstruction_score(self, X: Any) -> float:
+        r"""Share of the tokens' variance that the reconstructions explain.
+
+        .. math:: 1 - \frac{\sum_i \lVert z_i - \hat z_i \rVert^2}
+                          {\sum_i \lVert z_i - \bar z \rVert^2}
+
+        over all tokens of X with mean :math:`\bar z`: 1 for perfect reconstructions, 0 for the mean
+        alone. Any scaling of single tokens is undone first.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Tokens.
+
+        Returns
+        -------
+        score : float
+            At most 1. Where all tokens are equal: 1 if they are reconstructed exactly, else 0.
+        """
+        check_is_fitted(self)
+        tokens = check_tokens(self, X, reset=False)
+        weights = self._weights()
+        mean = token_mean(tokens)
+        residual = total = 0.0
+        for _, block in tokens.blocks():
+            for rows in _row_batches(len(block), sum(weights.encoder.shape)):
+                values = as_floats(block[rows])
+                _, shift, scale = scale_input(values, weights.input_scaling)
+                rebuilt = decode(encode(values, weights), weights) * scale + shift
+                residual += float(np.sum((values - rebuilt) ** 2, dtype=np.float64))
+                total += float(np.sum((values - mean) ** 2, dtype=np.float64))
+        if total == 0:
+            return float(residual == 0)
+        return 1 - residual / total
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        return tags

@@ -1,0 +1,59 @@
+"""What units share whose scores can be turned back into tokens."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Any
+
+import numpy.typing as npt
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from skact.concepts._base import BaseUnits
+from skact.tokens import TokenArray
+from skact.validation import check_tokens, like_input
+
+__all__ = ["ReconstructingUnits"]
+
+Array = npt.NDArray[Any]
+
+
+class ReconstructingUnits(BaseUnits):
+    """Units whose scores add up to tokens.
+
+    A subclass writes ``_reconstruct(scores)`` besides the hooks of BaseUnits.
+    """
+
+    def inverse_transform(self, X: Any) -> TokenArray | Array:
+        """Turn scores back into tokens.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Scores with a column per unit.
+
+        Returns
+        -------
+        tokens : TokenArray of shape (n_samples, n_features), or ndarray for a 2-D array
+            The reconstructed tokens.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            If X has another number of columns than there are units, or is not finite.
+        """
+        check_is_fitted(self)
+        # Scores are checked like tokens, by an estimator of this name that expects their width.
+        expects = clone(self)
+        expects.n_features_in_ = len(self.concept_vectors_)
+        expects.source_ = self.source_
+        scores = check_tokens(expects, X, reset=False)
+        source = None if scores.source is None else replace(scores.source, columns="features")
+        return like_input(X, scores.map(self._reconstruct, source=source))
+
+    @abstractmethod
+    def _reconstruct(self, scores: Array) -> Array:
+        """Turn flat scores into tokens: (n_tokens, n_units) to (n_tokens, n_features)."""

@@ -1,0 +1,334 @@
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import f1_score, make_scorer
+from sklearn.model_selection import GridSearchCV, KFold, ParameterGrid
+from sklearn.pipeline import Pipeline
+
+from skact import (
+    ConceptSearchCV,
+    CrossFitTransformer,
+    LayerStack,
+    LinearSeparator,
+    MaxToken,
+    MeanPrototype,
+    MeanToken,
+    RandomToken,
+    SelectLayer,
+    SuperActivator,
+    TokenArray,
+    TokenScaler,
+    TransformerEmbedder,
+    make_shapes,
+    shapes_model_path,
+    superactivators,
+)
+
+FOLDS = KFold(3, shuffle=True, random_state=0)
+DELTAS = [0.1, 0.3, 0.5, 0.8]
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Two layers, three concepts; each layer shows some concepts better than the other."""
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(2, 7, size=90)
+    labels = [rng.random((n, 3)) < 0.15 for n in lengths]
+    low, high = ([], [])
+    for marks in labels:
+        noise = rng.normal(size=(2, *marks.shape))
+        low.append(np.c_[marks * np.array([2.5, 0.7, 1.2]) + noise[0], noise[1]])
+        high.append(np.c_[marks * np.array([0.7, 2.5, 1.2]) + noise[1], noise[0]])
+    stack = LayerStack({2: TokenArray.from_list(low), 5: TokenArray.from_list(high)})
+    tokens = TokenArray.from_list(labels, feature_names=["cat", "dog", "owl"])
+    return stack, tokens.max().astype(int), tokens
+
+
+def pipeline(concepts=None, detector=None):
+    return Pipeline(
+        [
+            ("layer", SelectLayer()),
+            ("scale", TokenScaler()),
+            ("concepts", concepts or MeanPrototype()),
+            ("detect", detector or SuperActivator()),
+        ]
+    )
+
+
+def concept_scorer(c):
+    return make_scorer(lambda t, p: f1_score(t[:, c], p[:, c], zero_division=0))
+
+
+@pytest.mark.parametrize(
+    ("pipe", "grid"),
+    [
+        (pipeline(), {"layer__layer": [2, 5], "detect__delta": DELTAS}),
+        (
+            pipeline(CrossFitTransformer(MeanPrototype(), cv=3, random_state=0)),
+            {"layer__layer": [2, 5], "detect__delta": DELTAS},
+        ),
+        (
+            pipeline(),
+            [
+                {"concepts": [MeanPrototype(), LinearSeparator()], "layer__layer": [5, 2]},
+                {"detect": [MaxToken(), MeanToken()], "detect__delta": [0.5, 0.9]},
+                {"detect": [RandomToken(random_state=0)], "detect__match_columns": [True]},
+            ],
+        ),
+    ],
+    ids=["layers and deltas", "cross-fit", "methods and detectors"],
+)
+def test_equals_one_grid_search_per_concept(problem, routing, pipe, grid):
+    X, y, labels = problem
+    search = ConceptSearchCV(pipe, grid, cv=FOLDS).fit(X, y, token_labels=labels)
+    assert list(search.best_params_) == ["cat", "dog", "owl"]
+    for c, name in enumerate(search.best_params_):
+        alone = GridSearchCV(
+            pipe, grid, cv=FOLDS, scoring=concept_scorer(c), error_score="raise"
+        ).fit(X, y, token_labels=labels)
+        for f in range(3):
+            np.testing.assert_allclose(
+                search.cv_results_[f"split{f}_test_{name}"],
+                alone.cv_results_[f"split{f}_test_score"],
+            )
+        np.testing.assert_allclose(
+            search.cv_results_[f"mean_test_{name}"], alone.cv_results_["mean_test_score"]
+        )
+        assert search.best_score_[c] == pytest.approx(alone.best_score_)
+        if isinstance(grid, list):
+            continue  # ties may go elsewhere there: our order is delta first
+        assert search.best_params_[name] == alone.best_params_
+        np.testing.assert_array_equal(search.predict(X)[:, c], alone.predict(X)[:, c])
+        np.testing.assert_allclose(
+            search.decision_function(X)[:, c], alone.decision_function(X)[:, c]
+        )
+        np.testing.assert_array_equal(
+            search.superactivators(X).flat()[:, c], superactivators(alone, X).flat()[:, c]
+        )
+
+
+def test_concepts_find_their_own_layers(problem):
+    X, y, labels = problem
+    grid = {"layer__layer": [2, 5], "detect__delta": DELTAS}
+    search = ConceptSearchCV(pipeline(), grid, cv=FOLDS).fit(X, y, token_labels=labels)
+    assert search.best_params_["cat"]["layer__layer"] == 2
+    assert search.best_params_["dog"]["layer__layer"] == 5
+    # The control: one winner for all cannot serve both.
+    mean = {name: search.cv_results_[f"mean_test_{name}"] for name in search.best_params_}
+    shared = np.mean(list(mean.values()), axis=0).max()
+    assert search.best_score_.mean() > shared
+
+
+def test_calibration_split_is_the_papers_protocol(problem):
+    X, y, labels = problem
+    is_cal = np.arange(90) % 3 == 0
+    train, cal = np.flatnonzero(~is_cal), np.flatnonzero(is_cal)
+    grid = {"layer__layer": [2, 5], "detect__delta": DELTAS}
+    search = ConceptSearchCV(pipeline(), grid, cv=is_cal).fit(X, y, token_labels=labels)
+    best = {}
+    for delta in DELTAS:
+        for layer in (2, 5):
+            tokens = X.layer(layer)
+            scaler = TokenScaler().fit(tokens[train])
+            concepts = MeanPrototype().fit(
+                scaler.transform(tokens[train]), y[train], token_labels=labels[train]
+            )
+            scores = concepts.transform(scaler.transform(tokens))
+            for c in range(3):
+                in_concept = scores[cal].flat()[labels[cal].flat()[:, c], c]
+                tau = np.quantile(in_concept, 1 - delta)
+                found = scores.max()[:, c] >= tau
+                f1 = f1_score(y[cal, c], found[cal])
+                # Strictly better only: the smaller delta, then the earlier layer, keeps a tie.
+                if f1 > best.get(c, (-1,))[0]:
+                    best[c] = (f1, delta, layer, found)
+    assert search.n_splits_ == 1
+    for c, name in enumerate(search.best_params_):
+        f1, delta, layer, found = best[c]
+        assert search.best_params_[name] == {"detect__delta": delta, "layer__layer": layer}
+        assert search.best_score_[c] == pytest.approx(f1)
+        np.testing.assert_array_equal(search.predict(X)[:, c], found)
+
+
+def test_ties_go_to_the_smaller_delta_then_the_earlier_layer():
+    y = np.arange(40) % 2
+    tokens = TokenArray(
+        np.repeat(y, 2)[:, None] * 5.0 + np.arange(80)[:, None] % 3, range(0, 81, 2)
+    )
+    stack = LayerStack({1: tokens, 3: tokens})
+    pipe = Pipeline([("layer", SelectLayer()), ("detect", SuperActivator())])
+    grid = {"layer__layer": [3, 1], "detect__delta": [0.99, 0.98, 0.97]}
+    search = ConceptSearchCV(pipe, grid, cv=2).fit(stack, y)
+    scores = search.cv_results_["mean_test_1"]
+    assert (scores == scores.max()).sum() > 2
+    tied = [
+        p for p, s in zip(search.cv_results_["params"], scores, strict=True) if s == scores.max()
+    ]
+    smallest = min(p["detect__delta"] for p in tied)
+    assert search.best_params_["1"] == {"detect__delta": smallest, "layer__layer": 1}
+
+
+def test_binary_classes_and_a_detector_alone(problem):
+    X, y, _ = problem
+    scores = X.layer(2).columns([0])
+    classes = np.array(["no", "yes"])[y[:, 0]]
+    search = ConceptSearchCV(SuperActivator(), {"delta": DELTAS}, cv=FOLDS).fit(scores, classes)
+    alone = GridSearchCV(
+        SuperActivator(),
+        {"delta": DELTAS},
+        cv=FOLDS,
+        scoring=make_scorer(f1_score, pos_label="yes"),
+    ).fit(scores, classes)
+    assert search.best_params_ == {"yes": alone.best_params_}
+    np.testing.assert_array_equal(search.predict(scores), alone.predict(scores))
+    assert search.predict(scores).shape == (90,)
+    assert search.decision_function(scores).shape == (90,)
+    assert search.best_estimators_["yes"].delta == search.best_params_["yes"]["delta"]
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return make_shapes(45, random_state=0)
+
+
+class Counting(TransformerEmbedder):
+    """Counts the samples that went through a model."""
+
+    calls: list = []
+
+    def transform(self, X):
+        Counting.calls.append(len(X))
+        return super().transform(X)
+
+
+def test_layers_come_from_one_embedding(shapes):
+    labels = TransformerEmbedder(shapes_model_path()).align_masks(
+        shapes.data, shapes.masks, shapes.target_names
+    )
+    pipe = Pipeline([("embed", Counting(shapes_model_path())), *pipeline().steps[1:]])
+    grid = {"embed__layer": [0, 0.5, -1], "detect__delta": DELTAS}
+    Counting.calls.clear()
+    search = ConceptSearchCV(pipe, grid, cv=FOLDS)
+    search.fit(shapes.data, shapes.target, token_labels=labels)
+    assert Counting.calls == [45]
+    predicted = search.predict(shapes.data)
+    assert Counting.calls == [45, 45]
+    stack = TransformerEmbedder(shapes_model_path(), layer=[0, 2, 5]).transform(shapes.data)
+    same = ConceptSearchCV(
+        pipeline(), {"layer__layer": [0, 2, 5], "detect__delta": DELTAS}, cv=FOLDS
+    ).fit(stack, shapes.target, token_labels=labels)
+    np.testing.assert_array_equal(predicted, same.predict(stack))
+    of_block = {0: 0, 0.5: 2, -1: 5}
+    for c, name in enumerate(search.best_params_):
+        ours, theirs = search.best_params_[name], same.best_params_[name]
+        assert of_block[ours["embed__layer"]] == theirs["layer__layer"]
+        # The winner of a concept works on raw images by itself.
+        alone = search.best_estimators_[name].predict(shapes.data)
+        np.testing.assert_array_equal(alone[:, c], predicted[:, c])
+
+
+def test_a_grid_over_the_embedder_itself_embeds_as_asked(shapes):
+    pipe = Pipeline([("embed", TransformerEmbedder(shapes_model_path())), *pipeline().steps[1:]])
+    grid = {"embed__pooling": ["cls", None], "detect__delta": [0.5]}
+    search = ConceptSearchCV(pipe, grid, cv=FOLDS).fit(shapes.data, shapes.target)
+    assert search.embedder_ is None
+    assert search.predict(shapes.data).shape == (45, 6)
+
+
+def test_frozen_concepts_and_several_processes(problem):
+    X, y, labels = problem
+    tokens = X.layer(2)
+    frozen = FrozenEstimator(MeanPrototype().fit(tokens, y, token_labels=labels))
+    pipe = Pipeline([("concepts", frozen), ("detect", SuperActivator())])
+    searches = [
+        ConceptSearchCV(pipe, {"detect__delta": DELTAS}, cv=FOLDS, n_jobs=n).fit(
+            tokens, y, token_labels=labels
+        )
+        for n in (None, 2)
+    ]
+    np.testing.assert_array_equal(searches[0].predict(tokens), searches[1].predict(tokens))
+    assert searches[0].best_params_ == searches[1].best_params_
+
+
+def test_scoring_may_be_any_function_of_truth_and_decision(problem):
+    X, y, labels = problem
+    grid = {"layer__layer": [2, 5], "detect__delta": DELTAS}
+    search = ConceptSearchCV(pipeline(), grid, cv=FOLDS, scoring=lambda t, p: np.mean(t != p))
+    search.fit(X, y, token_labels=labels)
+    accuracy = ConceptSearchCV(pipeline(), grid, cv=FOLDS, scoring=lambda t, p: np.mean(t == p))
+    accuracy.fit(X, y, token_labels=labels)
+    for name in search.best_params_:
+        np.testing.assert_allclose(
+            search.cv_results_[f"mean_test_{name}"],
+            1 - accuracy.cv_results_[f"mean_test_{name}"],
+        )
+
+
+def test_results_table_is_complete(problem):
+    X, y, labels = problem
+    grid = [{"layer__layer": [2]}, {"detect__delta": DELTAS}]
+    search = ConceptSearchCV(pipeline(), grid, cv=FOLDS).fit(X, y, token_labels=labels)
+    results = search.cv_results_
+    assert results["params"] == list(ParameterGrid(grid))
+    assert results["param_detect__delta"].mask.tolist() == [True] + [False] * 4
+    for name in ("cat", "dog", "owl"):
+        splits = np.array([results[f"split{f}_test_{name}"] for f in range(3)])
+        np.testing.assert_allclose(results[f"mean_test_{name}"], splits.mean(axis=0))
+        np.testing.assert_allclose(results[f"std_test_{name}"], splits.std(axis=0))
+        assert results[f"rank_test_{name}"].min() == 1
+
+
+def rare(problem):
+    X, y, _ = problem
+    y = y.copy()
+    y[:, 0] = 0
+    y[3, 0] = 1
+    return X, y
+
+
+@pytest.mark.parametrize(
+    ("params", "change", "error", "message"),
+    [
+        ({"param_grid": {"nowhere__delta": [0.1]}}, {}, ValueError, "Invalid parameter 'nowhere'"),
+        ({"param_grid": {"detect__delta": [0.1, 1.5]}}, {}, ValueError, r"'delta' parameter.*1\.5"),
+        ({"estimator": MeanPrototype()}, {}, Exception, "predict|ends in a detector"),
+        (
+            {"estimator": Pipeline([("a", MeanPrototype()), ("b", MeanPrototype())])},
+            {},
+            Exception,
+            "'estimator' parameter|ends in a detector",
+        ),
+        ({"scoring": "accuracy"}, {}, ValueError, "'scoring' parameter"),
+        ({"cv": np.ones(90, bool)}, {}, ValueError, "calibration split must be bool"),
+        ({"cv": np.zeros(5, bool)}, {}, ValueError, r"shape \(90,\)"),
+        (
+            {"param_grid": {"layer__layer": [4]}},
+            {},
+            ValueError,
+            "in fold 1 of 3.*layer must be one",
+        ),
+        ({}, {"y": np.zeros((90, 3), int)}, ValueError, "concept 0 has no positive sample"),
+        ({}, {"y": np.ones((80, 3), int)}, ValueError, "y has 80 samples, X has 90"),
+        ({}, {"y": "rare"}, ValueError, r"in fold \d of 3 of the search: concept 0 .*no positive"),
+    ],
+)
+def test_bad_input(problem, params, change, error, message):
+    X, y, _ = problem
+    given = {"estimator": pipeline(), "param_grid": {"detect__delta": DELTAS}, "cv": FOLDS}
+    target = change.get("y", y)
+    if isinstance(target, str):
+        target = rare(problem)[1]
+    with pytest.raises(error, match=message):
+        ConceptSearchCV(**{**given, **params}).fit(X, target)
+
+
+def test_before_fitting_and_without_refit(problem):
+    X, y, _ = problem
+    search = ConceptSearchCV(pipeline(), {"detect__delta": [0.5]}, cv=FOLDS, refit=False)
+    with pytest.raises(NotFittedError):
+        search.predict(X)
+    search.fit(X, y)
+    assert search.best_score_.shape == (3,)
+    with pytest.raises(AttributeError, match="refit=False"):
+        search.predict(X)
