@@ -112,6 +112,23 @@ def _as_integers(numbers: Any, name: str) -> Array:
     return array.astype(np.int64, copy=False)
 
 
+def _segment_max(tokens: Array, starts: Array, out: Array) -> None:
+    """Maximum of each segment, the fastest way for its shape; exact, so all ways agree.
+
+    ``reduceat`` goes through narrow rows one by one; one reduction over segments of equal length
+    is three times as fast, and so is one per segment where segments are long.
+    """
+    size, rest = divmod(len(tokens), len(starts))
+    if rest == 0 and np.array_equal(starts, np.arange(0, len(tokens), size)):
+        np.maximum.reduce(tokens.reshape(len(starts), size, -1), axis=1, out=out)
+    elif size >= 24:
+        ends = np.append(starts[1:], len(tokens))
+        for row, start, end in zip(out, starts.tolist(), ends.tolist(), strict=True):
+            np.maximum.reduce(tokens[start:end], axis=0, out=row)
+    else:
+        np.maximum.reduceat(tokens, starts, axis=0, out=out)
+
+
 class _SampleView(ABC):
     """Indexing along samples, in the forms that scikit-learn uses."""
 
@@ -556,7 +573,10 @@ class TokenArray(_SampleView):
         starts = np.concatenate([[0], np.cumsum(self.lengths)])
         for samples, tokens in self.blocks():
             cuts = starts[samples] - starts[samples.start]
-            ufunc.reduceat(tokens, cuts, axis=0, dtype=dtype, out=out[samples])
+            if ufunc is np.maximum and tokens.dtype.kind == "f":
+                _segment_max(tokens, cuts, out[samples])
+            else:
+                ufunc.reduceat(tokens, cuts, axis=0, dtype=dtype, out=out[samples])
         return out
 
     def max(self) -> Array:

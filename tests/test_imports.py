@@ -18,7 +18,7 @@ FLOORS = [
     {"model_selection", "metrics", "inspection"},
 ]
 HEAVY = {
-    "torch": {"embedding", "concepts/_adam.py", "concepts/_autoencoder_training.py"},
+    "torch": {"embedding", "concepts/_autoencoder_training.py"},
     "transformers": {"embedding"},
     "matplotlib": {"inspection"},
     "faiss": {"concepts/_kmeans.py"},

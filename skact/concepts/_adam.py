@@ -8,12 +8,13 @@ that of separate runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from scipy.special import expit
 
 __all__ = ["AdamRecipe", "fit_adam"]
 
@@ -79,36 +80,33 @@ def fit_adam(
         Vectors after the last epoch of each concept, and the mean loss over minibatches and the F1
         after each epoch.
     """
+    random = np.random.default_rng(seed)
+    values = np.ascontiguousarray(values, dtype=np.float32)
     # The longest concepts first: in each step those that still have rows are a prefix.
-    order = sorted(range(len(rows)), key=lambda c: -len(rows[c]))
-    data = _Padded(
-        values, [rows[c] for c in order], [targets[c] for c in order], [weights[c] for c in order]
-    )
-    state = _AdamState(torch.tensor(init[order], dtype=torch.float32), recipe)
-    generator = torch.Generator().manual_seed(seed)
-    best = torch.full((len(rows),), torch.inf)
-    waited = torch.zeros(len(rows), dtype=torch.int64)
-    alive = torch.arange(len(rows))
+    alive = [
+        _Concept(c, *parts) for c, parts in enumerate(zip(rows, targets, weights, strict=True))
+    ]
+    alive.sort(key=lambda concept: -len(concept.rows))
+    state = _Adam(init[[concept.number for concept in alive]], recipe.weight_decay)
+    vectors = np.empty(init.shape)
     curves: list[list[tuple[float, float]]] = [[] for _ in rows]
     for epoch in range(recipe.max_epochs):
-        permutation = data.permutation(alive, generator if recipe.shuffle else None)
+        orders = [concept.order(random if recipe.shuffle else None) for concept in alive]
         rate = recipe.learning_rate * recipe.lr_decay ** (epoch // recipe.lr_step)
-        for active, batch in data.minibatches(alive, permutation, recipe.batch_size):
-            state.step(active, batch, rate)
-        loss, f1 = data.evaluate(alive, permutation, recipe.batch_size, state.vectors)
-        for k, c in enumerate(alive.tolist()):
-            curves[order[c]].append((float(loss[k]), float(f1[k])))
-        improved = loss < best[alive] - recipe.tol
-        best[alive] = torch.where(improved, loss, best[alive])
-        waited[alive] = torch.where(improved, 0, waited[alive] + 1)
-        go_on = waited[alive] < recipe.patience
-        if recipe.stop_f1 is not None:
-            go_on &= f1 < recipe.stop_f1
-        alive = alive[go_on]
-        if len(alive) == 0:
+        for batch in _minibatches(values, alive, orders, recipe.batch_size):
+            state.step(*batch, rate)
+        scores = _scores(values, [concept.rows for concept in alive], state.vectors)
+        go_on = []
+        for k, concept in enumerate(alive):
+            vectors[concept.number] = state.vectors[k]
+            loss, f1 = concept.judge(scores[k], orders[k], recipe.batch_size)
+            curves[concept.number].append((loss, f1))
+            reached = recipe.stop_f1 is not None and f1 >= recipe.stop_f1
+            go_on.append(concept.wait(loss, recipe.tol) < recipe.patience and not reached)
+        alive = [concept for concept, stays in zip(alive, go_on, strict=True) if stays]
+        state.keep(np.array(go_on))
+        if not alive:
             break
-    vectors = np.empty(init.shape)
-    vectors[order] = state.vectors.numpy()
     return AdamResult(
         vectors,
         [np.array([loss for loss, _ in curve]) for curve in curves],
@@ -116,95 +114,110 @@ def fit_adam(
     )
 
 
-@dataclass(frozen=True)
-class _Batch:
-    values: torch.Tensor  # (n_active, batch, n_features)
-    targets: torch.Tensor  # (n_active, batch)
-    weights: torch.Tensor  # the same, divided by the batch's size; 0 beyond a concept's last row
+class _Concept:
+    """Training rows of one concept, and how long it has waited for an improvement."""
+
+    def __init__(self, number: int, rows: Array, targets: Array, weights: Array) -> None:
+        self.number = number
+        self.rows = np.asarray(rows, dtype=np.int64)
+        self.targets = targets.astype(np.float32)
+        self.weights = weights.astype(np.float32)
+        self.best, self.waited = np.inf, 0
+
+    def order(self, random: np.random.Generator | None) -> Array:
+        n_rows = len(self.rows)
+        return np.arange(n_rows) if random is None else random.permutation(n_rows)
+
+    def judge(self, scores: Array, order: Array, batch_size: int) -> tuple[float, float]:
+        """Mean over minibatches of the loss, and F1 over all rows."""
+        losses = self.weights * (np.logaddexp(0, scores) - self.targets * scores)
+        starts = np.arange(0, len(order), batch_size)
+        sizes = np.minimum(batch_size, len(order) - starts)
+        loss = float((np.add.reduceat(losses[order], starts) / sizes).mean())
+        found = scores >= 0
+        both = (found * self.targets).sum()
+        return loss, float(2 * both / max(found.sum() + self.targets.sum(), 1))
+
+    def wait(self, loss: float, tol: float) -> int:
+        """Count the epochs since the last improvement."""
+        if loss < self.best - tol:
+            self.best, self.waited = loss, 0
+        else:
+            self.waited += 1
+        return self.waited
 
 
-class _Padded:
-    """Rows of all concepts side by side, padded to the longest."""
+def _minibatches(
+    values: Array, concepts: list[_Concept], orders: list[Array], size: int
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Values, targets and weights of the next rows of every concept that has some left.
 
-    def __init__(
-        self, values: Array, rows: list[Array], targets: list[Array], weights: list[Array]
-    ) -> None:
-        self.values = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-        self.lengths = torch.tensor([len(r) for r in rows])
-        self.rows = self._pad(rows, torch.int64)
-        self.targets = self._pad(targets, torch.float32)
-        self.weights = self._pad(weights, torch.float32)
+    Weights are divided by the size of the minibatch, and are 0 beyond a concept's last row.
+    """
+    lengths = np.array([len(order) for order in orders])
+    shape = (len(concepts), -(-int(lengths.max()) // size) * size)
+    rows: Array = np.zeros(shape, np.int64)
+    targets: Array = np.zeros(shape, np.float32)
+    weights: Array = np.zeros(shape, np.float32)
+    for k, (concept, order) in enumerate(zip(concepts, orders, strict=True)):
+        n_rows = len(order)
+        sizes = np.minimum(size, n_rows - np.arange(n_rows) // size * size)
+        rows[k, :n_rows] = concept.rows[order]
+        targets[k, :n_rows] = concept.targets[order]
+        weights[k, :n_rows] = concept.weights[order] / sizes
 
-    def _pad(self, ragged: list[Array], dtype: torch.dtype) -> torch.Tensor:
-        padded = torch.zeros((len(ragged), int(self.lengths.max())), dtype=dtype)
-        for row, entries in zip(padded, ragged, strict=True):
-            row[: len(entries)] = torch.as_tensor(entries)
-        return padded
+    def by_minibatch(part: Array) -> Array:
+        """Minibatch after minibatch, so that the rows of one lie side by side."""
+        return np.ascontiguousarray(part.reshape(len(concepts), -1, size).swapaxes(0, 1))
 
-    def permutation(self, alive: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        n = int(self.lengths[alive].max())
-        positions = torch.arange(n)
-        if generator is None:
-            return positions.expand(len(alive), n)
-        key = torch.rand((len(alive), n), generator=generator)
-        key[positions >= self.lengths[alive, None]] = torch.inf
-        return key.argsort(dim=1)
-
-    def minibatches(self, alive: torch.Tensor, permutation: torch.Tensor, size: int) -> Any:
-        lengths = self.lengths[alive]
-        for start in range(0, permutation.shape[1], size):
-            n_active = int((lengths > start).sum())
-            active = alive[:n_active]
-            where = permutation[:n_active, start : start + size]
-            counts = (lengths[:n_active] - start).clamp(max=size)[:, None]
-            real = torch.arange(where.shape[1]) < counts
-            weights = self.weights[active].gather(1, where) * real / counts
-            batch = _Batch(
-                self.values[self.rows[active].gather(1, where)],
-                self.targets[active].gather(1, where),
-                weights,
-            )
-            yield active, batch
-
-    def evaluate(
-        self, alive: torch.Tensor, permutation: torch.Tensor, size: int, vectors: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean over minibatches of the loss, and the F1 over all rows."""
-        loss = torch.zeros(len(alive))
-        hits, flagged = torch.zeros(len(alive)), torch.zeros(len(alive))
-        for active, batch in self.minibatches(alive, permutation, size):
-            scores = torch.bmm(batch.values, vectors[active, :, None])[..., 0]
-            losses = torch.nn.functional.binary_cross_entropy_with_logits(
-                scores, batch.targets, batch.weights, reduction="none"
-            )
-            loss[: len(active)] += losses.sum(dim=1)
-            predicted = (scores >= 0) & (batch.weights > 0)
-            hits[: len(active)] += (predicted * batch.targets).sum(dim=1)
-            flagged[: len(active)] += predicted.sum(dim=1)
-        n_batches = torch.ceil(self.lengths[alive] / size)
-        positives = self.targets[alive].sum(dim=1)
-        return loss / n_batches, 2 * hits / (flagged + positives).clamp(min=1)
+    rows, targets, weights = by_minibatch(rows), by_minibatch(targets), by_minibatch(weights)
+    # One buffer for all: memory that is new at each step costs more than the gathering.
+    buffer = np.empty((len(concepts), size, values.shape[1]), np.float32)
+    for s in range(len(rows)):
+        n_active = int((lengths > s * size).sum())
+        # Any mode but "raise" writes straight into the buffer; all rows exist.
+        batch = np.take(values, rows[s, :n_active], axis=0, out=buffer[:n_active], mode="clip")
+        yield batch, targets[s, :n_active], weights[s, :n_active]
 
 
-class _AdamState:
-    """Adam with the L2 term in the gradient, stepped for some of the concepts at a time."""
+def _scores(values: Array, rows: list[Array], vectors: Array) -> list[Array]:
+    """Scores of each concept's rows by its own vector."""
+    n_rows = sum(map(len, rows))
+    if 16 * n_rows >= len(values) * len(rows):
+        # Scoring all tokens in one product is cheaper than gathering the rows of each concept.
+        everything = vectors @ values.T
+        return [scores[own] for scores, own in zip(everything, rows, strict=True)]
+    return [values[own] @ vector for own, vector in zip(rows, vectors, strict=True)]
 
-    def __init__(self, vectors: torch.Tensor, recipe: AdamRecipe) -> None:
-        self.vectors = vectors
-        self.weight_decay = recipe.weight_decay
-        self.first = torch.zeros_like(vectors)
-        self.second = torch.zeros_like(vectors)
-        self.steps = torch.zeros(len(vectors))
 
-    def step(self, active: torch.Tensor, batch: _Batch, rate: float) -> None:
-        vectors = self.vectors[active]
-        scores = torch.bmm(batch.values, vectors[..., None])[..., 0]
-        slope = (torch.sigmoid(scores) - batch.targets) * batch.weights
-        gradient = torch.bmm(slope[:, None], batch.values)[:, 0] + self.weight_decay * vectors
-        first = self.first[active].lerp(gradient, 1 - _BETA1)
-        second = self.second[active] * _BETA2 + gradient**2 * (1 - _BETA2)
-        steps = self.steps[active] + 1
-        scale = rate / (1 - _BETA1**steps)
-        root = (second / (1 - _BETA2**steps)[:, None]).sqrt() + _EPS
-        self.vectors[active] = vectors - scale[:, None] * first / root
-        self.first[active], self.second[active], self.steps[active] = first, second, steps
+class _Adam:
+    """Adam with the L2 term in the gradient; a step moves a prefix of the vectors."""
+
+    def __init__(self, vectors: Array, weight_decay: float) -> None:
+        self.vectors = np.array(vectors, dtype=np.float32)
+        self.weight_decay = np.float32(weight_decay)
+        self.first = np.zeros_like(self.vectors)
+        self.second = np.zeros_like(self.vectors)
+        self.steps = np.zeros((len(vectors), 1))
+
+    def step(self, batch: Array, targets: Array, weights: Array, rate: float) -> None:
+        n_active = len(batch)
+        vectors, first, second = (
+            part[:n_active] for part in (self.vectors, self.first, self.second)
+        )
+        steps = self.steps[:n_active]
+        scores = np.matmul(batch, vectors[..., None])[..., 0]
+        slope = (expit(scores) - targets) * weights
+        gradient = np.matmul(slope[:, None], batch)[:, 0] + self.weight_decay * vectors
+        steps += 1
+        first += np.float32(1 - _BETA1) * (gradient - first)
+        second *= np.float32(_BETA2)
+        second += np.float32(1 - _BETA2) * gradient * gradient
+        scale = (rate / (1 - _BETA1**steps)).astype(np.float32)
+        root = np.sqrt(second / (1 - _BETA2**steps).astype(np.float32)) + np.float32(_EPS)
+        vectors -= scale * first / root
+
+    def keep(self, which: Array) -> None:
+        """Forget the vectors that are done."""
+        self.vectors, self.first = self.vectors[which], self.first[which]
+        self.second, self.steps = self.second[which], self.steps[which]

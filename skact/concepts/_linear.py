@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skact.concepts._adam import AdamRecipe, fit_adam
 from skact.concepts._base import BaseConcepts, as_floats
 from skact.concepts._logistic import fit_logistic
 from skact.tokens import TokenArray
@@ -183,9 +184,6 @@ class LinearSeparator(BaseConcepts):
         return 0.5 / (n_tokens - n_positive), 0.5 / n_positive
 
     def _fit_adam(self, tokens: TokenArray, labels: TokenArray) -> Array:
-        # torch is imported by whoever asks for the recipe, not by `import skact`.
-        from skact.concepts._adam import AdamRecipe, fit_adam
-
         random = check_random_state(self.random_state)
         marked = labels.flat()
         shape = (marked.shape[1], tokens.n_features)

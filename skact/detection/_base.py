@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -37,7 +40,8 @@ class _Table(NamedTuple):
     own: Array | None
 
 
-class Calibration(NamedTuple):
+@dataclass(frozen=True)
+class Calibration:
     """What a detector sees of one concept when it sets the threshold.
 
     Parameters
@@ -46,19 +50,27 @@ class Calibration(NamedTuple):
         Scores of all tokens, sample after sample.
     lengths : ndarray of shape (n_samples,)
         Tokens of each sample.
-    pooled : ndarray of shape (n_samples, n_columns)
-        Pooled scores.
     labels : ndarray of shape (n_tokens,), dtype bool
         Tokens that belong to the concept.
     present : ndarray of shape (n_samples,), dtype bool
         Samples that hold it.
+    pool : callable
+        Pools all columns, once for all concepts.
+    columns : slice
+        Columns that belong to ``tokens``.
     """
 
     tokens: Array
     lengths: Array
-    pooled: Array
     labels: Array
     present: Array
+    pool: Callable[[], Array]
+    columns: slice
+
+    @property
+    def pooled(self) -> Array:
+        """Pooled scores (n_samples, n_columns)."""
+        return self.pool()[:, self.columns]
 
 
 class BaseDetector(ClassifierMixin, BaseEstimator):
@@ -239,18 +251,18 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         match = self._matches(scores, targets)
         n_columns = scores.n_features if match else 1
         own = None if match else _own_columns(scores, targets)
-        tokens, pooled = scores.flat(), self._pool(scores)
+        tokens, lengths = scores.flat(), scores.lengths
+        # Not every detector needs it, so it is computed when it is first asked for.
+        pool = cache(partial(self._pool, scores))
         thresholds = np.empty((len(deltas), targets.n_concepts, n_columns))
         f1 = np.empty(thresholds.shape) if match else None
         for c, present in enumerate(targets.present.T):
             read = slice(None) if own is None else slice(own[c], own[c] + 1)
-            given = Calibration(
-                tokens[:, read], scores.lengths, pooled[:, read], labels[:, c], present
-            )
+            given = Calibration(tokens[:, read], lengths, labels[:, c], present, pool, read)
             thresholds[:, c] = self._thresholds(given, deltas)
             if f1 is not None:
                 for d, threshold in enumerate(thresholds[:, c]):
-                    f1[d, c] = concept_f1(present[:, None], pooled >= threshold)
+                    f1[d, c] = concept_f1(present[:, None], given.pooled >= threshold)
         return _Table(thresholds, f1, own)
 
     def _choose(self, table: _Table, d: int) -> Self:
