@@ -9,6 +9,7 @@ import numpy.typing as npt
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, get_tags, indexable
 from sklearn.utils._indexing import _safe_indexing
 from sklearn.utils._param_validation import HasMethods
@@ -16,6 +17,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skact.base import TokensOutMixin
+from skact.concepts import BaseUnits
 from skact.tokens import TokenArray
 
 __all__ = ["CrossFitTransformer"]
@@ -130,6 +132,7 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
             Out-of-fold scores in the order of X.
         """
         self._validate_params()
+        _refuse_units(self.estimator)
         X, y, token_labels = indexable(X, y, token_labels)
         rows = np.arange(_num_samples(X))
         folds = list(self._splitter(y).split(rows, y))
@@ -198,6 +201,19 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         inner = get_tags(self.estimator)
         tags.input_tags, tags.target_tags = inner.input_tags, inner.target_tags
         return tags
+
+
+def _refuse_units(estimator: Any) -> None:
+    steps = (
+        [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    )
+    for step in steps:
+        if isinstance(step, BaseUnits):
+            raise ValueError(
+                f"{type(step).__name__} finds its units without labels, so a column means another "
+                "unit in each fold; put it into the pipeline as it is, or fit it beforehand and "
+                "wrap it in FrozenEstimator."
+            )
 
 
 def _fit(estimator: Any, X: Any, y: Any, token_labels: Any) -> Any:

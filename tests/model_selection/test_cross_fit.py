@@ -15,7 +15,14 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from threadpoolctl import threadpool_limits
 
-from skact import CrossFitTransformer, LinearSeparator, MeanPrototype, SuperActivator, TokenArray
+from skact import (
+    CrossFitTransformer,
+    KMeansConcepts,
+    LinearSeparator,
+    MeanPrototype,
+    SuperActivator,
+    TokenArray,
+)
 from skact.base import TokensOutMixin
 
 
@@ -261,3 +268,10 @@ def test_bad_parameters():
     for options in ({"estimator": "mean"}, {"cv": 1.5}, {"shuffle": "no"}, {"n_jobs": "all"}):
         with pytest.raises(ValueError, match=next(iter(options))):
             CrossFitTransformer(**{"estimator": MeanPrototype(), **options}).fit(X, y)
+
+
+@pytest.mark.parametrize("wrap", [lambda units: units, lambda units: make_pipeline(units)])
+def test_units_without_labels_are_refused(wrap, rng):
+    X, y = rng.normal(size=(30, 4)), np.arange(30) % 2
+    with pytest.raises(ValueError, match="KMeansConcepts finds its units without labels"):
+        CrossFitTransformer(wrap(KMeansConcepts(3))).fit_transform(X, y)
