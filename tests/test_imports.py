@@ -18,8 +18,12 @@ FLOORS = [
     {"model_selection", "metrics", "inspection"},
 ]
 HEAVY = {
-    "torch": {"embedding", "concepts/_autoencoder_training.py"},
-    "transformers": {"embedding"},
+    "torch": {
+        "embedding",
+        "concepts/_autoencoder_training.py",
+        "detection/_prompt_model.py",
+    },
+    "transformers": {"embedding", "detection/_prompt_model.py"},
     "matplotlib": {"inspection"},
     "faiss": {"concepts/_kmeans.py"},
 }
