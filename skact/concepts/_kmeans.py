@@ -241,9 +241,8 @@ class KMeansConcepts(BaseUnits):
     >>> from skact import KMeansConcepts
     >>> X = [np.array([[9.0, 1.0], [1.0, 9.0]]), np.array([[9.0, -1.0], [-1.0, 9.0]])]
     >>> method = KMeansConcepts(n_concepts=2, random_state=0).fit(X)
-    >>> np.sort(method.concept_vectors_, axis=0)
-    array([[0., 0.],
-           [9., 9.]])
+    >>> sorted(method.concept_vectors_.tolist())
+    [[0.0, 9.0], [9.0, 0.0]]
     >>> method.inertia_
     4.0
     """
