@@ -7,13 +7,13 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from skact.tokens import TokenArray
 from skact.validation import check_tokens, like_input
 
-__all__ = ["TokenTransformer", "TokensOutMixin", "concept_names"]
+__all__ = ["SharedModelMixin", "TokenTransformer", "TokensOutMixin", "concept_names"]
 
 Array = npt.NDArray[Any]
 
@@ -38,6 +38,18 @@ class TokensOutMixin(TransformerMixin):
             The same instance.
         """
         return self
+
+
+class SharedModelMixin:
+    """An estimator whose parameter ``model`` may be a loaded model, which clones share."""
+
+    def __sklearn_clone__(self) -> Self:
+        params = self.get_params(deep=False)  # type: ignore[attr-defined]
+        model = params.pop("model")
+        twin = type(self)(model, **{k: clone(v, safe=False) for k, v in params.items()})  # type: ignore[call-arg]
+        if hasattr(self, "_metadata_request"):
+            vars(twin)["_metadata_request"] = clone(self._metadata_request, safe=False)
+        return twin
 
 
 class TokenTransformer(TokensOutMixin, BaseEstimator):

@@ -12,7 +12,7 @@ import skact
 PACKAGE = Path(skact.__file__).parent
 FLOORS = [
     {"tokens"},
-    {"validation"},
+    {"samples", "validation"},
     {"base"},
     {"embedding", "preprocessing", "concepts", "detection", "datasets"},
     {"model_selection", "metrics", "inspection"},

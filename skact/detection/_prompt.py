@@ -25,14 +25,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skact.base import SharedModelMixin
 from skact.detection._answer_log import AnswerLog
 from skact.detection._base import _classes
-from skact.detection._prompt_inputs import as_list, check_samples, guess_kind, open_image
+from skact.detection._prompt_inputs import check_samples, guess_kind
+from skact.samples import as_list, open_image
 from skact.tokens import Array
 from skact.validation import Targets, check_targets
 
@@ -91,7 +93,7 @@ def parse_answer(text: str) -> bool | None:
     return said == "yes"
 
 
-class PromptDetector(ClassifierMixin, BaseEstimator):
+class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
     """A concept is present if a generative model, asked about it, answers Yes.
 
     The baseline needs no scores and learns nothing: raw samples go in, and each pair of a sample
@@ -403,15 +405,6 @@ class PromptDetector(ClassifierMixin, BaseEstimator):
         text = np.empty((len(samples), len(questions)), dtype=object)
         text[:] = [[known[key] for key in row] for row in keys]
         return text
-
-    def __sklearn_clone__(self) -> Self:
-        params = self.get_params(deep=False)
-        model = params.pop("model")
-        # A loaded model or a callable is shared, not copied.
-        twin = type(self)(model, **{k: clone(v, safe=False) for k, v in params.items()})
-        if hasattr(self, "_metadata_request"):
-            twin._metadata_request = clone(self._metadata_request, safe=False)
-        return twin
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()

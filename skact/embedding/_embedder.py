@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.base import TokensOutMixin
+from skact.base import SharedModelMixin, TokensOutMixin
 from skact.embedding._geometry import Geometry, Patch, patch_boxes
 from skact.embedding._images import image_geometries, label_patches
 from skact.embedding._pair import DetachedPair
@@ -26,6 +26,7 @@ from skact.embedding._text import (
     locate,
 )
 from skact.embedding.depth import resolve_layers
+from skact.samples import as_list
 from skact.tokens import Array, LayerStack, TokenArray
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _NO_PATCH = Patch(-1, -1, (0.0, 0.0, 0.0, 0.0))
 _POOLED = {"cls": "CLS position", "mean": "mean of the tokens", "last": "last token"}
 
 
-class TransformerEmbedder(TokensOutMixin, BaseEstimator):
+class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     """Token activations of a pretrained transformer, for texts or images.
 
     The activations of token i at layer b are the **residual stream after block b**: the output of
@@ -164,7 +165,7 @@ class TransformerEmbedder(TokensOutMixin, BaseEstimator):
             The embedder.
         """
         self._check_params()
-        _as_list(X)
+        as_list(X)
         return self
 
     def transform(self, X: Any) -> TokenArray | LayerStack | Array:
@@ -369,7 +370,7 @@ class TransformerEmbedder(TokensOutMixin, BaseEstimator):
 
     def _start(self, X: Any, need: str | None = None) -> tuple[list[Any], Loaded]:
         self._check_params()
-        samples = _as_list(X)
+        samples = as_list(X)
         loaded = self._load()
         if need not in (None, loaded.modality):
             raise ValueError(
@@ -435,15 +436,6 @@ class TransformerEmbedder(TokensOutMixin, BaseEstimator):
         }
         return LayerStack(layers) if many else next(iter(layers.values()))
 
-    def __sklearn_clone__(self) -> Self:
-        params = self.get_params(deep=False)
-        model = params.pop("model")
-        # A loaded model is shared, not copied.
-        twin = type(self)(model, **{k: clone(v, safe=False) for k, v in params.items()})
-        if hasattr(self, "_metadata_request"):
-            twin._metadata_request = clone(self._metadata_request, safe=False)
-        return twin
-
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         if isinstance(self.model, tuple):
@@ -466,22 +458,3 @@ class TransformerEmbedder(TokensOutMixin, BaseEstimator):
 
 def _offsets(lengths: Array) -> Array:
     return np.concatenate([[0], np.cumsum(lengths)])
-
-
-def _as_list(X: Any) -> list[Any]:
-    """List the samples of any accepted container."""
-    expected = "X must be a list, tuple, 1-D array or Series of texts or of images"
-    if isinstance(X, str | bytes | Path):
-        raise ValueError(f"{expected}, got a single {type(X).__name__}: {str(X)[:40]!r}.")
-    if isinstance(X, list | tuple):
-        samples = list(X)
-    elif type(X).__module__.startswith("pandas") and getattr(X, "ndim", None) == 1:
-        samples = X.tolist()
-    elif isinstance(X, np.ndarray) and (X.ndim == 4 or (X.ndim == 1 and X.dtype.kind in "OUT")):
-        samples = X.tolist() if X.ndim == 1 else list(X)
-    else:
-        shape = f" of shape {X.shape}" if hasattr(X, "shape") else ""
-        raise ValueError(f"{expected}, or a 4-D array of images; got {type(X).__name__}{shape}.")
-    if not samples:
-        raise ValueError("X has no samples.")
-    return samples

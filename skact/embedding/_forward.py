@@ -15,9 +15,9 @@ from torch import Tensor
 
 from skact.embedding._geometry import Geometry
 from skact.embedding._hooks import Run, capture
-from skact.embedding._images import open_image
 from skact.embedding._models import Loaded
 from skact.embedding._text import Encoded
+from skact.samples import open_image
 from skact.tokens import Array
 
 __all__ = ["ImageBatches", "TextBatches", "forward"]

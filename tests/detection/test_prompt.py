@@ -207,7 +207,7 @@ def test_bad_models(model):
         ([], ValueError, "no samples"),
         (np.ones((2, 3)), ValueError, r"of shape \(2, 3\)"),
         ({"joy": 1}, ValueError, "got dict"),
-        ([np.full((2, 2), 3.0)], ValueError, r"values in \[0, 1\]"),
+        ([np.full((2, 2), 3.0)], ValueError, r"must lie in \[0, 1\]"),
     ],
 )
 def test_bad_samples(X, error, message):

@@ -14,7 +14,7 @@ from skact.embedding._geometry import (
     mask_to_patches,
     patch_boxes,
 )
-from skact.embedding._images import open_image
+from skact.samples import open_image
 from tests import tiny_models
 
 

@@ -1,0 +1,181 @@
+"""Raw samples, texts or images, in all the forms that users have them in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skact.tokens import Array, as_numpy
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["as_list", "image_size", "open_image"]
+
+# Values 5 to 8 of the EXIF orientation lay the image on its side.
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
+
+
+def as_list(X: Any) -> list[Any]:
+    """List the samples of any accepted container.
+
+    Parameters
+    ----------
+    X : list, tuple, 1-D array, Series or 4-D array
+        Texts or images.
+
+    Returns
+    -------
+    samples : list
+        The samples, not checked.
+
+    Raises
+    ------
+    ValueError
+        If X is another container, or empty.
+    """
+    expected = "X must be a list, tuple, 1-D array or Series of texts or of images"
+    if isinstance(X, str | bytes | Path):
+        raise ValueError(f"{expected}, got a single {type(X).__name__}: {str(X)[:40]!r}.")
+    if isinstance(X, list | tuple):
+        samples = list(X)
+    elif type(X).__module__.startswith("pandas") and getattr(X, "ndim", None) == 1:
+        samples = X.tolist()
+    elif isinstance(X, np.ndarray) and (X.ndim == 4 or (X.ndim == 1 and X.dtype.kind in "OUT")):
+        samples = X.tolist() if X.ndim == 1 else list(X)
+    else:
+        shape = f" of shape {X.shape}" if hasattr(X, "shape") else ""
+        raise ValueError(f"{expected}, or a 4-D array of images; got {type(X).__name__}{shape}.")
+    if not samples:
+        raise ValueError("X has no samples.")
+    return samples
+
+
+def _is_pil(image: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(image, Image.Image)
+
+
+@contextmanager
+def _open_file(path: str | Path, i: int) -> Iterator[Image]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            yield file
+    except (OSError, SyntaxError) as error:
+        raise ValueError(
+            f"sample {i}: the image {str(path)[:200]!r} cannot be read: {error}. (If the samples "
+            'are texts, say modality="text".)'
+        ) from error
+
+
+def _check_array(image: Any, i: int) -> Array:
+    array = as_numpy(image)
+    if array.ndim not in (2, 3) or array.size == 0 or array.shape[2:] not in ((), (1,), (3,), (4,)):
+        raise ValueError(
+            f"sample {i} must be an image: a path, a PIL image, or an array (height, width) or "
+            f"(height, width, channels) with 1, 3 or 4 channels; got {type(image).__name__} "
+            f"of shape {array.shape}."
+        )
+    if array.dtype.kind == "f":
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise ValueError(
+                f"sample {i} is an image of dtype {array.dtype}, so its values must lie in "
+                f"[0, 1]; they span [{array.min()}, {array.max()}]."
+            )
+    elif array.dtype != np.uint8:
+        raise ValueError(f"sample {i} must be of dtype uint8 or float, got {array.dtype}.")
+    return array
+
+
+def image_size(image: Any, i: int) -> tuple[int, int]:
+    """Tell the size of an image as it will be seen; of most files only the header is read.
+
+    Parameters
+    ----------
+    image : str, Path, PIL image or array
+        As in :func:`open_image`.
+    i : int
+        Number of the sample, for errors.
+
+    Returns
+    -------
+    height, width : int
+        In pixels.
+
+    Raises
+    ------
+    ValueError
+        If the sample is no image, naming its number.
+    """
+    if isinstance(image, str | Path):
+        with _open_file(image, i) as file:
+            width, height = file.size
+            _check_mode(file, i)
+            sideways = file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+        return (width, height) if sideways else (height, width)
+    if _is_pil(image):
+        _check_mode(image, i)
+        return image.height, image.width
+    height, width = _check_array(image, i).shape[:2]
+    return height, width
+
+
+def _check_mode(image: Image, i: int) -> None:
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(
+            f"sample {i} has the mode {image.mode!r}, whose grey values have no fixed range; "
+            "bring it to 8 bits first."
+        )
+
+
+def _to_rgb(image: Image) -> Image:
+    from PIL import Image
+
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def open_image(image: Any, i: int) -> Image:
+    """Return an image as RGB, the way the model is to see it.
+
+    Parameters
+    ----------
+    image : str, Path, PIL image or array
+        A file is turned upright by its EXIF orientation. Alpha is laid over white, grey becomes
+        RGB. Arrays are uint8, or float in [0, 1].
+    i : int
+        Number of the sample, for errors.
+
+    Returns
+    -------
+    image : PIL image
+        RGB, of the original size.
+
+    Raises
+    ------
+    ValueError
+        If the sample is no image, naming its number.
+    """
+    from PIL import Image, ImageOps
+
+    if isinstance(image, str | Path):
+        with _open_file(image, i) as file:
+            _check_mode(file, i)
+            return _to_rgb(ImageOps.exif_transpose(file))
+    if _is_pil(image):
+        _check_mode(image, i)
+        return _to_rgb(image)
+    array = _check_array(image, i)
+    if array.dtype.kind == "f":
+        array = np.rint(array * 255).astype(np.uint8)
+    return _to_rgb(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))

@@ -1,0 +1,90 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from skact.samples import as_list, image_size, open_image
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        ["a", "b"],
+        ("a", "b"),
+        np.array(["a", "b"]),
+        np.array(["a", "b"], dtype=object),
+        pd.Series(["a", "b"]),
+        pd.Series(["a", "b"], dtype=object, index=[7, 3]),
+    ],
+)
+def test_every_container_gives_the_same_samples(X):
+    assert as_list(X) == ["a", "b"]
+
+
+def test_a_4d_array_is_a_list_of_images():
+    X = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    for given, listed in zip(X, as_list(X), strict=True):
+        np.testing.assert_array_equal(given, listed)
+
+
+def test_an_image_is_the_same_in_every_form(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    forms = [
+        pixels,
+        pixels / 255,
+        Image.fromarray(pixels),
+        tmp_path / "image.png",
+        str(tmp_path / "image.png"),
+    ]
+    for form in forms:
+        np.testing.assert_array_equal(np.asarray(open_image(form, 0)), pixels)
+        assert image_size(form, 0) == (5, 7)
+
+
+def test_files_are_turned_upright(tmp_path):
+    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    image.save(tmp_path / "side.png", exif=exif)
+    assert image_size(tmp_path / "side.png", 0) == (4, 3)
+    assert open_image(tmp_path / "side.png", 0).size == (3, 4)
+
+
+def test_alpha_is_laid_over_white():
+    clear = np.zeros((2, 2, 4), np.uint8)
+    assert np.asarray(open_image(clear, 0)).min() == 255
+    clear[..., 3] = 255
+    assert np.asarray(open_image(clear, 0)).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ("one text", "got a single str: 'one text'"),
+        (b"bytes", "got a single bytes"),
+        ([], "X has no samples"),
+        (7, "got int"),
+        (np.zeros((2, 3)), r"of shape \(2, 3\)"),
+        (pd.DataFrame({"a": ["b"]}), "got DataFrame"),
+    ],
+)
+def test_bad_containers(X, message):
+    with pytest.raises(ValueError, match=message):
+        as_list(X)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("nowhere.png", "sample 4: the image 'nowhere.png' cannot be read.*modality=\"text\""),
+        (np.zeros((2, 2, 5), np.uint8), "sample 4 must be an image"),
+        (np.full((2, 2), 3.0), r"sample 4 .* must lie in \[0, 1\]"),
+        (np.zeros((2, 2), np.int32), "sample 4 must be of dtype uint8"),
+        (Image.new("F", (2, 2)), "sample 4 has the mode 'F'"),
+    ],
+)
+@pytest.mark.parametrize("read", [open_image, image_size])
+def test_bad_images(read, image, message):
+    with pytest.raises(ValueError, match=message):
+        read(image, 4)
