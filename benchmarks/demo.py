@@ -96,8 +96,8 @@ def main():
     import matplotlib.pyplot as plt
 
     start = time.perf_counter()
-    figure = plt.figure(figsize=(13, 9))
-    grid = figure.add_gridspec(4, 4, height_ratios=[1, 1, 1, 2.2], hspace=0.5)
+    figure = plt.figure(figsize=(11, 11))
+    grid = figure.add_gridspec(4, 4, height_ratios=[1.3, 1.3, 1.3, 2.2], hspace=0.4)
     sides = [
         ("texts", texts, TEXT_MODEL, TokenHeatMapDisplay,
          [figure.add_subplot(grid[i, :]) for i in range(3)]),
