@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from typing import Any, Self
 
@@ -42,6 +43,16 @@ class TokensOutMixin(TransformerMixin):
 
 class SharedModelMixin:
     """An estimator whose parameter ``model`` may be a loaded model, which clones share."""
+
+    trust_remote_code: bool
+    revision: str | None
+
+    def _check_remote_code(self) -> None:
+        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(
+                "trust_remote_code=True needs a full commit hash (40 hexadecimal digits) as "
+                f"revision, so that the code cannot change; got revision={self.revision!r}."
+            )
 
     def __sklearn_clone__(self) -> Self:
         params = self.get_params(deep=False)  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._base import BaseUnits, as_floats
 from skact.concepts._kmeans import Backend, kmeans
-from skact.concepts._logistic import fit_logistic
+from skact.concepts._logistic import balanced_weights, fit_logistic
 from skact.tokens import TokenArray
 
 __all__ = ["KMeansSeparator"]
@@ -129,7 +129,9 @@ class KMeansSeparator(BaseUnits):
         vectors, self.separator_n_iter_ = fit_logistic(
             tokens,
             clusters.labels,
-            _balanced(np.bincount(clusters.labels, minlength=self.n_concepts), tokens.n_tokens),
+            balanced_weights(
+                np.bincount(clusters.labels, minlength=self.n_concepts), tokens.n_tokens
+            ),
             l2=self.weight_decay,
             max_iter=self.separator_max_iter,
         )
@@ -138,11 +140,3 @@ class KMeansSeparator(BaseUnits):
     def _score(self, values: Array) -> Array:
         values = as_floats(values)
         return values @ self.concept_vectors_.T.astype(values.dtype)
-
-
-def _balanced(counts: Array, n_tokens: int) -> tuple[Array, Array]:
-    """Weight of a token outside and inside each cluster; both 0 if one of the classes is empty."""
-    separable = (counts > 0) & (counts < n_tokens)
-    inside = np.where(separable, 0.5 / np.maximum(counts, 1), 0)
-    outside = np.where(separable, 0.5 / np.maximum(n_tokens - counts, 1), 0)
-    return outside, inside

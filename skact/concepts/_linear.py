@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._adam import AdamRecipe, fit_adam
 from skact.concepts._base import BaseConcepts, as_floats
-from skact.concepts._logistic import fit_logistic
+from skact.concepts._logistic import balanced_weights, fit_logistic
 from skact.tokens import TokenArray
 
 __all__ = ["LinearSeparator"]
@@ -177,11 +177,11 @@ class LinearSeparator(BaseConcepts):
         return vectors
 
     def _class_weight(self, n_positive: Array, n_tokens: int) -> tuple[Array, Array]:
-        """Weight of a negative and of a positive token, per concept; they sum to 1."""
+        """Weight of a negative and of a positive token, per concept."""
         if self.balance is None:
             even = np.full(len(n_positive), 1 / n_tokens)
             return even, even
-        return 0.5 / (n_tokens - n_positive), 0.5 / n_positive
+        return balanced_weights(n_positive, n_tokens)
 
     def _fit_adam(self, tokens: TokenArray, labels: TokenArray) -> Array:
         random = check_random_state(self.random_state)

@@ -22,13 +22,34 @@ from sklearn.exceptions import ConvergenceWarning
 from skact.concepts._base import as_floats
 from skact.tokens import TokenArray
 
-__all__ = ["fit_logistic"]
+__all__ = ["balanced_weights", "fit_logistic"]
 
 Array = npt.NDArray[Any]
 
 # Rows, and scores, of a chunk: it fits the cache while its scores are turned into gradients.
 _ROWS = 16_384
 _SCORES = 2**20
+
+
+def balanced_weights(n_positive: Array, n_tokens: int) -> tuple[Array, Array]:
+    """Weight of each negative and of each positive token, by which both classes count the same.
+
+    Parameters
+    ----------
+    n_positive : ndarray of shape (n_concepts,)
+        Positive tokens of each concept.
+    n_tokens : int
+        All tokens.
+
+    Returns
+    -------
+    negative, positive : ndarray of shape (n_concepts,), dtype float64
+        Each class sums to 1/2; both are 0 where one of the classes is empty.
+    """
+    separable = (n_positive > 0) & (n_positive < n_tokens)
+    positive = np.where(separable, 0.5 / np.maximum(n_positive, 1), 0)
+    negative = np.where(separable, 0.5 / np.maximum(n_tokens - n_positive, 1), 0)
+    return negative, positive
 
 
 def fit_logistic(

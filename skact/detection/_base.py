@@ -189,15 +189,12 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         ValueError
             As in ``fit``, or if a delta lies outside of (0, 1).
         """
-        grid = np.atleast_1d(np.asarray(deltas, dtype=np.float64))
-        path = [clone(self).set_params(delta=float(delta)) for delta in grid]
-        for detector in path:
-            detector._validate_params()
+        grid, path = self._unfitted_path(deltas)
         first = path[0]
         table = first._table(*first._check_fit(X, y, token_labels), grid)
         for d, detector in enumerate(path):
             state = {k: v for k, v in vars(first).items() if k not in first.get_params()}
-            vars(detector).update(state)
+            detector.__dict__.update(state)
             detector._choose(table, d)
         return path
 
@@ -224,10 +221,9 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
             ``thresholds`` and ``f1``, float64 of shape (n_deltas, n_concepts, n_columns), with
             ``deltas``, ``concept_names`` and ``feature_names`` (or None) along the axes.
         """
-        first = clone(self).set_params(match_columns=True)
-        first._validate_params()
+        grid, path = clone(self).set_params(match_columns=True)._unfitted_path(deltas)
+        first = path[0]
         scores, labels, targets = first._check_fit(X, y, token_labels)
-        grid = np.atleast_1d(np.asarray(deltas, dtype=np.float64))
         table = first._table(scores, labels, targets, grid)
         return Bunch(
             thresholds=table.thresholds,
@@ -236,6 +232,14 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
             concept_names=first.concept_names_,
             feature_names=scores.feature_names,
         )
+
+    def _unfitted_path(self, deltas: npt.ArrayLike) -> tuple[Array, list[Self]]:
+        """Check the deltas, and give a clone for each."""
+        grid = np.atleast_1d(np.asarray(deltas, dtype=np.float64))
+        path = [clone(self).set_params(delta=float(delta)) for delta in grid]
+        for detector in path:
+            detector._validate_params()
+        return grid, path
 
     def _check_fit(self, X: Any, y: Any, token_labels: Any) -> tuple[TokenArray, Array, Targets]:
         scores = check_tokens(self, X)

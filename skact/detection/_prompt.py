@@ -343,11 +343,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
                     "log with a callable needs revision: any text that says which model answers, "
                     "so that its answers are not taken for those of another one."
                 )
-        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
-            raise ValueError(
-                "trust_remote_code=True needs a full commit hash (40 hexadecimal digits) as "
-                f"revision, so that the code cannot change; got revision={self.revision!r}."
-            )
+        self._check_remote_code()
         if self.log is not None:
             AnswerLog(self.log)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
@@ -345,11 +344,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
 
     def _check_params(self) -> None:
         self._validate_params()
-        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
-            raise ValueError(
-                "trust_remote_code=True needs a full commit hash (40 hexadecimal digits) as "
-                f"revision, so that the code cannot change; got revision={self.revision!r}."
-            )
+        self._check_remote_code()
         if isinstance(self.model, tuple) and len(self.model) != 2:
             raise ValueError(
                 "model must be a pair (model, tokenizer or image processor), got a tuple of "

@@ -214,6 +214,8 @@ def test_a_path_is_a_fit_for_each_delta(Detector, match, problem):
     assert len(detector.fit_path(scores, present)) == len(DELTA_GRID)
     with pytest.raises(ValueError, match=r"'delta' parameter .* Got 1\.2"):
         detector.fit_path(scores, present, deltas=[0.1, 1.2])
+    with pytest.raises(ValueError, match=r"'delta' parameter .* Got 1\.2"):
+        detector.match_table(scores, present, deltas=[0.1, 1.2])
 
 
 def test_match_table_holds_every_column_and_delta(problem, rng):
