@@ -11,21 +11,27 @@ import skact
 
 PACKAGE = Path(skact.__file__).parent
 FLOORS = [
+    {"shards", "source"},
     {"tokens"},
     {"samples", "validation"},
-    {"base"},
+    {"base", "hub"},
     {"embedding", "preprocessing", "concepts", "detection", "datasets"},
     {"model_selection", "metrics", "inspection"},
+    {"localization"},
 ]
 HEAVY = {
     "torch": {
         "embedding",
+        "localization",
         "concepts/_autoencoder_training.py",
         "detection/_prompt_model.py",
+        "hub.py",
     },
-    "transformers": {"embedding", "detection/_prompt_model.py"},
+    "transformers": {"embedding", "detection/_prompt_model.py", "hub.py"},
     "matplotlib": {"inspection"},
     "faiss": {"concepts/_kmeans.py"},
+    "captum": {"localization"},
+    "shapiq": {"localization"},
 }
 
 

@@ -9,22 +9,21 @@ import copy
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 import transformers
 from torch import nn
 
+from skact.hub import Checkpoint, check_placement, evaluating, fingerprint, first_weight
+
 __all__ = ["Generator", "load"]
 
-_NAMED: dict[Any, tuple[nn.Module, Any]] = {}
-_FINGERPRINTS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_PARTS = "config, weights, tokenizer and chat template"
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ class Generator:
         pixels = getattr(self.processor, "image_processor", None) if self.kind == "image" else None
         said = [vocabulary, self.processor.chat_template, pixels and pixels.to_dict()]
         digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
-        dtype = str(_first(self.model).dtype)
-        return [_fingerprint(self.model), digest, dtype, "greedy", self.max_new_tokens, self.system]
+        dtype = str(first_weight(self.model).dtype)
+        return [fingerprint(self.model), digest, dtype, "greedy", self.max_new_tokens, self.system]
 
     def check(self, prompts: Iterable[Any]) -> None:
         """Refuse prompts that the chat template or the model's positions cannot hold.
@@ -110,7 +109,7 @@ class Generator:
         inputs = self._encode(prompts)
         n_read = inputs["input_ids"].shape[1]
         self._check_length(n_read, prompts[0])
-        parameter = _first(self.model)
+        parameter = first_weight(self.model)
         inputs = {
             name: value.to(parameter) if value.is_floating_point() else value.to(parameter.device)
             for name, value in inputs.items()
@@ -175,92 +174,34 @@ class Generator:
             )
 
 
-def _first(model: Any) -> Any:
-    return next(p for p in model.parameters() if p.is_floating_point())
-
-
 @contextmanager
 def _at_rest(model: Any, settings: Any) -> Iterator[None]:
     """No dropout, and nothing from the checkpoint's own settings that bends greedy decoding."""
-    training = [module for module in model.modules() if module.training]
     own = model.generation_config
-    model.eval()
     model.generation_config = settings
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
         model.generation_config = own
-        for module in training:
-            module.training = True
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """Name weights by at most 64 values of each parameter."""
-    if model not in _FINGERPRINTS:
-        digest = hashlib.sha256(type(model).__name__.encode())
-        for name, parameter in model.named_parameters():
-            values = parameter.detach().reshape(-1)
-            few = values[:: max(1, len(values) // 64)][:64].float().cpu().numpy()
-            digest.update(f"{name} {tuple(parameter.shape)}\n".encode() + few.tobytes())
-        _FINGERPRINTS[model] = digest.hexdigest()
-    return _FINGERPRINTS[model]
-
-
-def _folder_state(name: str) -> Any:
-    """Change when the files of a local folder do, so that its cached model is not reused."""
-    if not os.path.isdir(name):
-        return None
-    files = [f for f in os.scandir(name) if f.is_file()]
-    return tuple(sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files))
-
-
-def _fetch(part: str, what: Any, name: str, **options: Any) -> Any:
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        return what.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        where = "in the folder" if os.path.isdir(name) else "locally, and could not be fetched"
-        raise OSError(
-            f"model={name!r}: no usable {part} was found "
-            f"{where}. To use a model without network, point to a folder that holds its config, "
-            'weights, tokenizer and chat template: model="/path/to/folder". '
-            f"({error})"
-        ) from error
-    finally:
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
 
 
 def _load_named(
     model: str | Path, device: str, dtype: str, options: dict[str, Any]
 ) -> tuple[nn.Module, Any]:
-    name = os.path.expanduser(str(model))
-    looks_local = isinstance(model, Path) or name.startswith((".", "/")) or name.count("/") > 1
-    if looks_local and not os.path.isdir(name):
-        raise ValueError(f"model names the folder {name!r}, which does not exist.")
-    name = os.path.abspath(name) if os.path.isdir(name) else name
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto" and torch.device(device).type == "cpu":
-        dtype = "float32"
-    key = (name, _folder_state(name), device, dtype, *options.values())
-    if key not in _NAMED:
-        config = _fetch("config", transformers.AutoConfig, name, **options)
-        if config.is_encoder_decoder:
-            raise ValueError(f"model={name!r} has an encoder and a decoder; pass a decoder model.")
-        sees = getattr(config, "vision_config", None) is not None
-        if sees:
-            build = transformers.AutoModelForImageTextToText
-            processor = _fetch("processor", transformers.AutoProcessor, name, **options)
-        else:
-            build = transformers.AutoModelForCausalLM
-            processor = _fetch("tokenizer", transformers.AutoTokenizer, name, **options)
-        _check_chat(processor, f"model={name!r}")
-        # safetensors are taken where a model has them.
-        loaded = _fetch("model", build, name, dtype=dtype, **options)
-        _NAMED[key] = (loaded.to(device).eval(), processor)
-    return _NAMED[key]
+    checkpoint = Checkpoint.named(model, _PARTS, **options)
+    config = checkpoint.fetch("config", transformers.AutoConfig)
+    what = f"model={checkpoint.name!r}"
+    if config.is_encoder_decoder:
+        raise ValueError(f"{what} has an encoder and a decoder; pass a decoder model.")
+    if getattr(config, "vision_config", None) is not None:
+        build: Any = transformers.AutoModelForImageTextToText
+        processor = checkpoint.fetch("processor", transformers.AutoProcessor)
+    else:
+        build = transformers.AutoModelForCausalLM
+        processor = checkpoint.fetch("tokenizer", transformers.AutoTokenizer)
+    _check_chat(processor, what)
+    return checkpoint.model(build, device, dtype), processor
 
 
 def _check_chat(processor: Any, what: str) -> None:
@@ -285,11 +226,7 @@ def _check_pair(pair: Any, device: str, dtype: str) -> tuple[nn.Module, Any]:
             "the second of the pair passed as model must be a tokenizer or a processor, got "
             f"{type(processor).__name__}."
         )
-    parameter = _first(model)
-    if device != "auto" and torch.device(device).type != parameter.device.type:
-        raise ValueError(f"device={device!r}, but the loaded model lies on {parameter.device}.")
-    if dtype != "auto" and f"torch.{dtype}" != str(parameter.dtype):
-        raise ValueError(f"dtype={dtype!r}, but the loaded model has {parameter.dtype}.")
+    check_placement(model, device, dtype)
     _check_chat(processor, f"the loaded {type(processor).__name__}")
     return model, processor
 

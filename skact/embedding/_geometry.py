@@ -3,7 +3,8 @@
 A processor resizes, crops and pads, each along rows and columns separately. So along one axis,
 position x of the original lands at ``u = x * resized / original - start`` of the processed image,
 and the patches are intervals of u. Masks and boxes go through the same map as the image itself,
-in integers, so that a mask pixel on the edge of a patch is never lost to rounding.
+in integers, so that a mask pixel on the edge of a patch is never lost to rounding. A patch in
+which no pixel of the image lies is padding, and no token.
 
 What a processor does is read from its settings and then tried on ramps (:func:`check_geometry`):
 a processor that puts pixels elsewhere is refused rather than trusted.
@@ -39,7 +40,7 @@ class Patch(NamedTuple):
     row, column : int
         Place in the grid of patches; -1 for a token that is no patch (CLS, registers).
     box : tuple of float
-        ``(left, top, right, bottom)`` in pixels of the original image. May lie outside of the
+        ``(left, top, right, bottom)`` in pixels of the original image. May reach out of the
         image where the processor pads; empty for a token that is no patch.
     """
 
@@ -97,6 +98,14 @@ class Geometry:
         """Rows and columns of patches."""
         return self.rows.size // patch[0], self.columns.size // patch[1]
 
+    def tokens(self, patch: tuple[int, int]) -> Array:
+        """Which patches are tokens, row by row: those that hold more than padding."""
+        rows, columns = (
+            np.less(*axis.patch_pixels(size))
+            for axis, size in zip((self.rows, self.columns), patch, strict=True)
+        )
+        return np.logical_and.outer(rows, columns).reshape(-1)
+
 
 def _entry(size: Any, key: str) -> int | None:
     value = size.get(key) if isinstance(size, dict) else getattr(size, key, None)
@@ -132,6 +141,14 @@ def _between(short: int, long: int, height: int, width: int) -> tuple[int, int]:
     return short, int(exact * width / height)
 
 
+def _in_tile(tile: int, height: int, width: int) -> tuple[int, int]:
+    """One edge fills the tile, the other keeps the aspect ratio."""
+    scales = tile / height, tile / width
+    if scales[1] < scales[0]:
+        return max(1, min(int(height * scales[1]), tile)), tile
+    return tile, max(1, min(int(width * scales[0]), tile))
+
+
 def _asked(processor: Any, step: str, setting: str) -> Any:
     return getattr(processor, setting, None) if getattr(processor, step, None) else None
 
@@ -157,14 +174,21 @@ def image_geometry(processor: Any, height: int, width: int) -> Geometry:
         If the settings are of an unknown kind.
     """
     size = _asked(processor, "do_resize", "size")
-    resized = (height, width) if size is None else _resized(size, height, width)
+    tiled = hasattr(processor, "max_image_tiles")
+    if size is None:
+        resized: tuple[int, int] | None = (height, width)
+    elif tiled:
+        resized = _in_tile(_entry(size, "height") or 0, height, width)
+    else:
+        resized = _resized(size, height, width)
     if resized is None or min(resized) < 1:
         raise ValueError(
             f"{type(processor).__name__} with size={size} is not understood for an image of "
             f"height {height} and width {width}."
         )
     crop = _asked(processor, "do_center_crop", "crop_size")
-    pad = _asked(processor, "do_pad", "pad_size")
+    # A processor that cuts into tiles pads up to its tile.
+    pad = size if tiled else _asked(processor, "do_pad", "pad_size")
     axes = []
     for name, before, after in zip(("height", "width"), (height, width), resized, strict=True):
         wanted = after if crop is None else (_entry(crop, name) or after)
@@ -229,7 +253,7 @@ def _compare_ramps(processor: Any, geometry: Geometry, pixels: Array) -> None:
 
 
 def patch_boxes(geometry: Geometry, patch: tuple[int, int]) -> list[Patch]:
-    """List the patches of an image, row by row.
+    """List the patches of an image that hold more than padding, row by row.
 
     Parameters
     ----------
@@ -248,8 +272,7 @@ def patch_boxes(geometry: Geometry, patch: tuple[int, int]) -> list[Patch]:
     lefts = [float(e) for e in geometry.columns.to_original(np.arange(n_columns + 1) * patch[1])]
     return [
         Patch(r, c, (lefts[c], tops[r], lefts[c + 1], tops[r + 1]))
-        for r in range(n_rows)
-        for c in range(n_columns)
+        for r, c in (divmod(k, n_columns) for k in np.flatnonzero(geometry.tokens(patch)).tolist())
     ]
 
 
@@ -279,8 +302,8 @@ def mask_to_patches(mask: Array, geometry: Geometry, patch: tuple[int, int]) -> 
     Returns
     -------
     labels : ndarray of shape (n_patches, n_concepts), dtype bool
-        Row by row.
+        As :func:`patch_boxes` lists them.
     """
     across = _any_between(mask, *geometry.rows.patch_pixels(patch[0]))
     both = _any_between(across.swapaxes(0, 1), *geometry.columns.patch_pixels(patch[1]))
-    return both.swapaxes(0, 1).reshape(-1, mask.shape[2])
+    return both.swapaxes(0, 1).reshape(-1, mask.shape[2])[geometry.tokens(patch)]

@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["capture", "check_hooks", "evaluating", "find_blocks"]
+from skact.hub import evaluating
+
+__all__ = ["capture", "check_hooks", "find_blocks"]
 
 Run = Callable[[dict[str, Any]], dict[int, Tensor]]
 
@@ -54,21 +56,10 @@ def find_blocks(base: nn.Module, n_blocks: int) -> nn.ModuleList:
     )
 
 
-@contextmanager
-def evaluating(base: nn.Module) -> Iterator[None]:
-    """Turn dropout off, and leave every module in the mode it was found in."""
-    training = [module for module in base.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _state(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
+def _state(output: Any, base: nn.Module) -> Tensor:
+    state = output[0] if isinstance(output, tuple) else output
+    # A model that reads an image as tiles says how many positions are the first one's.
+    return state[:, : getattr(base, "n_read", None)]
 
 
 @contextmanager
@@ -96,7 +87,7 @@ def capture(base: nn.Module, blocks: nn.ModuleList, wanted: Sequence[int]) -> It
 
     def reader(block: int) -> Callable[..., None]:
         def read(module: nn.Module, args: Any, output: Any) -> None:
-            states[block] = _state(output)
+            states[block] = _state(output, base)
             if block == deepest:
                 raise _DeepEnoughError
 
@@ -120,8 +111,10 @@ def capture(base: nn.Module, blocks: nn.ModuleList, wanted: Sequence[int]) -> It
         states.clear()
 
 
-def _norms(base: nn.Module, blocks: nn.ModuleList) -> list[nn.Module]:
-    inside = {id(module) for block in blocks for module in block.modules()}
+def _norms(base: nn.Module) -> list[nn.Module]:
+    """Norms outside of all lists: those of blocks, also of blocks that did not run, are in one."""
+    lists = [module for module in base.modules() if isinstance(module, nn.ModuleList)]
+    inside = {id(module) for one in lists for module in one.modules()}
     return [
         module
         for name, module in base.named_modules()
@@ -163,7 +156,7 @@ def check_hooks(base: nn.Module, blocks: nn.ModuleList, inputs: dict[str, Any]) 
     # Cloned, so that a later block that works in place would show.
     handles = [
         block.register_forward_hook(
-            lambda m, a, output, b=b: states.update({b: _state(output).clone()})
+            lambda m, a, output, b=b: states.update({b: _state(output, base).clone()})
         )
         for b, block in enumerate(blocks)
     ]
@@ -175,7 +168,7 @@ def check_hooks(base: nn.Module, blocks: nn.ModuleList, inputs: dict[str, Any]) 
             ok = ok and all(_same(states[b], own[b + 1]) for b in range(last))
             ok = ok and (
                 _same(states[last], own[-1])
-                or any(_same(norm(states[last]), own[-1]) for norm in _norms(base, blocks))
+                or any(_same(norm(states[last]), own[-1]) for norm in _norms(base))
             )
     finally:
         for handle in handles:

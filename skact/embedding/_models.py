@@ -6,7 +6,6 @@ Imports torch and transformers: import this module only where a model is needed.
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 import os
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ import torch
 import transformers
 from torch import nn
 
-from skact.embedding._geometry import check_geometry
+from skact.embedding._geometry import check_geometry, image_geometry
 from skact.embedding._hooks import check_hooks, find_blocks
+from skact.embedding._mllama import FirstTile, FirstTileProcessor
 from skact.embedding._pair import DetachedPair
+from skact.hub import Checkpoint, check_placement, fingerprint, first_weight
 from skact.tokens import Source
 
 __all__ = ["Loaded", "detach", "fingerprint", "load", "position_limit"]
@@ -29,8 +30,7 @@ _SIDES = {
     "image": ("vision_model", "vision_tower", "visual"),
     "text": ("text_model", "language_model"),
 }
-_NAMED: dict[Any, nn.Module] = {}
-_PROCESSORS: dict[Any, Any] = {}
+_PARTS = "config, weights and tokenizer or image processor"
 _FACTS: WeakKeyDictionary[nn.Module, dict[Any, _Facts]] = WeakKeyDictionary()
 
 
@@ -38,7 +38,6 @@ _FACTS: WeakKeyDictionary[nn.Module, dict[Any, _Facts]] = WeakKeyDictionary()
 class _Facts:
     """What one tiny forward pass and the processor's settings say, kept per model."""
 
-    n_blocks: int
     width: int
     prefix: int
     processor: Any
@@ -89,7 +88,7 @@ class Loaded:
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the weights."""
-        return next(p.dtype for p in self.base.parameters() if p.is_floating_point())
+        return first_weight(self.base).dtype
 
     @property
     def patch(self) -> tuple[int, int]:
@@ -112,76 +111,13 @@ def _pair_of_ints(size: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def fingerprint(base: nn.Module) -> str:
-    """Name weights by a few of them.
-
-    Parameters
-    ----------
-    base : Module
-        The model.
-
-    Returns
-    -------
-    fingerprint : str
-        ``"weights:"`` and 16 hexadecimal digits over the names and shapes of all parameters and
-        at most 64 values of each, as bfloat16, so that the precision the model runs in does not
-        matter. Poolers are left out: they come after the blocks, and a model loaded with a head
-        has none.
-    """
-    digest = hashlib.sha256()
-    samples = []
-    for name, parameter in base.named_parameters():
-        if name.startswith("pooler."):
-            continue
-        digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
-        values = parameter.detach().reshape(-1)
-        samples.append(values[:: max(1, len(values) // 64)][:64].to(torch.bfloat16))
-    digest.update(torch.cat(samples).float().cpu().numpy().tobytes())
-    return f"weights:{digest.hexdigest()[:16]}"
-
-
-def _folder_state(name: str) -> Any:
-    """Change when the files of a local folder do, so that its cached model is not reused."""
-    if not os.path.isdir(name):
-        return None
-    files = [f for f in os.scandir(name) if f.is_file()]
-    return tuple(sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files))
-
-
-def _resolve_name(model: str | Path) -> str:
-    name = str(Path(model).expanduser()) if isinstance(model, Path) else os.path.expanduser(model)
-    if os.path.isdir(name):
-        return os.path.abspath(name)
-    looks_local = isinstance(model, Path) or name.startswith((".", "/")) or name.count("/") > 1
-    if looks_local or os.path.splitdrive(name)[0]:
-        raise ValueError(f"model names the folder {name!r}, which does not exist.")
-    return name
-
-
-def _fetch(what: Any, name: str, **options: Any) -> Any:
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        return what.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        where = "in the folder" if os.path.isdir(name) else "locally, and could not be fetched"
-        raise OSError(
-            f"model={name!r}: no usable {what.__name__.removeprefix('Auto').lower()} was found "
-            f"{where}. To use a model without network, point to a folder that holds its config, "
-            f'weights and tokenizer or image processor: model="/path/to/folder". ({error})'
-        ) from error
-    finally:
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
-
-
-def _fetch_tokenizer(name: str, options: dict[str, Any]) -> Any:
-    tokenizer = _fetch(transformers.AutoTokenizer, name, **options)
+def _fetch_tokenizer(checkpoint: Checkpoint) -> Any:
+    tokenizer = checkpoint.fetch("tokenizer", transformers.AutoTokenizer)
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Without tokenizer files an empty one is made up from the config.
         raise OSError(
-            f"model={name!r}: no usable tokenizer was found; the folder or repository holds no "
-            "vocabulary."
+            f"model={checkpoint.name!r}: no usable tokenizer was found; the folder or repository "
+            "holds no vocabulary."
         )
     return tokenizer
 
@@ -220,27 +156,15 @@ def _choose(modality: str, possible: set[str], what: str) -> str:
 def _load_named(
     model: str | Path, modality: str, device: str, dtype: str, options: dict[str, Any]
 ) -> tuple[nn.Module, Any, str, str]:
-    name = _resolve_name(model)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto" and torch.device(device).type == "cpu":
-        dtype = "float32"
-    key = (name, _folder_state(name), *options.values())
-    if (key, device, dtype) not in _NAMED:
-        # safetensors are taken where a model has them.
-        loaded = _fetch(transformers.AutoModel, name, dtype=dtype, **options)
-        _NAMED[key, device, dtype] = loaded.to(device).eval()
-    found = _NAMED[key, device, dtype]
+    checkpoint = Checkpoint.named(model, _PARTS, **options)
+    name = checkpoint.name
+    found = checkpoint.model(transformers.AutoModel, device, dtype)
     side = _choose(modality, _sides(found.config), f"model {name!r}")
-    if (key, side) not in _PROCESSORS:
-        if side == "text":
-            _PROCESSORS[key, side] = _fetch_tokenizer(name, options)
-        else:
-            # One implementation on every machine, whether torchvision is there or not.
-            _PROCESSORS[key, side] = _fetch(
-                transformers.AutoImageProcessor, name, backend="pil", **options
-            )
-    return found, _PROCESSORS[key, side], side, name
+    if side == "text":
+        return found, _fetch_tokenizer(checkpoint), side, name
+    # One implementation on every machine, whether torchvision is there or not.
+    processor = checkpoint.fetch("image processor", transformers.AutoImageProcessor, backend="pil")
+    return found, processor, side, name
 
 
 def _check_pair(
@@ -252,11 +176,7 @@ def _check_pair(
             "the first of the pair passed as model must be a transformers model, got "
             f"{type(model).__name__}."
         )
-    parameter = next(model.parameters())
-    if device != "auto" and torch.device(device).type != parameter.device.type:
-        raise ValueError(f"device={device!r}, but the loaded model lies on {parameter.device}.")
-    if dtype != "auto" and f"torch.{dtype}" != str(parameter.dtype):
-        raise ValueError(f"dtype={dtype!r}, but the loaded model has {parameter.dtype}.")
+    check_placement(model, device, dtype)
     reads = _reads(processor)
     if not reads:
         raise TypeError(
@@ -283,6 +203,8 @@ def _where_from(model: Any) -> str:
 
 def _tower(model: nn.Module, side: str) -> nn.Module:
     base = getattr(model, "base_model", model)
+    if isinstance(getattr(base, "model", None), transformers.PreTrainedModel):
+        base = base.model  # a head whose class misnames what is below it
     if len(_sides(base.config)) > 1:
         for name in _SIDES[side]:
             if isinstance(getattr(base, name, None), nn.Module):
@@ -295,7 +217,8 @@ def _tower(model: nn.Module, side: str) -> nn.Module:
             f"{type(base).__name__} has an encoder and a decoder; pass the pair "
             "(model.get_encoder(), tokenizer) to read the encoder."
         )
-    return base
+    is_tiled = getattr(base.config, "model_type", None) == "mllama_vision_model"
+    return FirstTile(base) if is_tiled else base
 
 
 def _n_blocks(config: Any) -> int:
@@ -305,10 +228,18 @@ def _n_blocks(config: Any) -> int:
     raise ValueError(f"{type(config).__name__} does not say its num_hidden_layers.")
 
 
+def _blocks(base: nn.Module) -> nn.ModuleList:
+    """Blocks that run for a text, or for an image, alone."""
+    config: Any = base.config
+    blocks = find_blocks(base, _n_blocks(config) + getattr(config, "num_global_layers", 0))
+    # Llama-3.2-Vision skips its cross-attention blocks where a text has no image.
+    skipped = getattr(config.get_text_config(), "cross_attention_layers", None) or ()
+    return nn.ModuleList(block for b, block in enumerate(blocks) if b not in skipped)
+
+
 def _try_out(base: nn.Module, processor: Any, side: str) -> _Facts:
     """Run the model once on something tiny, and check all that is relied on later."""
-    blocks = find_blocks(base, _n_blocks(base.config))
-    like = next(p for p in base.parameters() if p.is_floating_point())
+    blocks, like = _blocks(base), first_weight(base)
     config: Any = base.config
     if side == "text":
         ids = torch.arange(4, device=like.device)[None] % config.get_text_config().vocab_size
@@ -316,10 +247,16 @@ def _try_out(base: nn.Module, processor: Any, side: str) -> _Facts:
         state = check_hooks(base, blocks, inputs)
         # Calling a tokenizer changes its truncation and padding, so the user keeps the original.
         own = copy.deepcopy(processor)
-        return _Facts(len(blocks), state.shape[-1], 0, own, processor)
-    check_geometry(processor)
+        return _Facts(state.shape[-1], 0, own, processor)
+    own = FirstTileProcessor(processor) if hasattr(processor, "max_image_tiles") else processor
+    check_geometry(own)
     patch = _pair_of_ints(config.patch_size)
     size = _pair_of_ints(getattr(config, "image_size", None) or (4 * patch[0], 4 * patch[1]))
+    made = image_geometry(own, *size).size
+    if isinstance(base, FirstTile) and made != size:
+        raise ValueError(
+            f"the image processor makes tiles of size {made}, but the model reads {size}."
+        )
     shape = (1, getattr(config, "num_channels", 3), *size)
     pixels = torch.linspace(-1, 1, steps=shape[1] * size[0] * size[1]).reshape(shape)
     state = check_hooks(base, blocks, {"pixel_values": pixels.to(like)})
@@ -329,7 +266,7 @@ def _try_out(base: nn.Module, processor: Any, side: str) -> _Facts:
             f"{type(base).__name__} has no token per patch: {tuple(state.shape)} for an image of "
             f"size {size} and patches of {patch}."
         )
-    return _Facts(len(blocks), state.shape[-1], prefix, processor, processor)
+    return _Facts(state.shape[-1], prefix, own, processor)
 
 
 def _reattach(
@@ -402,7 +339,7 @@ def load(
     commit = None if isinstance(model, tuple) else getattr(whole.config, "_commit_hash", None)
     return Loaded(
         base=base,
-        blocks=find_blocks(base, known.n_blocks),
+        blocks=_blocks(base),
         processor=known.processor,
         modality=side,
         width=known.width,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skact.embedding._offsets import spans_from_bytes
 from skact.tokens import Array
 
 __all__ = ["Encoded", "Token", "check_texts", "encode", "label_tokens", "list_tokens", "locate"]
@@ -160,7 +161,7 @@ def encode(
 
 
 def locate(encoded: Encoded, texts: Sequence[str], tokenizer: Any, special: bool) -> list[Array]:
-    """Say which characters each token covers, and refuse a tokenizer that is wrong about it.
+    """Say which characters each token covers, and repair or refuse what the tokenizer says.
 
     Parameters
     ----------
@@ -176,13 +177,14 @@ def locate(encoded: Encoded, texts: Sequence[str], tokenizer: Any, special: bool
     Returns
     -------
     spans : list of ndarray of shape (n_tokens_i, 2), dtype int64
-        First and one-past-last character of each token.
+        First and one-past-last character of each token. Where the tokenizer is wrong about a
+        text, they come from :func:`~skact.embedding._offsets.spans_from_bytes`.
 
     Raises
     ------
     ValueError
-        If the characters leave the text, go backwards, or a token that has text covers none.
-        Known of Llama-3 tokenizers, whose tokens start and end at the same character.
+        If the characters leave the text, go backwards, or a token that has text covers none, and
+        the tokens do not spell the text either.
     """
     assert encoded.spans is not None
     out = []
@@ -191,21 +193,23 @@ def locate(encoded: Encoded, texts: Sequence[str], tokenizer: Any, special: bool
         kept = encoded.kept[rows]
         spans, ids = encoded.spans[rows][kept], encoded.ids[rows][kept]
         empty = spans[:, 0] >= spans[:, 1]
+        silent = np.zeros_like(empty)
         if special:
-            empty &= ~np.isin(ids, tokenizer.all_special_ids)
-        inside = spans[spans[:, 0] < spans[:, 1]]
+            silent = empty & np.isin(ids, tokenizer.all_special_ids)
+        inside = spans[~empty]
         bad = (
             (len(inside) and (inside.min() < 0 or inside.max() > len(text)))
             or np.any(np.diff(inside[:, 0]) < 0)
-            or any(tokenizer.decode([t]).strip() for t in np.unique(ids[empty]))
+            or any(tokenizer.decode([t]).strip() for t in np.unique(ids[empty & ~silent]))
         )
-        if bad:
+        found = spans_from_bytes(text, ids, silent, tokenizer) if bad else spans
+        if found is None:
             raise ValueError(
                 f"{type(tokenizer).__name__} gives wrong character offsets for sample {i}, "
                 f"{text[:40]!r}: {spans[:5].tolist()}... . Tokens can be embedded, but neither "
                 "located nor labelled by spans, with this tokenizer."
             )
-        out.append(spans)
+        out.append(found)
     return out
 
 

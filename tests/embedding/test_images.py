@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from PIL import Image
 
 from skact.embedding import Patch, TransformerEmbedder
 from skact.embedding._geometry import (
-    Axis,
-    Geometry,
     check_geometry,
     image_geometry,
     mask_to_patches,
     patch_boxes,
 )
+from skact.embedding._mllama import FirstTileProcessor
 from skact.samples import open_image
 from tests import tiny_models
 
@@ -53,6 +53,7 @@ PROCESSORS = {
         do_pad=True,
         pad_size={"height": 126, "width": 126},
     ),
+    "one tile": FirstTileProcessor(tiny_models.llama_processor(63)),
 }
 
 
@@ -125,6 +126,50 @@ def test_patches_tile_what_the_model_sees():
     assert padded[0].box == (-20, -20, 20, 20)
 
 
+def test_patches_of_nothing_but_padding_are_no_tokens():
+    processor = transformers.BitImageProcessorPil(
+        size={"shortest_edge": 20},
+        do_center_crop=False,
+        do_pad=True,
+        pad_size={"height": 50, "width": 50},
+    )
+    geometry = image_geometry(processor, 40, 62)  # 20 x 31 pixels of 50 x 50
+    # The fourth column holds one column of pixels.
+    places = [(p.row, p.column) for p in patch_boxes(geometry, (10, 10))]
+    assert places == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]
+    assert geometry.tokens((10, 10)).sum() == 8
+    labels = mask_to_patches(np.ones((40, 62, 1), bool), geometry, (10, 10))
+    assert labels.shape == (8, 1)
+    assert labels.all()
+
+
+def test_padding_is_out_of_an_embedder(images):
+    model, _ = tiny_models.image_pair("vit")
+    processor = transformers.BitImageProcessorPil(
+        size={"max_height": 28, "max_width": 28},
+        do_center_crop=False,
+        do_pad=True,
+        pad_size={"height": 28, "width": 28},
+    )
+    found = TransformerEmbedder((model, processor))
+    X = found.transform(images)
+    # 40 x 60, 28 x 28, 70 x 35, 40 x 60 and 31 x 90 pixels
+    assert X.lengths.tolist() == [4 * 3, 4 * 4, 4 * 2, 4 * 3, 4 * 2]
+    assert [len(row) for row in found.tokens_of(images)] == X.lengths.tolist()
+    masks = [np.ones(image.shape[:2], bool) for image in images]
+    labels = found.align_masks(images, masks)
+    assert labels.lengths.tolist() == X.lengths.tolist()
+    assert labels.flat().all()
+    with torch.no_grad():
+        pixels = processor(images, return_tensors="pt")
+        states = model(**pixels, output_hidden_states=True).hidden_states[4][:, 1:]
+    for tokens, row, state in zip(X, found.tokens_of(images), states, strict=True):
+        own = state[[4 * p.row + p.column for p in row]]
+        np.testing.assert_allclose(tokens, own, atol=1e-5, rtol=1e-4)
+    pooled = TransformerEmbedder((model, processor), pooling="mean").transform(images)
+    np.testing.assert_allclose(pooled, X.mean(), atol=1e-5, rtol=1e-4)
+
+
 def test_patches_of_an_embedder(images):
     for kind in tiny_models.IMAGE:
         found = embedder(kind)
@@ -157,7 +202,17 @@ def slow_mask_to_patches(mask, geometry, patch):
                     and right > c * patch[1]
                 ):
                     labels[r, c, concept] = True
-    return labels.reshape(-1, mask.shape[2])
+    tops, lefts = [], []
+    for axis, out in ((geometry.rows, tops), (geometry.columns, lefts)):
+        for pixel in range(axis.original):
+            out.append(edges(axis, pixel))
+    real = [
+        any(top < (r + 1) * patch[0] and bottom > r * patch[0] for top, bottom in tops)
+        and any(left < (c + 1) * patch[1] and right > c * patch[1] for left, right in lefts)
+        for r in range(n_rows)
+        for c in range(n_columns)
+    ]
+    return labels.reshape(-1, mask.shape[2])[real]
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
@@ -174,23 +229,18 @@ def test_mask_to_patches_equals_a_slow_replica(name):
             assert 0 < found.sum() < found.size
 
 
-def fit_into(mask, size):
-    """Aspect kept, padded on the right and below."""
-    scale = min(size / mask.shape[0], size / mask.shape[1])
-    rows, columns = (Axis(n, int(n * scale + 1e-9), 0, size) for n in mask.shape)
-    return Geometry(rows, columns)
-
-
 @pytest.mark.parametrize("size", [224, 560])
 def test_masks_equal_the_reference(reference, size):
     ref = reference("ref_patch_labels.npz")
+    processor = squash(224) if size == 224 else tiny_models.llama_processor(560)
     found, first = [], 0
     for i in range(4):
         mask = ref[f"in_mask{i}"]
-        geometry = image_geometry(squash(224), *mask.shape) if size == 224 else fit_into(mask, 560)
-        labels = mask_to_patches(mask[:, :, None], geometry, (14, 14))
-        found.append(np.flatnonzero(labels) + first)
-        first += len(labels)
+        geometry = image_geometry(processor, *mask.shape)
+        tokens = geometry.tokens((14, 14))
+        labels = mask_to_patches(mask[:, :, None], geometry, (14, 14))[:, 0]
+        found.append(np.flatnonzero(tokens)[labels] + first)
+        first += len(tokens)  # the reference counts padding too
     np.testing.assert_array_equal(np.concatenate(found), ref[f"out_patches_{size}"])
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import processors
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from skact.embedding import Token, TransformerEmbedder
-from skact.embedding._text import label_tokens
+from skact.embedding._text import encode, label_tokens, locate
 from tests import tiny_models
 
 
@@ -95,14 +95,16 @@ class WrongOffsets:
             got["offset_mapping"] = [self.spoil(list(row)) for row in got["offset_mapping"]]
         return got
 
-    def decode(self, ids):
-        return self.inner.decode(ids)
+    def __getattr__(self, name):
+        if name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda row: [(start, start) for start, _ in row],  # Llama-3 tokenizers do this
+        lambda row: [(start, start) for start, _ in row],
         lambda row: [row[0], *row[-2:0:-1], row[-1]],
         lambda row: [(start, end + 50) for start, end in row],
     ],
@@ -116,6 +118,98 @@ def test_wrong_offsets_are_refused(spoil):
         ValueError, match="WrongOffsets gives wrong character offsets for sample 0, 'the"
     ):
         wrong.align_spans(["the cat sat"], [[(0, 3, "a")]])
+
+
+def located(text, tokenizer, special_tokens=False, max_length=None):
+    encoded = encode(
+        [text], tokenizer, max_length=max_length, special_tokens=special_tokens, with_spans=True
+    )
+    return locate(encoded, [text], tokenizer, special_tokens)[0].tolist()
+
+
+RIGHT, WRONG = tiny_models.llama3_tokenizer(), tiny_models.llama3_tokenizer(wrong=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the cat sat.",
+        " the cat",
+        "  the\n\ncat \t",
+        "今天 the 今 天天",
+        "😀 😀the😀x 😀xx",
+        "é e\u0301 \ufffd the\x00",
+        "<|begin_of_text|> the cat",
+        "the cat<|begin_of_text|><|begin_of_text|> sat",
+    ],
+)
+@pytest.mark.parametrize("special_tokens", [False, True])
+def test_wrong_offsets_of_llama_3_are_repaired(text, special_tokens):
+    right, wrong = (
+        t([text], add_special_tokens=special_tokens, return_offsets_mapping=True)
+        for t in (RIGHT, WRONG)
+    )
+    assert right["input_ids"] == wrong["input_ids"]
+    assert right["offset_mapping"] != wrong["offset_mapping"]
+    assert located(text, WRONG, special_tokens) == located(text, RIGHT, special_tokens)
+
+
+@given(st.text(min_size=1) | st.text("the cat.今天😀x\n", min_size=1), st.data())
+@settings(max_examples=200, deadline=None)
+def test_repaired_offsets_are_the_right_ones(text, data):
+    special_tokens = data.draw(st.booleans())
+    max_length = data.draw(st.none() | st.integers(2, 12))
+    side = data.draw(st.sampled_from(["left", "right"]))
+    right, wrong = (copy.deepcopy(t) for t in (RIGHT, WRONG))
+    right.truncation_side = wrong.truncation_side = side
+    expected = located(text, right, special_tokens, max_length)
+    found = located(text, wrong, special_tokens, max_length)
+    cut = {"truncation": max_length is not None, "max_length": max_length}
+    said = wrong([text], return_offsets_mapping=True, **cut)["offset_mapping"][0]
+    # A text in which only blanks end where they start is left so: they hold no text.
+    blank = [not text[start:end].strip() for start, end in expected]
+    if any(tuple(e) not in said and not b for e, b in zip(expected, blank, strict=True)):
+        assert found == expected
+    assert all(f == e or b for f, e, b in zip(found, expected, blank, strict=True))
+
+
+def test_labels_do_not_see_that_the_offsets_were_wrong():
+    model, _ = tiny_models.text_pair("llama")
+    model = copy.deepcopy(model)
+    model.resize_token_embeddings(len(RIGHT))
+    texts = ["the cat 😀 sat.", "今天 the cat sat on the thing"]
+    spans = [[(8, 9, "smile"), (4, 7, "cat")], [(1, 6, "cat")]]
+    right, wrong = (TransformerEmbedder((model, t), special_tokens=True) for t in (RIGHT, WRONG))
+    labels = wrong.align_spans(texts, spans)
+    assert labels.max().all(axis=0).tolist() == [True, False]
+    np.testing.assert_array_equal(labels.flat(), right.align_spans(texts, spans).flat())
+    tokens = wrong.tokens_of(texts)
+    assert tokens == right.tokens_of(texts)
+    assert tokens[0][:3] == [
+        Token("<|begin_of_text|>", 0, 0),
+        Token("the", 0, 3),
+        Token(" cat", 3, 7),
+    ]
+
+
+def lower_casing():
+    tokenizer = tiny_models.llama3_tokenizer(wrong=True)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    return tokenizer
+
+
+def sentence_pieces():
+    tokenizer = tiny_models.llama3_tokenizer(wrong=True)
+    words = {"<|begin_of_text|>": 0, "▁the": 1, "▁cat": 2}
+    tokenizer.backend_tokenizer.model = models.WordLevel(words, unk_token="▁the")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return tokenizer
+
+
+@pytest.mark.parametrize("make", [lower_casing, sentence_pieces])
+def test_tokens_that_do_not_spell_the_text_are_not_guessed(make):
+    with pytest.raises(ValueError, match="wrong character offsets for sample 0, 'The cat'"):
+        located("The cat", make())
 
 
 def test_a_slow_tokenizer_embeds_but_does_not_locate():

@@ -1,0 +1,227 @@
+"""Models of Hugging Face by name or folder: found, fetched, placed and named.
+
+Nothing is loaded twice: what :meth:`Checkpoint.fetch` and :meth:`Checkpoint.model` return is kept
+for the life of the process, until the files of its folder change.
+
+Imports torch and transformers: import this module only where a model is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+__all__ = ["Checkpoint", "check_placement", "evaluating", "fingerprint", "first_weight"]
+
+_LOADED: dict[Any, Any] = {}
+
+
+def _resolve(model: str | Path) -> str:
+    name = os.path.expanduser(str(model))
+    if os.path.isdir(name):
+        return os.path.abspath(name)
+    looks_local = isinstance(model, Path) or name.startswith((".", "/")) or name.count("/") > 1
+    if looks_local or os.path.splitdrive(name)[0]:
+        raise ValueError(f"model names the folder {name!r}, which does not exist.")
+    return name
+
+
+def _folder_state(name: str) -> Any:
+    """Change when the files of a local folder do, so that what was loaded is not reused."""
+    if not os.path.isdir(name):
+        return None
+    files = [f for f in os.scandir(name) if f.is_file()]
+    return tuple(sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files))
+
+
+def _fetch(what: Any, name: str, **options: Any) -> Any:
+    """Call ``from_pretrained`` without its progress bars."""
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return what.from_pretrained(name, **options)
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What lies under a name on the hub or in a local folder.
+
+    Parameters
+    ----------
+    name : str
+        Name on the hub, or absolute path.
+    parts : str
+        What a folder has to hold to be of use; for errors.
+    revision : str or None
+        Commit, tag or branch.
+    trust_remote_code : bool
+        Whether to run code that comes with the model.
+    """
+
+    name: str
+    parts: str
+    revision: str | None
+    trust_remote_code: bool
+
+    @classmethod
+    def named(
+        cls, model: str | Path, parts: str, *, revision: str | None, trust_remote_code: bool
+    ) -> Checkpoint:
+        """Tell a folder from a name on the hub.
+
+        Raises
+        ------
+        ValueError
+            If the model is meant as a folder and there is none.
+        """
+        return cls(_resolve(model), parts, revision, trust_remote_code)
+
+    def fetch(self, part: str, what: Any, **options: Any) -> Any:
+        """Load one part, or take it from this process.
+
+        Parameters
+        ----------
+        part : {"config", "tokenizer", "image processor", "processor"}
+            What it is called in errors.
+        what : class
+            With ``from_pretrained``.
+        **options
+            Passed on.
+
+        Returns
+        -------
+        loaded : object
+            The same one at each call; not to be changed.
+
+        Raises
+        ------
+        OSError
+            If it can neither be found nor fetched.
+        """
+        return self._once(part, what, None, options)
+
+    def model(self, what: Any, device: str, dtype: str) -> Any:
+        """Load the model for inference, or take it from this process.
+
+        Parameters
+        ----------
+        what : class
+            With ``from_pretrained``.
+        device : str
+            "auto" takes CUDA where there is some.
+        dtype : str
+            "auto" is that of the checkpoint, and float32 on a CPU.
+
+        Returns
+        -------
+        model : Module
+            The same one at each call with the same arguments.
+
+        Raises
+        ------
+        OSError
+            If it can neither be found nor fetched.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if dtype == "auto" and torch.device(device).type == "cpu":
+            dtype = "float32"
+        # safetensors are taken where a model has them.
+        return self._once("model", what, device, {"dtype": dtype})
+
+    def _once(self, part: str, what: Any, device: str | None, options: dict[str, Any]) -> Any:
+        options |= {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        state = _folder_state(self.name)
+        key = (self.name, state, what.__name__, device, *sorted(options.items()))
+        if key not in _LOADED:
+            try:
+                loaded = _fetch(what, self.name, **options)
+            except (OSError, ValueError) as error:
+                where = "locally, and could not be fetched" if state is None else "in the folder"
+                raise OSError(
+                    f"model={self.name!r}: no usable {part} was found {where}. To use a model "
+                    f"without network, point to a folder that holds its {self.parts}: "
+                    f'model="/path/to/folder". ({error})'
+                ) from error
+            _LOADED[key] = loaded if device is None else loaded.to(device).eval()
+        return _LOADED[key]
+
+
+def first_weight(model: nn.Module) -> torch.Tensor:
+    """Return a parameter that shows where a model lies and in which precision it runs."""
+    return next(p for p in model.parameters() if p.is_floating_point())
+
+
+def check_placement(model: nn.Module, device: str, dtype: str) -> None:
+    """Refuse a loaded model that is not where, or in the precision, it was asked for.
+
+    Parameters
+    ----------
+    model : Module
+        The model.
+    device, dtype : str
+        What was asked for; "auto" takes the model as it is.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    weight = first_weight(model)
+    if device != "auto" and torch.device(device).type != weight.device.type:
+        raise ValueError(f"device={device!r}, but the loaded model lies on {weight.device}.")
+    if dtype != "auto" and f"torch.{dtype}" != str(weight.dtype):
+        raise ValueError(f"dtype={dtype!r}, but the loaded model has {weight.dtype}.")
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Name weights by a few of them.
+
+    Parameters
+    ----------
+    model : Module
+        The model.
+
+    Returns
+    -------
+    fingerprint : str
+        ``"weights:"`` and 16 hexadecimal digits over the names and shapes of all parameters and
+        at most 64 values of each, as bfloat16, so that the precision the model runs in does not
+        matter. Poolers are left out: they come after the blocks, and a model loaded with a head
+        has none.
+    """
+    digest = hashlib.sha256()
+    samples = []
+    for name, parameter in model.named_parameters():
+        if name.startswith("pooler."):
+            continue
+        digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
+        values = parameter.detach().reshape(-1)
+        samples.append(values[:: max(1, len(values) // 64)][:64].to(torch.bfloat16))
+    digest.update(torch.cat(samples).float().cpu().numpy().tobytes())
+    return f"weights:{digest.hexdigest()[:16]}"
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Turn dropout off, and leave every module in the mode it was found in."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
