@@ -1,80 +1,135 @@
-"""Time of TransformerEmbedder against a plain loop over pre-sorted batches, in one run.
+"""Time of embedding texts into a store, against bare forward passes and the usual loop, in one run.
 
     python benchmarks/embedding.py --data FOLDER --model FOLDER_OR_NAME [--out RESULT.json]
 
-FOLDER holds texts (``samples.jsonl``). Both sides embed the same texts at all blocks in batches of
-32. The loop is what one writes by hand at best: texts sorted beforehand, so that padding is small,
-each batch tokenised and run with ``output_hidden_states=True``, all hidden states kept as they
-come. The embedder sorts by itself, drops padding and special tokens and restores the order. The
-texts are cut into parts that both sides take in turn, so that a busy machine slows both.
+FOLDER holds texts (``samples.jsonl``). All three sides run the same texts through all blocks:
+
+store       ``embed_to_store``: texts are tokenised, sorted, embedded and kept as float32 (or as
+            ``--store-dtype`` says) in files, with checksums, that are on the disk when it returns
+bare        the model alone on batches made by the same rule, tokenised and sorted beforehand, over
+            all texts at once, and on its device; what it puts out is dropped
+usual loop  texts as they come, 32 at a time, padded to the longest, all hidden states kept
+
+The texts are cut into parts that the sides take in turn, so that a busy machine slows all of them.
+With ``--device cuda --dtype bfloat16`` the same comparison runs on a GPU.
 """
 
 import argparse
+import tempfile
 import time
 
+import numpy as np
 import torch
 from detection_table import short, write_json
 from transformers import AutoModel, AutoTokenizer
 
-from skact import TransformerEmbedder, load_spans
+from skact import ActivationStore, TransformerEmbedder, embed_to_store, load_spans
+from skact.embedding._forward import TextBatches, cut
+from skact.embedding._text import encode
 
-N_PARTS = 6
 BATCH = 32
 
 
-def plain_loop(model, tokenizer, batches):
+def usual_loop(model, tokenizer, texts):
     """Hidden states of all blocks, batch by batch."""
     kept = []
     with torch.inference_mode():
-        for texts in batches:
-            inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-            states = model(**inputs, output_hidden_states=True).hidden_states[1:]
-            kept.append([state.numpy() for state in states])
+        for start in range(0, len(texts), BATCH):
+            own = texts[start : start + BATCH]
+            inputs = tokenizer(own, padding=True, truncation=True, return_tensors="pt")
+            states = model(**inputs.to(model.device), output_hidden_states=True).hidden_states[1:]
+            kept.append([state.cpu() for state in states])
     return kept
 
 
-def sorted_batches(texts, tokenizer):
-    """Cut texts into batches of similar length."""
-    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
-    order = sorted(range(len(texts)), key=lengths.__getitem__)
-    return [[texts[i] for i in order[b : b + BATCH]] for b in range(0, len(texts), BATCH)]
+def ready_batches(model, tokenizer, texts):
+    """Make the batches that the embedder makes; also the share of padding in them."""
+    encoded = encode(texts, tokenizer, max_length=tokenizer.model_max_length, special_tokens=False)
+    batches = TextBatches(encoded, tokenizer.pad_token_id)
+    budget = BATCH * int(batches.lengths.sum()) // len(texts)
+    ready, done = [], 0
+    while len(samples := cut(batches, done, budget)):
+        inputs, _ = batches.batch(samples)
+        ready.append({k: v.to(model.device) for k, v in inputs.items()})
+        done += len(samples)
+    n_positions = sum(inputs["input_ids"].numel() for inputs in ready)
+    return ready, 1 - int(batches.lengths.sum()) / n_positions
+
+
+def bare_passes(model, ready):
+    """Nothing but the model."""
+    with torch.inference_mode():
+        for inputs in ready:
+            model(**inputs)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, help="folder with samples.jsonl")
     parser.add_argument("--model", required=True, help="folder or hub name of a text model")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", help="of the model")
+    parser.add_argument("--store-dtype", default="float32")
+    parser.add_argument("--limit", type=int, help="use the first texts only")
+    parser.add_argument("--parts", type=int, default=3, help="calls that each side makes")
+    parser.add_argument("--chunk-size", type=int, default=512, help="samples in a shard")
     parser.add_argument("--out", help="write the result as JSON to this file")
     args = parser.parse_args()
-    texts = load_spans(args.data).data
-    model = AutoModel.from_pretrained(args.model).eval()
+    texts = load_spans(args.data).data[: args.limit]
+    dtype = getattr(torch, args.dtype)
+    model = AutoModel.from_pretrained(args.model, dtype=dtype).eval().to(args.device)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    embedder = TransformerEmbedder(args.model, batch_size=BATCH)
+    embedder = TransformerEmbedder(
+        args.model, device=args.device, dtype=args.dtype, batch_size=BATCH
+    )
     embedder.set_params(layer=list(range(embedder.n_blocks)))
-    embedder.transform(texts[:BATCH])
-    plain_loop(model, tokenizer, sorted_batches(texts[:BATCH], tokenizer))
-    seconds = {"embedder": 0.0, "plain loop": 0.0}
-    for part in range(N_PARTS):
-        own = texts[part::N_PARTS]
-        batches = sorted_batches(own, tokenizer)
-        sides = {
-            "embedder": lambda own=own: embedder.transform(own),
-            "plain loop": lambda batches=batches: plain_loop(model, tokenizer, batches),
-        }
-        for side in list(sides) if part % 2 else reversed(sides):
-            start = time.perf_counter()
-            sides[side]()
-            seconds[side] += time.perf_counter() - start
-    ratio = seconds["embedder"] / seconds["plain loop"]
-    for side, total in seconds.items():
-        print(f"{side:<12} {total:7.1f} s for {len(texts)} texts at {embedder.n_blocks} blocks")
-    print(f"ratio {ratio:.3f}")
+    n_tokens, padding = 0, []
+    seconds = {side: [] for side in ("store", "bare", "usual loop")}
+    with tempfile.TemporaryDirectory() as folder:
+        store = ActivationStore(folder, args.store_dtype, chunk_size=args.chunk_size)
+        embed_to_store(["a text to warm up"] * BATCH, embedder, store)
+        usual_loop(model, tokenizer, texts[:BATCH])
+        for part in range(args.parts):
+            own = texts[part :: args.parts]
+            ready, share = ready_batches(model, tokenizer, own)
+            padding.append(share)
+            bare_passes(model, ready[-1:])
+            sides = {
+                "store": lambda own=own: embed_to_store(own, embedder, store),
+                "bare": lambda ready=ready: bare_passes(model, ready),
+                "usual loop": lambda own=own: usual_loop(model, tokenizer, own),
+            }
+            order = list(sides)[part % 3 :] + list(sides)[: part % 3]
+            for side in order if part % 2 else order[::-1]:
+                start = time.perf_counter()
+                sides[side]()
+                seconds[side].append(time.perf_counter() - start)
+                print(f"{side}: {seconds[side][-1]:.2f} s for {len(own)} texts", flush=True)
+        n_tokens = sum(layer["tokens"] for layer in store.info()["layers"]) // embedder.n_blocks
+    total = {side: sum(parts) for side, parts in seconds.items()}
+    result = {
+        "texts": len(texts),
+        "tokens": n_tokens,
+        "blocks": embedder.n_blocks,
+        "padding": round(float(np.mean(padding)), 4),
+        "seconds": {side: round(value, 1) for side, value in total.items()},
+        "store / bare": round(total["store"] / total["bare"], 3),
+        "store / bare, median of parts": round(
+            float(np.median(np.divide(seconds["store"], seconds["bare"]))), 3
+        ),
+        "throughput over usual loop": round(total["usual loop"] / total["store"], 3),
+    }
+    for name, value in result.items():
+        print(f"{name}: {value}")
     if args.out:
         names = {"data": short(args.data), "model": short(args.model)}
-        command = "python benchmarks/embedding.py --data {data} --model {model}".format(**names)
-        rounded = {side: round(total, 1) for side, total in seconds.items()}
-        result = {"command": command, "texts": len(texts), "blocks": embedder.n_blocks}
-        write_json(args.out, {**result, "seconds": rounded, "ratio": round(ratio, 3)})
+        options = {"--device": args.device, "--dtype": args.dtype}
+        options = {**options, "--store-dtype": args.store_dtype}
+        command = "python benchmarks/embedding.py --data {data} --model {model} ".format(**names)
+        command += " ".join(f"{key} {value}" for key, value in options.items())
+        write_json(args.out, {"command": command, **result})
 
 
 if __name__ == "__main__":

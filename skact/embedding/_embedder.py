@@ -25,11 +25,17 @@ from skact.embedding._text import (
     locate,
 )
 from skact.embedding.depth import resolve_layers
+from skact.embedding.store import ActivationStore
 from skact.samples import as_list
+from skact.source import Source
 from skact.tokens import Array, LayerStack, TokenArray
 
 if TYPE_CHECKING:
     from skact.embedding._models import Loaded
+    from skact.embedding._stored import StoredSamples
+    from skact.embedding._work import Work
+    from skact.embedding.store._fill import Filled
+    from skact.embedding.store._index import Identity
 
 __all__ = ["TransformerEmbedder"]
 
@@ -67,19 +73,24 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         Whether special tokens, and the positions before the patches (CLS, registers), count as
         tokens.
     batch_size : int, default=32
-        Samples per forward pass, halved when memory does not suffice.
+        Samples of mean length per forward pass. A batch holds as many positions as these have
+        together, padding included, so more short samples or fewer long ones, and at least one.
+        Halved when memory does not suffice.
     max_length : int or None, default=None
         Positions that a text is cut to, special tokens included. None takes the model's limit.
     device : str, default="auto"
         Where a named model runs; "auto" takes CUDA where there is some.
     dtype : {"auto", "float32", "float16", "bfloat16"}, default="auto"
         Precision of a named model; "auto" is that of the checkpoint, and float32 on a CPU.
+    store : ActivationStore, str, Path or None, default=None
+        Where activations are kept, a path meaning ``ActivationStore(path)``. Only what it lacks
+        goes through the model, and the output shows its files instead of lying in memory.
     revision : str or None, default=None
         Commit, tag or branch of a named model.
     trust_remote_code : bool, default=False
         Whether to run code that comes with the model. Needs a full commit hash as ``revision``.
     progress : bool, default=False
-        Whether to show a progress bar.
+        Whether to show a progress bar, in tokens.
 
     Raises
     ------
@@ -91,6 +102,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     -----
     Texts are tokenised without padding, sorted by length and padded on the right, so the
     tokenizer's padding side has no influence, and a batch gives what its samples give alone.
+    Patches that hold nothing but padding are no tokens. Llama-3.2-Vision sees an image fitted into
+    one tile; for texts, its cross-attention blocks are not counted.
     Files are turned upright by their EXIF orientation; alpha is laid over white.
 
     References
@@ -114,6 +127,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
         "device": [str],
         "dtype": [StrOptions({"auto", "float32", "float16", "bfloat16"})],
+        "store": [ActivationStore, str, Path, None],
         "revision": [str, None],
         "trust_remote_code": ["boolean"],
         "progress": ["boolean"],
@@ -131,6 +145,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         max_length: int | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        store: ActivationStore | str | Path | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
         progress: bool = False,
@@ -144,6 +159,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         self.max_length = max_length
         self.device = device
         self.dtype = dtype
+        self.store = store
         self.revision = revision
         self.trust_remote_code = trust_remote_code
         self.progress = progress
@@ -182,38 +198,29 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         activations : TokenArray, LayerStack or ndarray of shape (n_samples, n_features)
             The residual stream after the block, float32 (float16 for tokens of a model that runs
             in float16); a LayerStack for a list of layers. With ``pooling``, an ndarray of dtype
-            float32, or a LayerStack with one token per sample.
+            float32, or a LayerStack with one token per sample. With a store, what is no ndarray
+            is mapped from its files, in its dtype.
 
         Raises
         ------
         ValueError, TypeError, OSError
             If parameters, model and samples do not fit each other.
         """
-        samples, loaded = self._start(X)
-        blocks, many = resolve_layers(self.layer, len(loaded.blocks))
-        self._check_pooling(loaded)
-        from skact.embedding._forward import ImageBatches, TextBatches, forward
-
-        batches: TextBatches | ImageBatches
-        if loaded.modality == "text":
-            pad_id = loaded.processor.pad_token_id
-            batches = TextBatches(self._encode(samples, loaded), pad_id)
+        if self.store is None:
+            samples, loaded, blocks, many = self._start_pass(X)
+            work = self._work(samples, loaded, range(len(samples)))
+            values = work.embed(np.arange(len(samples)), blocks, progress=self.progress)
+            layers = {
+                block: TokenArray(rows, _offsets(work.n_rows), source=self._source(loaded, block))
+                for block, rows in values.items()
+            }
         else:
-            batches = ImageBatches(
-                samples, self._geometries(samples, loaded), loaded, self.special_tokens
-            )
-        values = forward(
-            loaded,
-            batches,
-            blocks,
-            pooling=self.pooling,
-            batch_size=self.batch_size,
-            progress=self.progress,
-        )
-        if self.pooling is not None and not many:
-            return values[blocks[0]]
-        per_sample = batches.n_kept if self.pooling is None else np.ones(len(samples), np.int64)
-        return self._wrap(values, per_sample, loaded, many)
+            held, many = self._in_store(X)
+            layers = held.read()
+        if many:
+            return LayerStack(layers)
+        (tokens,) = layers.values()
+        return tokens if self.pooling is None else np.array(tokens.flat(), np.float32)
 
     def tokens_of(self, X: Any) -> list[list[Token]] | list[list[Patch]]:
         """Say what each token is.
@@ -416,20 +423,91 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     def _geometries(self, samples: list[Any], loaded: Loaded) -> list[Geometry]:
         return image_geometries(samples, loaded.processor)
 
-    def _wrap(
-        self, values: dict[int, Array], lengths: Array, loaded: Loaded, many: bool
-    ) -> TokenArray | LayerStack:
+    def _start_pass(self, X: Any) -> tuple[list[Any], Loaded, list[int], bool]:
+        """Check all that can be checked before samples are read."""
+        samples, loaded = self._start(X)
+        blocks, many = resolve_layers(self.layer, len(loaded.blocks))
+        self._check_pooling(loaded)
+        return samples, loaded, blocks, many
+
+    def _work(self, samples: list[Any], loaded: Loaded, numbers: Sequence[int]) -> Work:
+        """Make the samples with these numbers ready for the model."""
+        from skact.embedding._work import Work
+
+        prepare = self._encode if loaded.modality == "text" else self._geometries
+        chosen = [samples[i] for i in numbers]
+        try:
+            ready = prepare(chosen, loaded)
+        except (TypeError, ValueError):
+            prepare(samples, loaded)  # says which of all samples it is
+            raise
+        return Work(
+            loaded,
+            ready,
+            chosen if loaded.modality == "image" else [],
+            numbers,
+            special_tokens=self.special_tokens,
+            pooling=self.pooling,
+            batch_size=self.batch_size,
+        )
+
+    def _convention(self) -> str:
         convention = "residual stream after the block"
         if self.special_tokens:
             convention += ", special tokens kept"
         if self.pooling is not None:
             convention += f", {_POOLED[self.pooling]}"
-        offsets = _offsets(lengths)
-        layers = {
-            block: TokenArray(rows, offsets, source=loaded.source(block, convention))
-            for block, rows in values.items()
-        }
-        return LayerStack(layers) if many else next(iter(layers.values()))
+        return convention
+
+    def _source(self, loaded: Loaded, block: int) -> Source:
+        return loaded.source(block, self._convention())
+
+    def _open_store(self) -> ActivationStore:
+        if self.store is None:
+            raise ValueError("store is None; give the embedder a store: set_params(store=...).")
+        return (
+            self.store if isinstance(self.store, ActivationStore) else ActivationStore(self.store)
+        )
+
+    def _identities(
+        self, store: ActivationStore, loaded: Loaded, blocks: Sequence[int]
+    ) -> dict[int, Identity]:
+        """Name layers by all that decides their numbers."""
+        from skact.embedding.store._identity import identify
+
+        return identify(
+            loaded,
+            blocks,
+            by_weights=isinstance(self.model, tuple | DetachedPair),
+            convention=self._convention(),
+            max_length=self._max_length(loaded) if loaded.modality == "text" else None,
+            dtype=store.dtype,
+        )
+
+    def _in_store(self, X: Any, store: ActivationStore | None = None) -> tuple[StoredSamples, bool]:
+        """Look samples up in a store, and say whether a list of layers was asked for."""
+        from skact.embedding._stored import StoredSamples
+
+        samples, loaded, blocks, many = self._start_pass(X)
+        store = self._open_store() if store is None else store
+        return StoredSamples(self, store, samples, loaded, blocks), many
+
+    def _embed_missing(self, X: Any) -> Filled:
+        """Embed and commit what the store lacks of some samples, and read nothing back.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            As in :meth:`transform`.
+
+        Returns
+        -------
+        filled : Filled
+            ``n_samples``, the number of distinct samples, and ``n_embedded``, how many of them
+            went through the model here; the others were in the store, or another process that
+            was embedding them has committed them meanwhile.
+        """
+        return self._in_store(X)[0].fill()
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()

@@ -1,12 +1,24 @@
 """Run a model over many samples and write what its blocks put out into flat arrays.
 
+Samples are taken from the longest to the shortest and cut into batches of at most B positions,
+padding included, where B is ``batch_size`` times the mean length: many short samples or few long
+ones at a time. A batch pads n_b samples to its longest, of length M_b, where the shortest has m_b,
+so over all batches the padding is at most
+
+    sum_b n_b (M_b - m_b) <= B sum_b (1 - m_b / M_b) <= B log(longest / shortest),
+
+since n_b M_b <= B, 1 - x <= -log(x), and no batch begins above the length at which the one before
+ended. However many samples there are, the padding does not grow.
+
 Imports torch: import this module only where a model is at hand.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,24 +29,33 @@ from skact.embedding._geometry import Geometry
 from skact.embedding._hooks import Run, capture
 from skact.embedding._models import Loaded
 from skact.embedding._text import Encoded
+from skact.embedding._writer import Writer, rows_of, send
 from skact.samples import open_image
 from skact.tokens import Array
 
-__all__ = ["ImageBatches", "TextBatches", "forward"]
+__all__ = ["Bar", "ImageBatches", "TextBatches", "cut", "forward"]
 
 # Hooks belong to a module, not to a thread: two passes at once would read each other's states.
 _ONE_AT_A_TIME = threading.RLock()
 
 
+class Bar(Protocol):
+    """Something that counts tokens, as tqdm does."""
+
+    def update(self, n: int) -> Any: ...
+
+
 class _Batches(Protocol):
     """Samples in an order of our own, cut into batches that stack.
 
-    ``order`` lists the samples, ``groups`` says which of them may share a batch, ``n_kept`` how
-    many tokens each has; ``batch`` returns what the model reads and which positions are tokens.
+    ``order`` lists the samples, ``groups`` says which of them may share a batch, ``lengths`` how
+    many positions each has and ``n_kept`` how many tokens; ``batch`` returns what the model reads
+    and which positions are tokens.
     """
 
     order: Array
     groups: Array
+    lengths: Array
     n_kept: Array
 
     def batch(self, samples: Array) -> tuple[dict[str, Tensor], Array]: ...
@@ -67,7 +88,7 @@ class TextBatches:
         """Pad some texts to the longest of them."""
         lengths = self.lengths[samples]
         real = np.arange(lengths.max()) < lengths[:, None]
-        rows = _rows(self.encoded.offsets, samples, lengths)
+        rows = rows_of(self.encoded.offsets, samples)
         ids = np.full(real.shape, self.pad_id)
         kept = np.zeros(real.shape, bool)
         ids[real], kept[real] = self.encoded.ids[rows], self.encoded.kept[rows]
@@ -106,9 +127,10 @@ class ImageBatches:
         self.special_tokens = special_tokens
         sizes = np.array([geometry.size for geometry in geometries])
         grids = sizes // loaded.patch
-        self.n_kept = grids.prod(axis=1) + loaded.prefix * special_tokens
+        self.lengths = grids.prod(axis=1) + loaded.prefix
+        self.n_kept = np.array([self._kept(i).sum() for i in range(len(geometries))])
         self.groups = np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)
-        self.order = np.lexsort((self.groups, -self.n_kept))
+        self.order = np.lexsort((self.groups, -self.lengths))
 
     def batch(self, samples: Array) -> tuple[dict[str, Tensor], Array]:
         """Open and process some images."""
@@ -121,64 +143,13 @@ class ImageBatches:
                 f"became pixel_values of shape {tuple(pixels.shape)}, expected height and width "
                 f"{expected}."
             )
-        prefix = 0 if self.special_tokens else self.loaded.prefix
-        n_positions = self.n_kept[samples[0]] + prefix
-        kept = np.broadcast_to(np.arange(n_positions) >= prefix, (len(samples), n_positions))
+        kept = np.stack([self._kept(i) for i in samples.tolist()])
         return {"pixel_values": pixels.to(self.loaded.dtype)}, kept
 
-
-def _rows(offsets: Array, samples: Array, lengths: Array) -> Array:
-    """Rows of some samples in a flat array, one sample after the other."""
-    ends = np.cumsum(lengths)
-    return np.repeat(offsets[samples] - ends + lengths, lengths) + np.arange(ends[-1])
-
-
-def _pool(state: Tensor, kept: Tensor, pooling: str) -> Tensor:
-    if pooling == "cls":
-        return state[:, 0].float()
-    if pooling == "last":
-        last = kept.shape[1] - 1 - kept.flip(1).int().argmax(1)
-        return state[torch.arange(len(state), device=state.device), last].float()
-    # Padding may hold anything, NaN too, so it is replaced and not multiplied by zero.
-    total = torch.where(kept[:, :, None], state, 0).sum(1, dtype=torch.float32)
-    return total / kept.sum(1, keepdim=True)
-
-
-class _Writer:
-    """Puts the rows of each batch into their places; the arrays are made by the first batch."""
-
-    def __init__(self, n_kept: Array, pooling: str | None) -> None:
-        self.offsets = np.concatenate([[0], np.cumsum(n_kept)])
-        self.pooling = pooling
-        self.out: dict[int, Tensor] = {}
-
-    def write(self, samples: Array, states: dict[int, Tensor], kept: Array) -> None:
-        device = next(iter(states.values())).device
-        if self.pooling is None:
-            n_kept = np.diff(self.offsets)[samples]
-            n_rows = int(self.offsets[-1])
-            rows = torch.from_numpy(_rows(self.offsets, samples, n_kept))
-            taken = torch.from_numpy(np.flatnonzero(kept)).to(device)
-        else:
-            n_rows, rows = len(self.offsets) - 1, torch.from_numpy(samples)
-            taken = torch.tensor(kept, device=device)
-        for block, state in states.items():
-            if kept.shape != state.shape[:2]:
-                raise RuntimeError(
-                    f"block {block} put out {tuple(state.shape)} for {kept.shape[1]} positions."
-                )
-            if self.pooling is None:
-                values = state.reshape(-1, state.shape[2]).index_select(0, taken)
-            else:
-                values = _pool(state, taken, self.pooling)
-            values = values.to("cpu", torch.float16 if _is_half(values) else torch.float32)
-            if block not in self.out:
-                self.out[block] = torch.empty(n_rows, values.shape[1], dtype=values.dtype)
-            self.out[block].index_copy_(0, rows, values)
-
-
-def _is_half(values: Tensor) -> bool:
-    return values.dtype == torch.float16
+    def _kept(self, i: int) -> Array:
+        """Which positions are tokens: no padding, and those before the patches if asked for."""
+        before = np.full(self.loaded.prefix, self.special_tokens)
+        return np.concatenate([before, self.geometries[i].tokens(self.loaded.patch)])
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -191,11 +162,36 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def _try(run: Run, batches: _Batches, samples: Array, loaded: Loaded, writer: _Writer) -> bool:
+def cut(batches: _Batches, start: int, budget: int) -> Array:
+    """Take samples of one group while, padded to the first of them, they fill no more."""
+    samples = batches.order[start:]
+    if len(samples):
+        samples = samples[: max(1, budget // int(batches.lengths[samples[0]]))]
+        groups = batches.groups[samples]
+        samples = samples[: int(np.argmin(np.append(groups == groups[0], False)))]
+    return samples
+
+
+def _bar(progress: bool | Bar, n_tokens: int) -> Any:
+    from tqdm.auto import tqdm
+
+    if not isinstance(progress, bool):
+        return nullcontext(progress)
+    about = {"desc": "Embedding", "unit": "token", "unit_scale": True}
+    return tqdm(total=n_tokens, disable=not progress, **about)
+
+
+def _try(
+    run: Run,
+    ready: tuple[dict[str, Tensor], Array],
+    samples: Array,
+    loaded: Loaded,
+    writer: Writer,
+) -> bool:
     """Embed one batch; False if memory did not suffice and the batch can be made smaller."""
-    inputs, kept = batches.batch(samples)
+    inputs, kept = ready
     try:
-        states = run({k: v.to(loaded.device) for k, v in inputs.items()} | loaded.extra)
+        states = run({k: send(v, loaded.device) for k, v in inputs.items()} | loaded.extra)
         writer.write(samples, states, kept)
     except (RuntimeError, MemoryError) as error:
         if len(samples) == 1 or not _out_of_memory(error):
@@ -211,7 +207,8 @@ def forward(
     *,
     pooling: str | None,
     batch_size: int,
-    progress: bool,
+    progress: bool | Bar,
+    allocate: Callable[[int, tuple[int, int], np.dtype[Any]], Array] | None = None,
 ) -> dict[int, Array]:
     """Read blocks of a model over all samples, in one forward pass per batch.
 
@@ -226,39 +223,61 @@ def forward(
     pooling : {"cls", "mean", "last"} or None
         Whether to keep one vector per sample only.
     batch_size : int
-        Samples per batch; halved for good when memory does not suffice.
-    progress : bool
-        Whether to show a bar.
+        Samples of mean length per batch: a batch holds as many positions as these have, or one
+        sample. Halved for good when memory does not suffice.
+    progress : bool or bar
+        Whether to show a bar, in tokens; or a bar whose ``update`` takes the tokens of a batch.
+    allocate : callable or None, default=None
+        ``allocate(block, (n_rows, n_features), dtype)`` gives the writable array that the rows of
+        a block go into, straight from the model; called once per block before any work. Its dtype
+        may be another one: float32, float16, or uint16 for the bits of bfloat16. None takes
+        ordinary memory.
 
     Returns
     -------
     values : dict of int to ndarray of shape (n_tokens or n_samples, n_features)
-        By block, samples in their original order; float32, or float16 for the tokens of a model
-        in float16.
+        The arrays by block, samples in their original order; float32, or float16 for the tokens
+        of a model in float16, unless ``allocate`` chose another dtype.
 
     Raises
     ------
     RuntimeError
         If memory does not suffice for a single sample.
+    OverflowError
+        If an array of float16 cannot hold a value.
     """
-    from tqdm.auto import tqdm
-
-    writer = _Writer(batches.n_kept, pooling)
-    order, groups = batches.order, batches.groups[batches.order]
-    start = 0
+    half = pooling is None and loaded.dtype == torch.float16
+    n_rows = int(batches.n_kept.sum()) if pooling is None else len(batches.n_kept)
+    shape, dtype = (n_rows, loaded.width), np.dtype(np.float16 if half else np.float32)
+    allocate = allocate or (lambda _, shape, dtype: np.empty(shape, dtype))
+    out = {block: allocate(block, shape, dtype) for block in blocks}
+    budget = batch_size * int(batches.lengths.sum()) // len(batches.order)
     with (
         _ONE_AT_A_TIME,
         capture(loaded.base, loaded.blocks, blocks) as run,
-        tqdm(total=len(order), desc="Embedding", unit="sample", disable=not progress) as bar,
+        Writer(out, batches.n_kept, pooling) as writer,
+        ThreadPoolExecutor(1) as ahead,
+        _bar(progress, int(batches.n_kept.sum())) as bar,
     ):
-        while start < len(order):
-            stop = start + int(np.argmin(groups[start : start + batch_size] == groups[start]))
-            stop = min(start + batch_size, len(order)) if stop == start else stop
-            if _try(run, batches, order[start:stop], loaded, writer):
-                bar.update(stop - start)
-                start = stop
+
+        def prepare(samples: Array) -> Any:
+            return ahead.submit(batches.batch, samples) if len(samples) else None
+
+        done, samples = 0, cut(batches, 0, budget)
+        ready = prepare(samples)
+        while len(samples):
+            batch = ready.result()
+            following = cut(batches, done + len(samples), budget)
+            ready = prepare(following)
+            if _try(run, batch, samples, loaded, writer):
+                done += len(samples)
+                bar.update(int(batches.n_kept[samples].sum()))
             else:
-                batch_size = max(1, (stop - start) // 2)
+                budget = len(samples) // 2 * int(batches.lengths[samples[0]])
+                following = cut(batches, done, budget)
+                ready = prepare(following)
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-    return {block: values.numpy() for block, values in writer.out.items()}
+            samples = following
+        writer.flush()
+    return out

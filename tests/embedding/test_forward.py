@@ -1,14 +1,23 @@
 """The numbers: the same place in every model, whatever else is in the batch."""
 
 import copy
+import os
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from skact.embedding import TransformerEmbedder
+from skact.embedding import TransformerEmbedder, _writer
+from skact.embedding._forward import TextBatches, cut, forward
 from skact.embedding._hooks import capture, check_hooks, find_blocks
+from skact.embedding._models import load
+from skact.embedding._text import encode
+from skact.embedding._writer import Writer
 from tests import tiny_models
 
 NORMS = {"gpt2": "ln_f", "llama": "norm", "gemma2": "norm", "qwen3": "norm"}
@@ -29,6 +38,24 @@ def slow_text(kind, text, model=None):
 
 def all_layers(pair, samples, **params):
     return TransformerEmbedder(pair, layer=list(range(4)), **params).transform(samples)
+
+
+def text_batches(loaded, texts, **options):
+    options = {"max_length": None, "special_tokens": False, **options}
+    return TextBatches(encode(texts, loaded.processor, **options), loaded.processor.pad_token_id)
+
+
+def run_forward(pair, texts, blocks, *, pooling=None, batch_size=3, progress=False, allocate=None):
+    loaded = load(pair)
+    return forward(
+        loaded,
+        text_batches(loaded, texts),
+        blocks,
+        pooling=pooling,
+        batch_size=batch_size,
+        progress=progress,
+        allocate=allocate,
+    )
 
 
 @pytest.mark.parametrize("kind", tiny_models.TEXT)
@@ -131,8 +158,8 @@ def test_deeper_blocks_do_not_run(kind, texts):
     everything = all_layers(pair, texts)
     with Counter(pair[0]) as counter:
         found = TransformerEmbedder(pair, layer=[0, 1], batch_size=2).transform(texts)
-    assert counter.runs == [3, 3, 0, 0]
-    assert counter.passes == 3
+    assert counter.passes > 1
+    assert counter.runs == [counter.passes, counter.passes, 0, 0]
     for block in (0, 1):
         np.testing.assert_allclose(
             found.layer(block).values, everything.layer(block).values, atol=1e-5, rtol=1e-4
@@ -232,6 +259,7 @@ class Failing(nn.Module):
             raise self.error
 
 
+@pytest.mark.parametrize("kept_in", ["memory", "given arrays"])
 @pytest.mark.parametrize(
     "error",
     [
@@ -240,16 +268,18 @@ class Failing(nn.Module):
         MemoryError(),
     ],
 )
-def test_out_of_memory_halves_the_batch(error, texts):
-    model, tokenizer = tiny_models.text_pair("bert")
-    expected = TransformerEmbedder((model, tokenizer)).transform(texts)
-    failing = Failing(model, 1, error)
+def test_out_of_memory_halves_the_batch(error, kept_in):
+    pair = tiny_models.text_pair("bert")
+    texts = ["the cat", "cat sat", "sat the", "not the", "the not"]
+    expected = TransformerEmbedder(pair).transform(texts)
+    allocate = None if kept_in == "memory" else lambda _, shape, dtype: np.full(shape, 7, dtype)
+    failing = Failing(pair[0], 1, error)
     try:
-        found = TransformerEmbedder((model, tokenizer), batch_size=4).transform(texts)
+        found = run_forward(pair, texts, [3], batch_size=4, allocate=allocate)
     finally:
         failing.handle.remove()
     assert failing.sizes == [4, 2, 1, 1, 1, 1, 1]
-    np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
+    np.testing.assert_allclose(found[3], expected.values, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -346,3 +376,183 @@ def test_both_towers_of_clip(images):
     np.testing.assert_allclose(read[0], own[3, 1:-1], atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="modality='image'"):
         TransformerEmbedder((model, tokenizer), modality="image").transform(images)
+
+
+def cuts(lengths, groups, budget):
+    """The batches of samples with some lengths, sorted as the real ones are."""
+    order = np.lexsort((groups, -lengths))
+    batches = SimpleNamespace(order=order, lengths=lengths, groups=groups)
+    out = [cut(batches, 0, budget)]
+    while len(rest := cut(batches, sum(map(len, out)), budget)):
+        out.append(rest)
+    return order, out
+
+
+def padding(lengths, batches):
+    return sum(int((lengths[b].max() - lengths[b]).sum()) for b in batches)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=80), st.integers(1, 2000))
+def test_batches_keep_to_the_budget_and_padding_to_its_bound(lengths, budget):
+    lengths = np.array(lengths)
+    order, batches = cuts(lengths, np.zeros(len(lengths), int), budget)
+    np.testing.assert_array_equal(np.concatenate(batches), order)
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        filled = len(batch) * lengths[batch].max()
+        assert filled <= budget or len(batch) == 1
+        # No batch is smaller than it need be.
+        assert following is None or filled + lengths[batch].max() > budget
+    bound = budget * np.log(lengths.max() / lengths.min())
+    assert padding(lengths, batches) <= bound + 1e-6
+
+
+def test_padding_of_unsorted_batches_leaves_the_bound(rng):
+    lengths = rng.integers(5, 200, 3000)
+    budget = 32 * int(lengths.mean())
+    bound = budget * np.log(lengths.max() / lengths.min())
+    assert padding(lengths, cuts(lengths, np.zeros(3000, int), budget)[1]) <= bound
+    assert padding(lengths, np.array_split(np.arange(3000), 3000 // 32)) > 10 * bound
+
+
+def test_a_batch_holds_one_group():
+    lengths, groups = np.array([4, 6, 4, 4, 6, 4]), np.array([0, 1, 2, 0, 3, 0])
+    _, batches = cuts(lengths, groups, 12)
+    assert [batch.tolist() for batch in batches] == [[1], [4], [0, 3, 5], [2]]
+
+
+def test_batch_size_counts_samples_of_mean_length():
+    pair = tiny_models.text_pair("gpt2")
+    short, long = ["x"] * 40, ["y" * 40] * 4
+    failing = Failing(pair[0], 99, None)
+    try:
+        run_forward(pair, short, [0], batch_size=16)
+        run_forward(pair, short + long, [0], batch_size=16)
+    finally:
+        failing.handle.remove()
+    # 200 positions in 44 samples: 16 of mean length have 72.
+    assert failing.sizes == [16, 16, 8, 1, 1, 1, 1, 40]
+
+
+@pytest.mark.parametrize("kept_in", ["memory", "file", "part of a file"])
+@pytest.mark.parametrize("pooling", [None, "mean"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_rows_go_straight_into_given_arrays(dtype, pooling, kept_in, texts, tmp_path):
+    pair = tiny_models.text_pair("llama")
+    exact = run_forward(pair, texts, [1, 3], pooling=pooling)
+    raw = np.dtype("uint16" if dtype == "bfloat16" else dtype)
+    asked = []
+
+    def allocate(block, shape, wanted):
+        asked.append((block, shape, wanted))
+        if kept_in == "memory":
+            return np.full(shape, 7, raw)
+        more = 2 if kept_in == "part of a file" else 0
+        file = np.lib.format.open_memmap(
+            tmp_path / f"{block}.npy", "w+", raw, (shape[0] + more, shape[1])
+        )
+        return file[more:] if more else file
+
+    found = run_forward(pair, texts, [1, 3], pooling=pooling, allocate=allocate)
+    shape = exact[1].shape
+    assert asked == [(1, shape, np.float32), (3, shape, np.float32)]
+    for block, values in exact.items():
+        rows = found[block]
+        if kept_in != "memory":
+            assert isinstance(rows, np.memmap)
+            rows = np.load(tmp_path / f"{block}.npy")[-len(rows) :]
+        rounded = torch.from_numpy(values).to(getattr(torch, dtype))
+        assert torch.equal(torch.from_numpy(np.array(rows)).view(rounded.dtype), rounded)
+    assert np.abs(exact[1] - exact[3]).max() > 0.1
+
+
+def test_a_system_that_writes_less_than_asked_is_asked_again(texts, tmp_path, monkeypatch):
+    pair = tiny_models.text_pair("bert")
+    expected = run_forward(pair, texts, [0])[0]
+    whole = os.pwrite
+    monkeypatch.setattr(_writer.os, "pwritev", lambda d, data, p: whole(d, bytes(data[0])[:99], p))
+    monkeypatch.setattr(_writer.os, "pwrite", lambda d, data, p: whole(d, data[:999], p))
+    found = run_forward(
+        pair,
+        texts,
+        [0],
+        allocate=lambda _, shape, dtype: np.memmap(tmp_path / "x", dtype, "w+", shape=shape),
+    )
+    np.testing.assert_array_equal(found[0], expected)
+
+
+@pytest.mark.parametrize("pooling", [None, "last"])
+def test_writer_equals_a_slow_replica_for_any_tokens(pooling, rng):
+    n_kept = rng.integers(1, 6, 9)
+    kept = np.zeros((9, 8), bool)
+    for row, n in zip(kept, n_kept, strict=True):
+        row[rng.choice(8, n, replace=False)] = True
+    states = rng.normal(size=(9, 8, 4)).astype(np.float32)
+    expected = [state[keep] for state, keep in zip(states, kept, strict=True)]
+    expected = [rows[-1:] for rows in expected] if pooling else expected
+    out = np.full((sum(map(len, expected)), 4), np.nan, np.float32)
+    writer = Writer({5: out}, n_kept, pooling)
+    for samples in np.array_split(rng.permutation(9), 3):
+        writer.write(samples, {5: torch.from_numpy(states[samples])}, kept[samples])
+    np.testing.assert_array_equal(out, np.concatenate(expected))
+
+
+def test_values_that_float16_cannot_hold_are_refused_but_padding_may_hold_them():
+    states = torch.ones(2, 3, 4)
+    states[1, 2] = 70_000
+    kept = np.array([[True, True, True], [True, True, False]])
+    out = np.zeros((5, 4), np.float16)
+    Writer({7: out}, np.array([3, 2]), None).write(np.arange(2), {7: states}, kept)
+    assert (out == 1).all()
+    kept[1, 2] = True
+    for dtype, error in [("uint16", None), ("float32", None), ("float16", OverflowError)]:
+        writer = Writer({7: np.zeros((6, 4), dtype)}, np.array([3, 3]), None)
+        if error is None:
+            writer.write(np.arange(2), {7: states}, kept)
+        else:
+            with pytest.raises(error, match=r"block 7 .* 65504"):
+                writer.write(np.arange(2), {7: states}, kept)
+
+
+def test_a_block_that_drops_positions_is_refused():
+    writer = Writer({0: np.zeros((3, 4), np.float32)}, np.array([3]), None)
+    with pytest.raises(RuntimeError, match=r"block 0 put out \(1, 2, 4\) for 3 positions"):
+        writer.write(np.arange(1), {0: torch.ones(1, 2, 4)}, np.ones((1, 3), bool))
+
+
+def test_the_next_batch_is_prepared_in_another_thread(texts):
+    pair = tiny_models.text_pair("bert")
+    loaded = load(pair)
+    batches = text_batches(loaded, texts)
+    threads, prepared = [], batches.batch
+    batches.batch = lambda samples: threads.append(threading.get_ident()) or prepared(samples)
+    forward(loaded, batches, [0], pooling=None, batch_size=1, progress=False)
+    assert len(threads) > 1
+    assert set(threads).isdisjoint({threading.get_ident()})
+
+
+def test_progress_counts_tokens_and_is_quiet_by_default(texts, capsys):
+    pair = tiny_models.text_pair("bert")
+    bar = SimpleNamespace(n=[])
+    bar.update = bar.n.append
+    values = run_forward(pair, texts, [0], batch_size=2, progress=bar)
+    assert len(bar.n) > 1
+    assert sum(bar.n) == len(values[0])
+    run_forward(pair, texts, [0])
+    assert capsys.readouterr().err == ""
+    run_forward(pair, texts, [0], progress=True)
+    shown = capsys.readouterr().err
+    assert f"{len(values[0])}/{len(values[0])}" in shown.replace(".0", "")
+    assert "token/s" in shown
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gpu_gives_the_numbers_of_the_cpu(dtype, texts):
+    model, tokenizer = tiny_models.text_pair("qwen3")
+    own = copy.deepcopy(model).to("cuda", getattr(torch, dtype))
+    expected = run_forward((model, tokenizer), texts, [0, 3])
+    found = run_forward((own, tokenizer), texts, [0, 3])
+    for block, values in expected.items():
+        tolerance = (1e-4 if dtype == "float32" else 3e-2) * np.abs(values).max()
+        np.testing.assert_allclose(found[block], values, atol=tolerance)

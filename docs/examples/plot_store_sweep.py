@@ -1,0 +1,68 @@
+"""
+A sweep over layers that embeds once
+====================================
+
+A grid search over layers on raw images asks for the same images again and again: for every layer,
+every ``delta`` and every fold. With an :class:`~skact.embedding.ActivationStore` each image goes
+through the model once.
+"""
+
+# %%
+# ``layers="all"`` keeps all layers whenever an image goes through the model. A hook on the model
+# counts how many images do.
+import tempfile
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from transformers import AutoImageProcessor, AutoModel
+
+from skact import MeanPrototype, SuperActivator, TransformerEmbedder, make_shapes, shapes_model_path
+from skact.embedding import ActivationStore
+
+shapes = make_shapes(90, random_state=0)
+folder = shapes_model_path()
+pair = AutoModel.from_pretrained(folder).eval(), AutoImageProcessor.from_pretrained(folder)
+store = ActivationStore(tempfile.mkdtemp(), layers="all")
+embedder = TransformerEmbedder(pair, store=store)
+n_blocks = embedder.n_blocks  # loads and checks the model
+passes = []
+pair[0].register_forward_pre_hook(
+    lambda model, args, kwargs: passes.append(len(kwargs["pixel_values"])), with_kwargs=True
+)
+
+# %%
+# Six layers, four values of ``delta`` and three folds, for two concepts.
+pipe = Pipeline([("embed", embedder), ("concepts", MeanPrototype()), ("detect", SuperActivator())])
+deltas = [0.1, 0.3, 0.5, 0.7]
+grid = {"embed__layer": list(range(n_blocks)), "detect__delta": deltas}
+pictures = {}
+for name in ("red", "sphere"):
+    present = shapes.target[:, shapes.target_names.index(name)]
+    search = GridSearchCV(pipe, grid, cv=3, scoring="f1").fit(shapes.data, present)
+    score = {
+        (p["embed__layer"], p["detect__delta"]): s
+        for p, s in zip(
+            search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True
+        )
+    }
+    pictures[name] = np.array([[score[b, d] for d in deltas] for b in range(n_blocks)])
+    print(name, search.best_params_, "images through the model so far:", sum(passes))
+
+# %%
+# Both searches together have cost one pass per image.
+print(sum(passes), "passes for", len(shapes.data), "images")
+print(store.info()["samples"], "samples at", len(store.info()["layers"]), "layers in the store")
+
+# %%
+# F1 of each candidate, mean over the folds.
+figure, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained", sharey=True)
+for ax, (name, picture) in zip(axes, pictures.items(), strict=True):
+    image = ax.imshow(picture, vmin=0, vmax=1, origin="lower", aspect="auto")
+    ax.set_title(name)
+    ax.set_xticks(range(len(deltas)), deltas)
+    ax.set_xlabel("delta")
+axes[0].set_ylabel("block")
+figure.colorbar(image, ax=axes, label="F1, mean over folds")
+plt.show()

@@ -1,0 +1,207 @@
+"""Embed into a store with several processes, here or on other machines.
+
+The processes share nothing but the store: each loads the model once and writes shards of its own.
+What a process has committed stays when it dies, so calling again goes on where the last call ended.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
+from sklearn.base import clone
+
+from skact.embedding.store import ActivationStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from skact.embedding._embedder import TransformerEmbedder
+    from skact.tokens import Array
+
+__all__ = ["Embedded", "embed_to_store"]
+
+_CHUNKS_PER_WORKER = 4  # at least, so that no worker waits long for the last one
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a call of :func:`embed_to_store` did.
+
+    Parameters
+    ----------
+    n_samples : int
+        Distinct samples that were asked for; the store holds them all.
+    n_embedded : int
+        Those that went through the model in this call.
+    n_found : int
+        Those that were there, or that somebody else put there meanwhile.
+    seconds : float
+        Time it took.
+    """
+
+    n_samples: int
+    n_embedded: int
+    n_found: int
+    seconds: float
+
+
+def _embed_chunk(
+    embedder: TransformerEmbedder, samples: list[Any], numbers: list[int]
+) -> tuple[int, int]:
+    """Embed some samples in a worker; how many there were, and how many it embedded."""
+    try:
+        return len(samples), embedder._embed_missing(samples).n_embedded
+    except Exception as error:
+        error.add_note(
+            "It happened in a worker. A sample number in the message counts within its chunk, "
+            f"which held the samples {numbers[:5]}{'...' if len(numbers) > 5 else ''}."
+        )
+        raise
+
+
+@contextmanager
+def _saying_what_is_left(n_samples: int, n_left: Callable[[], int]) -> Iterator[None]:
+    """Tell, when a run fails, how much of it is done."""
+    try:
+        yield
+    except Exception as error:
+        done = (
+            f"{n_samples - n_left()} of {n_samples} distinct samples are in the store; calling "
+            "again embeds only the others."
+        )
+        if isinstance(error, BrokenProcessPool):
+            raise RuntimeError(
+                f"a worker process died, killed perhaps for want of memory. {done} Fewer workers "
+                "(n_jobs) or a smaller batch_size need less memory."
+            ) from error
+        error.add_note(done)
+        raise
+
+
+def embed_to_store(
+    samples: Any,
+    embedder: TransformerEmbedder,
+    store: ActivationStore | str | Path,
+    *,
+    n_jobs: int | None = None,
+    chunk_size: int = 2048,
+    progress: bool = False,
+) -> Embedded:
+    """Embed samples into a store, with as many processes as joblib is told to use.
+
+    Only what the store lacks is handed out, duplicates once. Workers are those of joblib: processes
+    of this machine, or of a cluster inside ``joblib.parallel_config("dask")`` or ``("ray")``; on
+    other machines they must see the folder of the store under the same path. Nothing is returned
+    but counts: ask the embedder with ``store=store`` for the activations.
+
+    Parameters
+    ----------
+    samples : sequence of n_samples texts or images
+        As for the embedder.
+    embedder : TransformerEmbedder
+        Says model and layers; its own ``store`` and ``progress`` are not used. Workers load the
+        model by its name or folder, once each; this process loads it as well, to know what the
+        store lacks.
+    store : ActivationStore, str or Path
+        Where activations go; a path means ``ActivationStore(path)``.
+    n_jobs : int or None, default=None
+        Number of workers, -1 for one per core. None is what ``joblib.parallel_config`` says, and
+        one outside of it. If there is one only, it is this process.
+    chunk_size : int, default=2048
+        Most samples that a worker is handed at a time, and loses if it dies.
+    progress : bool, default=False
+        Whether to show one bar for all workers.
+
+    Returns
+    -------
+    embedded : Embedded
+        ``n_samples``, ``n_embedded``, ``n_found`` and ``seconds``.
+
+    Raises
+    ------
+    RuntimeError
+        If a worker died. What was committed is in the store, and calling again goes on.
+    ValueError
+        If workers cannot load the model: a loaded pair must have come from a name or folder.
+
+    See Also
+    --------
+    TransformerEmbedder : With ``store=``, embeds in this process and returns activations.
+
+    Notes
+    -----
+    joblib and dask give each worker its share of the cores (``OMP_NUM_THREADS``), which the model
+    keeps to. Several calls may fill one store at once, from any number of machines: each takes
+    what no other has begun.
+    """
+    if not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
+        raise ValueError(f"chunk_size must be an int of at least 1, got {chunk_size!r}.")
+    start = time.monotonic()
+    store = store if isinstance(store, ActivationStore) else ActivationStore(store)
+    embedder = clone(embedder).set_params(store=store, progress=False)
+    stored, _ = embedder._in_store(samples)
+    samples = stored.samples
+    first = {key: i for i, key in reversed(list(enumerate(stored.keys)))}
+    distinct = np.sort(np.fromiter(first.values(), np.int64, len(first)))
+
+    def lacking() -> Array:
+        return distinct[stored.missing()[distinct]]
+
+    todo, n_embedded = lacking(), 0
+    with _saying_what_is_left(len(distinct), lambda: len(lacking())):
+        if len(todo) and effective_n_jobs(n_jobs) == 1:
+            embedder.set_params(progress=progress)
+            n_embedded = embedder._embed_missing([samples[i] for i in todo]).n_embedded
+        elif len(todo):
+            _check_can_be_sent(embedder)
+            n_embedded = _share_out(samples, todo, embedder, n_jobs, chunk_size, progress)
+        if len(left := lacking()):
+            raise RuntimeError(
+                f"the workers have embedded all samples, but the store lacks {len(left)}: their "
+                "model, its dtype or their libraries differ from those of this process."
+            )
+    n_samples = len(distinct)
+    seconds = time.monotonic() - start
+    return Embedded(n_samples, n_embedded, n_samples - n_embedded, seconds)
+
+
+def _check_can_be_sent(embedder: TransformerEmbedder) -> None:
+    if isinstance(embedder.model, tuple):
+        from skact.embedding._models import detach
+
+        if not detach(embedder.model, embedder.modality).name:
+            raise ValueError(
+                "model is a loaded pair without a name, which cannot be sent to other processes; "
+                "give the embedder a name or a folder (save_pretrained makes one), or use n_jobs=1."
+            )
+
+
+def _share_out(
+    samples: list[Any],
+    todo: Array,
+    embedder: TransformerEmbedder,
+    n_jobs: int | None,
+    chunk_size: int,
+    progress: bool,
+) -> int:
+    """Hand chunks to workers; how many samples they embedded."""
+    from tqdm.auto import tqdm
+
+    share = -(-len(todo) // (_CHUNKS_PER_WORKER * effective_n_jobs(n_jobs)))
+    size = min(chunk_size, max(share, embedder.batch_size))
+    chunks = [todo[i : i + size].tolist() for i in range(0, len(todo), size)]
+    tasks = (delayed(_embed_chunk)(embedder, [samples[i] for i in c], c) for c in chunks)
+    n_embedded = 0
+    with tqdm(total=len(todo), desc="Embedding", unit="sample", disable=not progress) as bar:
+        run = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")
+        for n_samples, n_new in run(tasks):
+            n_embedded += n_new
+            bar.update(n_samples)
+    return n_embedded
