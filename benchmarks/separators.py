@@ -5,16 +5,20 @@
 60,000 tokens of 256 features, every concept in 1 of 30 tokens along its own noisy direction. The
 loop is the usual one: for each concept the tokens are balanced, and a torch DataLoader feeds
 minibatches of 32 to Adam, with the F1 over the training tokens after each epoch. Both sides run the
-paper's recipe (16 epochs). Peak memory is that of the process, so it is read before the loop.
+paper's recipe (16 epochs). The fast sides are the median of three fits. ``lbfgs, same f1`` is the
+convex solver with the fewest iterations that reach Adam's F1. Peak memory is that of the process,
+so it is read before the loop.
 """
 
 import argparse
 import resource
 import time
+import warnings
 
 import numpy as np
 import torch
 from detection_table import write_json
+from sklearn.exceptions import ConvergenceWarning
 
 from skact import LinearSeparator, TokenArray, concept_f1
 
@@ -98,12 +102,19 @@ def main():
     values, labels, y = tokens.values, marks.values, marks.max().astype(int)
     everyone = range(N_CONCEPTS)
     LinearSeparator("adam", max_epochs=1).fit(tokens[:20], y[:20], token_labels=marks[:20])
-    runs = {}
-    for solver in ("lbfgs", "adam"):
-        method = LinearSeparator(solver, random_state=0)
-        fitted, seconds = timed(lambda m=method: m.fit(tokens, y, token_labels=marks))
-        f1 = balanced_f1(values, labels, fitted.concept_vectors_, everyone)
-        runs[solver] = {"seconds": seconds, "f1": f1, "peak_gb": peak_gb()}
+
+    def run(solver, **params):
+        method = LinearSeparator(solver, random_state=0, **params)
+        times = [timed(lambda: method.fit(tokens, y, token_labels=marks))[1] for _ in range(3)]
+        f1 = balanced_f1(values, labels, method.concept_vectors_, everyone)
+        return {"seconds": float(np.median(times)), "f1": f1, "peak_gb": peak_gb()}
+
+    runs = {"lbfgs": run("lbfgs"), "adam": run("adam")}
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    for n_iter in range(1, 20):
+        runs["lbfgs, same f1"] = {**run("lbfgs", max_iter=n_iter), "iterations": n_iter}
+        if runs["lbfgs, same f1"]["f1"] >= runs["adam"]["f1"]:
+            break
     some = range(args.concepts)
     vectors, seconds = timed(lambda: one_after_another(values, labels, some))
     runs["loop"] = {
@@ -114,7 +125,7 @@ def main():
     for name, run in runs.items():
         run["times faster"] = runs["loop"]["seconds"] / run["seconds"]
         runs[name] = {key: round(value, 3) for key, value in run.items()}
-        print(f"{name:<6} {runs[name]}")
+        print(f"{name:<14} {runs[name]}")
     if args.out:
         command = f"python benchmarks/separators.py --concepts {args.concepts}"
         write_json(args.out, {"command": command, **runs})

@@ -6,6 +6,10 @@ stored sample ``i``. A third array, ``index``, says which stored samples the con
 slicing samples copies a few integers and never a token, and joblib memory-maps one array instead
 of pickling thousands. :class:`LayerStack` holds several layers of the same samples.
 
+``values`` may also be a mapped file, rows in several files, or rows that are computed when they are
+read (:mod:`skact.shards`). Whatever goes through :meth:`TokenArray.blocks` then never holds more
+than a small piece of them.
+
 Both have ``shape == (n_samples, n_features)`` and index like an array along samples, which is all
 that scikit-learn's splitters and meta-estimators ask for.
 """
@@ -13,78 +17,26 @@ that scikit-learn's splitters and meta-estimators ask for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import ModuleType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import get_config
+from sklearn import config_context, get_config
 from sklearn.utils._array_api import get_namespace
 
-__all__ = ["LayerStack", "Source", "TokenArray"]
+from skact.shards import Mapped, Shards, may_hold, on_disk, pack, read, release, unpack
+from skact.source import Columns, Source, rescaled
+
+__all__ = ["Columns", "LayerStack", "Source", "TokenArray", "as_numpy", "rescaled"]
 
 Array = npt.NDArray[Any]
-Columns = Literal["features", "concepts", "units"]
 
 _DTYPES = ("float16", "float32", "float64", "bool")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where activations come from; a field that is None is unknown.
-
-    Parameters
-    ----------
-    model : str or None
-        Name or folder of the model.
-    revision : str or None
-        Commit of the model, or a fingerprint of its weights.
-    block : int or None
-        0-based transformer block after which the activations were taken.
-    convention : str or None
-        What was read there, e.g. ``"residual stream, tokens"``.
-    scaling : str or None
-        Fingerprint of the scaler the activations went through.
-    columns : {"features", "concepts", "units"}
-        What a column is: a feature of the model, the score of a labelled concept, or the score of
-        a unit that was found without labels.
-    """
-
-    model: str | None = None
-    revision: str | None = None
-    block: int | None = None
-    convention: str | None = None
-    scaling: str | None = None
-    columns: Columns = "features"
-
-    def conflict(self, other: Source) -> str | None:
-        """Name the first field in which two known sources disagree.
-
-        Parameters
-        ----------
-        other : Source
-            The source to compare with.
-
-        Returns
-        -------
-        field : str or None
-            None if everything that both sides know agrees. The same revision under two names is
-            the same model: a folder may have moved.
-        """
-        same_weights = self.revision is not None and self.revision == other.revision
-        for field in ("model", "revision", "block", "convention", "scaling"):
-            mine, theirs = getattr(self, field), getattr(other, field)
-            if None not in (mine, theirs) and mine != theirs:
-                if field == "model" and same_weights:
-                    continue
-                return field
-        return None
-
-    def __str__(self) -> str:
-        known = {k: v for k, v in vars(self).items() if v is not None and k != "columns"}
-        return ", ".join(f"{k} {v}" for k, v in known.items()) or "unknown"
 
 
 def as_numpy(item: Any) -> Array:
@@ -97,7 +49,9 @@ def as_numpy(item: Any) -> Array:
     return np.asarray(item)
 
 
-def _as_values(values: Array) -> Array:
+def _as_values(values: Any) -> Any:
+    if isinstance(values, Shards | Mapped):
+        return values
     if values.dtype.kind in "iu":
         values = values.astype(np.float32)
     if values.dtype.name not in _DTYPES:
@@ -235,7 +189,7 @@ class TokenArray(_SampleView):
 
     Parameters
     ----------
-    values : ndarray or memmap of shape (n_all_tokens, n_features)
+    values : ndarray, memmap, Shards or Mapped of shape (n_all_tokens, n_features)
         All tokens, sample after sample; float16, float32, float64 or bool. Not copied if it is
         C-contiguous.
     offsets : array-like of shape (n_all_samples + 1,)
@@ -272,14 +226,14 @@ class TokenArray(_SampleView):
     array([[0., 0., 0.]])
     """
 
-    values: Array
+    values: Any
     offsets: Array
     feature_names: tuple[str, ...] | None
     source: Source | None
 
     def __init__(
         self,
-        values: Array,
+        values: Any,
         offsets: Sequence[int] | Array,
         index: Sequence[int] | Array | None = None,
         *,
@@ -295,9 +249,9 @@ class TokenArray(_SampleView):
         self.offsets = _as_integers(offsets, "offsets")
         if self.offsets.ndim != 1 or len(self.offsets) < 1 or self.offsets[0] != 0:
             raise ValueError("offsets must be 1-D and start with 0.")
-        if self.offsets[-1] != len(values):
+        if self.offsets[-1] != len(self.values):
             raise ValueError(
-                f"offsets end at {self.offsets[-1]}, but there are {len(values)} tokens."
+                f"offsets end at {self.offsets[-1]}, but there are {len(self.values)} tokens."
             )
         empty = np.flatnonzero(np.diff(self.offsets) <= 0)
         if len(empty):
@@ -360,7 +314,9 @@ class TokenArray(_SampleView):
 
     @classmethod
     def concatenate(cls, parts: Sequence[TokenArray]) -> Self:
-        """Put the samples of several containers behind one another; copies the tokens.
+        """Put the samples of several containers behind one another.
+
+        The tokens are copied, unless all of them are on disk.
 
         Parameters
         ----------
@@ -383,9 +339,21 @@ class TokenArray(_SampleView):
         if len(widths) > 1:
             raise ValueError(f"the parts differ in n_features: {sorted(widths)}.")
         first = parts[0]
+        index = None
+        if all(on_disk(part.values) and part.dtype == first.dtype for part in parts):
+            values: Any = Shards([part.values for part in parts])
+            lengths = [np.diff(part.offsets) for part in parts]
+            starts = np.cumsum([0, *map(len, lengths)])
+            index = np.concatenate(
+                [part.index + start for part, start in zip(parts, starts[:-1], strict=True)]
+            )
+        else:
+            values = np.concatenate([part.flat() for part in parts])
+            lengths = [part.lengths for part in parts]
         return cls(
-            np.concatenate([part.flat() for part in parts]),
-            np.cumsum(np.concatenate([[0], *(part.lengths for part in parts)])),
+            values,
+            np.cumsum(np.concatenate([[0], *lengths])),
+            index,
             feature_names=(
                 first.feature_names
                 if all(p.feature_names == first.feature_names for p in parts)
@@ -402,7 +370,8 @@ class TokenArray(_SampleView):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the values."""
-        return self.values.dtype
+        dtype: np.dtype[Any] = self.values.dtype
+        return dtype
 
     @property
     def lengths(self) -> Array:
@@ -422,7 +391,8 @@ class TokenArray(_SampleView):
 
     def _sample(self, i: int) -> Array:
         stored = self.index[i]
-        return self.values[self.offsets[stored] : self.offsets[stored + 1]]
+        tokens: Array = self.values[self.offsets[stored] : self.offsets[stored + 1]]
+        return tokens
 
     def _rows(self, samples: slice = slice(None)) -> slice | Array:
         """Rows of ``values`` that hold the tokens of some samples; a slice if they are adjacent."""
@@ -441,14 +411,28 @@ class TokenArray(_SampleView):
         Returns
         -------
         tokens : ndarray of shape (n_tokens, n_features)
-            A view where the samples shown lie side by side, else a copy.
+            A view where the samples shown lie side by side in one array, else a copy. All of it
+            is held: tokens that may not fit in memory are read by :meth:`blocks`.
         """
-        return self.values[self._rows()]
+        if not isinstance(self.values, Shards | Mapped):
+            return read(self.values, self._rows())
+        rows = self._rows()
+        if isinstance(self.values, Shards) and isinstance(rows, slice):
+            # Where they lie in one file, they are not copied.
+            return read(self.values, rows)
+        out = np.empty((self.n_tokens, self.n_features), self.dtype)
+        done = 0
+        for _, tokens in self.blocks():
+            out[done : done + len(tokens)] = tokens
+            done += len(tokens)
+        return out
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
         """Go through the tokens in pieces of whole samples.
 
-        A piece takes about scikit-learn's ``working_memory`` in float32, and at least one sample.
+        A piece takes about a 64th of scikit-learn's ``working_memory`` in float32, so that what
+        is computed from it stays in the cache, and at least one sample. Where the tokens lie does
+        not change the pieces. Pages of a mapped file are let go of with the piece.
 
         Yields
         ------
@@ -457,13 +441,41 @@ class TokenArray(_SampleView):
         tokens : ndarray of shape (n_tokens_of_piece, n_features)
             Their tokens.
         """
-        budget = get_config()["working_memory"] * 2**20 / (4 * max(self.n_features, 1))
+        if not isinstance(self.values, Shards | Mapped):
+            for samples in self._pieces():
+                rows = self._rows(samples)
+                yield samples, read(self.values, rows)
+                release(self.values, rows)
+            return
+        # While a piece is used, a thread reads and computes the next one. It has to be told the
+        # configuration, which scikit-learn keeps for each thread.
+        config = get_config()
+
+        def following(samples: slice) -> Array:
+            with config_context(**config):
+                return read(self.values, self._rows(samples))
+
+        with ThreadPoolExecutor(1) as reader:
+            ahead: deque[tuple[slice, Future[Array]]] = deque()
+            for samples in self._pieces():
+                ahead.append((samples, reader.submit(following, samples)))
+                if len(ahead) > 1:
+                    yield from self._used(*ahead.popleft())
+            if ahead:
+                yield from self._used(*ahead.popleft())
+
+    def _used(self, samples: slice, tokens: Future[Array]) -> Iterator[tuple[slice, Array]]:
+        yield samples, tokens.result()
+        release(self.values, self._rows(samples))
+
+    def _pieces(self) -> Iterator[slice]:
+        budget = get_config()["working_memory"] * 2**14 / (4 * max(self.n_features, 1))
         ends = np.cumsum(self.lengths)
         start = 0
         while start < len(self):
             used = ends[start - 1] if start else 0
             stop = max(int(np.searchsorted(ends, used + budget, side="right")), start + 1)
-            yield slice(start, stop), self.values[self._rows(slice(start, stop))]
+            yield slice(start, stop)
             start = stop
 
     def compact(self) -> Self:
@@ -474,7 +486,9 @@ class TokenArray(_SampleView):
         tokens : TokenArray
             Equal samples over their own memory.
         """
-        return self.with_values(np.array(self.flat()), self.feature_names, self.source)
+        values = self.flat()
+        own = np.array(values) if values.base is not None else np.asarray(values)
+        return self.with_values(own, self.feature_names, self.source)
 
     def to_list(self) -> list[Array]:
         """Return one array (n_tokens_i, n_features) per sample, without copying.
@@ -488,7 +502,7 @@ class TokenArray(_SampleView):
 
     def with_values(
         self,
-        values: Array,
+        values: Any,
         feature_names: Sequence[str] | None = None,
         source: Source | None = None,
     ) -> Self:
@@ -496,7 +510,7 @@ class TokenArray(_SampleView):
 
         Parameters
         ----------
-        values : ndarray of shape (n_tokens, n_new_features)
+        values : ndarray, memmap, Shards or Mapped of shape (n_tokens, n_new_features)
             One row per token shown.
         feature_names : sequence of str, default=None
             One name per new column.
@@ -520,10 +534,16 @@ class TokenArray(_SampleView):
     ) -> Self:
         """Apply a function to tokens, block by block.
 
+        Where the tokens are on disk and the result takes more than half of scikit-learn's
+        ``working_memory``, nothing is computed yet: the result is a view whose tokens go through
+        the function whenever they are read.
+
         Parameters
         ----------
         function : callable
-            Takes (n_tokens, n_features), returns (n_tokens, n_new_features), row by row.
+            Takes (n_tokens, n_features), returns (n_tokens, n_new_features), row by row. It is
+            kept where nothing is computed yet, so it must not change its mind, and must be one
+            that can be pickled if the tokens are to reach other processes.
         feature_names : sequence of str, default=None
             One name per new column.
         source : Source, default=None
@@ -534,6 +554,13 @@ class TokenArray(_SampleView):
         tokens : TokenArray
             The same samples with the new columns. Only the result is held in whole.
         """
+        if on_disk(self.values) and len(self):
+            values = Mapped(self.values, function)
+            if not may_hold(self.n_tokens * values.shape[1] * values.dtype.itemsize):
+                view = self._view(self.index)
+                view.values, view.source = values, source
+                view.feature_names = None if feature_names is None else tuple(feature_names)
+                return view
         out: Array | None = None
         done = 0
         for _, tokens in self.blocks():
@@ -566,7 +593,9 @@ class TokenArray(_SampleView):
         """
         columns = np.arange(self.n_features)[np.asarray(columns)]
         names = self.feature_names and [self.feature_names[c] for c in columns]
-        return self.map(lambda tokens: tokens[:, columns], feature_names=names, source=self.source)
+        return self.map(
+            partial(np.take, indices=columns, axis=1), feature_names=names, source=self.source
+        )
 
     def _reduce(self, ufunc: np.ufunc, dtype: npt.DTypeLike) -> Array:
         out = np.empty(self.shape, dtype)
@@ -640,7 +669,33 @@ class TokenArray(_SampleView):
         positions = np.asarray(positions)
         if np.any((positions < 0) | (positions >= self.lengths)):
             raise IndexError("positions must lie within their samples.")
-        return self.values[self.offsets[self.index] + positions]
+        return read(self.values, self.offsets[self.index] + positions)
+
+    def rows(self, numbers: Array) -> Array:
+        """Read tokens by their number, counted through all samples shown.
+
+        Parameters
+        ----------
+        numbers : ndarray of shape (n_rows,), int
+            Rows of ``flat()``, from 0; ascending ones are read forwards.
+
+        Returns
+        -------
+        tokens : ndarray of shape (n_rows, n_features)
+            The tokens, copied.
+
+        Raises
+        ------
+        IndexError
+            If a number is out of range.
+        """
+        numbers, ends = np.asarray(numbers), np.cumsum(self.lengths)
+        if np.any((numbers < 0) | (numbers >= self.n_tokens)):
+            raise IndexError(f"numbers must lie in [0, {self.n_tokens}).")
+        sample = np.searchsorted(ends, numbers, side="right")
+        stored = self.index[sample]
+        # From its end, a token is as far in the stored sample as among those shown.
+        return read(self.values, self.offsets[stored + 1] - ends[sample] + numbers)
 
     def with_source(self, source: Source | None) -> Self:
         """Show the same tokens under another source.
@@ -658,6 +713,12 @@ class TokenArray(_SampleView):
         view = self._view(self.index)
         view.source = source
         return view
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "values": pack(self.values)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, values=unpack(state["values"]))
 
     def __repr__(self) -> str:
         source = f", source: {self.source}" if self.source else ""
@@ -798,11 +859,3 @@ class LayerStack(_SampleView):
 
     def __repr__(self) -> str:
         return f"LayerStack(layers {self.layers}, {len(self)} samples, {self.n_features} features)"
-
-
-def rescaled(source: Source | None, scaling: str) -> Source:
-    """Return a source whose activations went through a scaler."""
-    source = source or Source()
-    return replace(
-        source, scaling=scaling if source.scaling is None else f"{source.scaling}, {scaling}"
-    )

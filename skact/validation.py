@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,18 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
+from skact.shards import Mapped, all_finite, may_hold, on_disk
 from skact.tokens import LayerStack, Source, TokenArray, as_numpy
 
-__all__ = ["Targets", "check_targets", "check_token_labels", "check_tokens", "like_input"]
+__all__ = [
+    "Targets",
+    "check_more_targets",
+    "check_targets",
+    "check_token_labels",
+    "check_tokens",
+    "first_token",
+    "like_input",
+]
 
 Array = npt.NDArray[Any]
 
@@ -35,7 +45,9 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
     Returns
     -------
     tokens : TokenArray
-        Finite and not empty. A view where X allows it.
+        Finite and not empty. A view where X allows it. Tokens on disk that take more than half of
+        scikit-learn's ``working_memory`` are checked whenever they are read, not now, so that a
+        check costs no pass of its own.
 
     Raises
     ------
@@ -81,7 +93,7 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
         if tokens.n_features == 0:
             raise ValueError(f"X has 0 features, {name} needs at least one.")
         validate_data(estimator, tokens, skip_check_array=True, reset=reset)
-    _check_finite(tokens, name)
+    tokens = _finite(tokens, name)
     if reset:
         estimator.source_ = tokens.source
     elif getattr(estimator, "source_", None) is not None:
@@ -105,25 +117,65 @@ def _is_ragged(X: Any) -> bool:
     return False
 
 
-def _check_finite(tokens: TokenArray, name: str) -> None:
-    if tokens.dtype.kind == "b":
-        return
+def _finite(tokens: TokenArray, name: str) -> TokenArray:
+    if on_disk(tokens.values) and not may_hold(4 * tokens.n_tokens * tokens.n_features):
+        checked = tokens.with_source(tokens.source)
+        checked.values = Mapped(tokens.values, partial(_finite_rows, tokens=tokens, name=name))
+        return checked
+    for _, block in tokens.blocks():
+        _finite_rows(block, tokens, name)
+    return tokens
+
+
+def _finite_rows(values: Array, tokens: TokenArray, name: str) -> Array:
+    """Give back the values, which are some of the tokens, unless one of them is not finite."""
+    if not all_finite(values):
+        where = first_token(tokens, lambda block: ~np.isfinite(block))
+        if where is not None:
+            what = "NaN" if np.isnan(where.value) else "infinity"
+            raise ValueError(
+                f"Input X contains {what}, first at {where}; {name} needs finite values."
+            )
+    return values
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an entry is, and what it is."""
+
+    sample: int
+    token: int
+    feature: int
+    value: float
+
+    def __str__(self) -> str:
+        return f"sample {self.sample}, token {self.token}, feature {self.feature}"
+
+
+def first_token(tokens: TokenArray, is_bad: Callable[[Array], Array]) -> Place | None:
+    """Find the first entry that is not as it should be.
+
+    Parameters
+    ----------
+    tokens : TokenArray
+        Tokens.
+    is_bad : callable
+        Takes (n_tokens, n_features), returns bools of this shape.
+
+    Returns
+    -------
+    place : Place or None
+        None if there is none.
+    """
     for samples, block in tokens.blocks():
-        # A sum is finite unless an entry is not; it needs no mask as large as the block.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(block.sum(dtype=np.float64)):
-                continue
-        bad = ~np.isfinite(block)
+        bad = is_bad(block)
         if bad.any():
             row, feature = np.argwhere(bad)[0]
             ends = np.cumsum(tokens.lengths[samples])
             sample = int(np.searchsorted(ends, row, side="right"))
             token = int(row - (ends[sample - 1] if sample else 0))
-            what = "NaN" if np.isnan(block[row, feature]) else "infinity"
-            raise ValueError(
-                f"Input X contains {what}, first at sample {samples.start + sample}, token "
-                f"{token}, feature {feature}; {name} needs finite values."
-            )
+            return Place(samples.start + sample, token, int(feature), float(block[row, feature]))
+    return None
 
 
 def _check_source(fitted: Source, given: Source | None, name: str) -> None:
@@ -150,7 +202,7 @@ def like_input(X: Any, tokens: TokenArray) -> TokenArray | Array:
     result : TokenArray or ndarray
         The values alone if X was a matrix, one token per sample.
     """
-    return tokens if _is_ragged(X) else tokens.values
+    return tokens if _is_ragged(X) else tokens.flat()
 
 
 @dataclass(frozen=True)
@@ -175,6 +227,10 @@ class Targets:
     def n_concepts(self) -> int:
         """Number of concepts."""
         return int(self.present.shape[1])
+
+    def without_samples(self) -> Targets:
+        """Only the concepts."""
+        return replace(self, present=self.present[:0].copy())
 
     def label(self, concept: int) -> str:
         """Name a concept in a message."""
@@ -215,6 +271,97 @@ def check_targets(estimator: Any, y: Any, n_samples: int, *, multiclass: bool = 
     [[False], [True]]
     """
     name = type(estimator).__name__
+    y, names = _read_targets(y, n_samples, name)
+    if y.ndim == 2:
+        targets = Targets(y, names, None)
+        missing = np.flatnonzero(~targets.present.any(axis=0))
+        if len(missing):
+            raise ValueError(f"concept {targets.label(missing[0])} has no positive sample in y.")
+        return targets
+    classes = np.unique(y)
+    if len(classes) == 1:
+        raise ValueError(
+            f"y has one class only ({classes[0]!r}); {name} needs samples with and without the "
+            "concept. (A single concept that all samples hold is an indicator of shape (n, 1).)"
+        )
+    if len(classes) > 2 and not multiclass:
+        raise ValueError(
+            f"Only binary classification is supported (or an indicator matrix of several "
+            f"concepts). The type of the target is {type_of_target(y)}, with "
+            f"{len(classes)} classes."
+        )
+    return _of_classes(y, classes)
+
+
+def check_more_targets(
+    estimator: Any,
+    y: Any,
+    n_samples: int,
+    *,
+    known: Targets | None = None,
+    classes: npt.ArrayLike | None = None,
+) -> Targets:
+    """Check the sample-level targets of one of several calls of ``partial_fit``.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The caller, for messages.
+    y : array-like of shape (n_samples,) or (n_samples, n_concepts)
+        Class labels, a concept each (the larger one of two), or an indicator matrix. Not every
+        concept needs a sample.
+    n_samples : int
+        Samples in X.
+    known : Targets, default=None
+        Those of the first call; None if this is the first.
+    classes : array-like of shape (n_classes,), default=None
+        All classes there will be, for the first call; None takes those in y.
+
+    Returns
+    -------
+    targets : Targets
+        The indicator matrix, with the concepts of the first call.
+
+    Raises
+    ------
+    ValueError
+        If y is no classification target, or holds other concepts than the first call did.
+    """
+    y, names = _read_targets(y, n_samples, type(estimator).__name__)
+    first = "the first call of partial_fit"
+    if y.ndim == 2:
+        targets = Targets(y, names, None)
+        if known is None:
+            return targets
+        if known.classes is not None or known.n_concepts != targets.n_concepts:
+            had = "class labels" if known.classes is not None else f"{known.n_concepts} concepts"
+            raise ValueError(f"y has {targets.n_concepts} concepts, {first} had {had}.")
+        if names is not None and known.names is not None and names != known.names:
+            raise ValueError(f"y names the concepts {names}, {first} named {known.names}.")
+        return replace(targets, names=known.names)
+    if known is not None:
+        if known.classes is None:
+            raise ValueError(f"y has class labels, {first} had {known.n_concepts} concepts.")
+        classes = known.classes
+    all_classes = np.unique(y if classes is None else np.asarray(classes))
+    new = np.setdiff1d(y, all_classes)
+    if len(new):
+        raise ValueError(
+            f"y holds the classes {new.tolist()}, which {first} did not know: "
+            f"{all_classes.tolist()}; pass all of them to it as classes."
+        )
+    if len(all_classes) < 2:
+        raise ValueError(f"y has one class only ({all_classes[0]!r}); pass all of them as classes.")
+    return _of_classes(y, all_classes)
+
+
+def _of_classes(y: Array, classes: Array) -> Targets:
+    concepts = classes if len(classes) > 2 else classes[1:]
+    return Targets(y[:, None] == concepts, [str(c) for c in concepts.tolist()], classes)
+
+
+def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] | None]:
+    """Return class labels, or an indicator matrix of bools with the names of its columns."""
     if y is None:
         raise ValueError(
             f"This {name} estimator requires y to be passed, but the target y is None."
@@ -229,33 +376,16 @@ def check_targets(estimator: Any, y: Any, n_samples: int, *, multiclass: bool = 
         raise ValueError("Input y contains NaN or infinity.")
     if y.ndim == 2 and y.dtype.kind in "biuf" and np.isin(y, (0, 1)).all():
         names = None if columns is None else [str(c) for c in columns]
-        targets = Targets(y.astype(bool), names, None)
-        missing = np.flatnonzero(~targets.present.any(axis=0))
-        if len(missing):
-            raise ValueError(f"concept {targets.label(missing[0])} has no positive sample in y.")
-        return targets
+        return y.astype(bool), names
     if y.ndim > 2:
         raise ValueError(f"y must be 1-D, or 2-D with a column per concept; got {y.ndim}-D.")
     y = column_or_1d(y, warn=True)
     check_classification_targets(y)
-    classes = np.unique(y)
-    if len(classes) == 1:
-        raise ValueError(
-            f"y has one class only ({classes[0]!r}); {name} needs samples with and without the "
-            "concept. (A single concept that all samples hold is an indicator of shape (n, 1).)"
-        )
-    if len(classes) > 2 and not multiclass:
-        raise ValueError(
-            f"Only binary classification is supported (or an indicator matrix of several "
-            f"concepts). The type of the target is {type_of_target(y)}, with "
-            f"{len(classes)} classes."
-        )
-    concepts = classes if len(classes) > 2 else classes[1:]
-    return Targets(y[:, None] == concepts, [str(c) for c in concepts.tolist()], classes)
+    return y, None
 
 
 def check_token_labels(
-    token_labels: Any, tokens: TokenArray, targets: Targets
+    token_labels: Any, tokens: TokenArray, targets: Targets, *, all_present: bool = True
 ) -> tuple[TokenArray, Targets]:
     """Check token labels, or derive weak ones from the sample labels.
 
@@ -268,6 +398,8 @@ def check_token_labels(
         The tokens that are labelled.
     targets : Targets
         Sample-level targets. A token may be labelled only where its sample is.
+    all_present : bool, default=True
+        Whether each concept must have a labelled token.
 
     Returns
     -------
@@ -311,7 +443,7 @@ def check_token_labels(
             "that the sample does not hold it."
         )
     missing = np.flatnonzero(~in_sample.any(axis=0))
-    if len(missing):
+    if all_present and len(missing):
         raise ValueError(f"concept {targets.label(missing[0])} has no positive token.")
     return labels, targets
 

@@ -170,7 +170,7 @@ def test_blocks_go_through_all_samples_in_order(problem, data, working_memory):
 
 def test_a_block_keeps_to_the_working_memory():
     tokens = TokenArray(np.zeros((1000, 256), np.float32), np.arange(0, 1001, 10))
-    with config_context(working_memory=0.1):  # MiB: 102 tokens of 1 KiB
+    with config_context(working_memory=6.4):  # MiB, of which a 64th: 102 tokens of 1 KiB
         sizes = [len(values) for _, values in tokens.blocks()]
     assert sizes == [100] * 10
 

@@ -6,6 +6,7 @@ from skact.concepts._difference import DifferenceInMeans
 from skact.concepts._kmeans import KMeansConcepts, elbow_curve
 from skact.concepts._kmeans_separator import KMeansSeparator
 from skact.concepts._linear import LinearSeparator
+from skact.concepts._max_separator import MaxSeparator
 from skact.concepts._nmf import NMFConcepts, SemiNMFConcepts
 from skact.concepts._pca import PCAConcepts
 from skact.concepts._prototype import MeanPrototype
@@ -18,6 +19,7 @@ __all__ = [
     "KMeansConcepts",
     "KMeansSeparator",
     "LinearSeparator",
+    "MaxSeparator",
     "MeanPrototype",
     "NMFConcepts",
     "PCAConcepts",

@@ -1,15 +1,19 @@
-"""The paper's Adam recipe for linear separators, for all concepts in one batched loop.
+"""The paper's Adam recipe for linear separators, for all concepts in lock step.
 
 Training concepts one after another spends its time in loops over minibatches of 32 rows. Here
 minibatch s of every concept is gathered at once, and one batched matrix product scores all of them.
 Each concept keeps its own rows, order, step count, schedule and early stopping, so the result is
-that of separate runs.
+that of separate runs. What is left is mostly the fetching of rows in random order from memory.
+Hence two threads share the concepts, one fetching while the other computes, and the scores after an
+epoch are read off the rows that the next one has fetched anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,10 @@ __all__ = ["AdamRecipe", "fit_adam"]
 Array = npt.NDArray[Any]
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+
+# Threads, and bytes of the rows that each gathers at a time: few enough to stay in its cache.
+_THREADS = 2
+_CHUNK = 2**21
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ def fit_adam(
     init: Array,
     recipe: AdamRecipe,
     seed: int,
+    report: Callable[[Array], bool] | None = None,
 ) -> AdamResult:
     """Train one separator per concept with Adam.
 
@@ -72,7 +81,9 @@ def fit_adam(
     recipe : AdamRecipe
         Settings.
     seed : int
-        Seed of the minibatch order.
+        Seed of the minibatch order, together with the number of the concept.
+    report : callable, default=None
+        Called with the vectors after each epoch; tells whether to stop.
 
     Returns
     -------
@@ -80,33 +91,31 @@ def fit_adam(
         Vectors after the last epoch of each concept, and the mean loss over minibatches and the F1
         after each epoch.
     """
-    random = np.random.default_rng(seed)
     values = np.ascontiguousarray(values, dtype=np.float32)
-    # The longest concepts first: in each step those that still have rows are a prefix.
-    alive = [
-        _Concept(c, *parts) for c, parts in enumerate(zip(rows, targets, weights, strict=True))
-    ]
-    alive.sort(key=lambda concept: -len(concept.rows))
-    state = _Adam(init[[concept.number for concept in alive]], recipe.weight_decay)
-    vectors = np.empty(init.shape)
+    vectors = np.array(init, dtype=np.float64)
     curves: list[list[tuple[float, float]]] = [[] for _ in rows]
-    for epoch in range(recipe.max_epochs):
-        orders = [concept.order(random if recipe.shuffle else None) for concept in alive]
-        rate = recipe.learning_rate * recipe.lr_decay ** (epoch // recipe.lr_step)
-        for batch in _minibatches(values, alive, orders, recipe.batch_size):
-            state.step(*batch, rate)
-        scores = _scores(values, [concept.rows for concept in alive], state.vectors)
-        go_on = []
-        for k, concept in enumerate(alive):
-            vectors[concept.number] = state.vectors[k]
-            loss, f1 = concept.judge(scores[k], orders[k], recipe.batch_size)
-            curves[concept.number].append((loss, f1))
-            reached = recipe.stop_f1 is not None and f1 >= recipe.stop_f1
-            go_on.append(concept.wait(loss, recipe.tol) < recipe.patience and not reached)
-        alive = [concept for concept, stays in zip(alive, go_on, strict=True) if stays]
-        state.keep(np.array(go_on))
-        if not alive:
-            break
+    computing = Lock()
+    n_groups = min(_THREADS, len(rows))
+    progress = _Progress(n_groups, lambda: report is not None and report(vectors))
+
+    def train(number: int) -> None:
+        concepts = everyone[number::_THREADS]
+        group = _Group(*([part[c] for c in concepts] for part in (rows, targets, weights)))
+        random = [np.random.default_rng([seed, c]) for c in concepts] if recipe.shuffle else None
+        for alive, reached, points in _epochs(
+            values, group, init[concepts], recipe, random, computing
+        ):
+            vectors[concepts[alive]] = reached
+            for c, point in zip(concepts[alive], points, strict=True):
+                curves[c].append(point)
+            if progress.step(number):
+                break
+        progress.end(number)
+
+    # The longest concepts first: in each step those that still have rows are a prefix.
+    everyone = np.argsort([-len(own) for own in rows], kind="stable")
+    with ThreadPoolExecutor(_THREADS) as threads:
+        list(threads.map(train, range(n_groups)))
     return AdamResult(
         vectors,
         [np.array([loss for loss, _ in curve]) for curve in curves],
@@ -114,110 +123,200 @@ def fit_adam(
     )
 
 
-class _Concept:
-    """Training rows of one concept, and how long it has waited for an improvement."""
+class _Progress:
+    """Reports an epoch once all groups that still train are through with it."""
 
-    def __init__(self, number: int, rows: Array, targets: Array, weights: Array) -> None:
-        self.number = number
-        self.rows = np.asarray(rows, dtype=np.int64)
-        self.targets = targets.astype(np.float32)
-        self.weights = weights.astype(np.float32)
-        self.best, self.waited = np.inf, 0
+    def __init__(self, n_groups: int, report: Callable[[], bool]) -> None:
+        self.report = report
+        self.n_done, self.training = [0] * n_groups, [True] * n_groups
+        self.n_reported, self.stopped = 0, False
+        self.lock = Lock()
 
-    def order(self, random: np.random.Generator | None) -> Array:
-        n_rows = len(self.rows)
-        return np.arange(n_rows) if random is None else random.permutation(n_rows)
+    def step(self, group: int) -> bool:
+        """Count an epoch of a group; tell whether to stop."""
+        with self.lock:
+            self.n_done[group] += 1
+            self._catch_up()
+            return self.stopped
 
-    def judge(self, scores: Array, order: Array, batch_size: int) -> tuple[float, float]:
-        """Mean over minibatches of the loss, and F1 over all rows."""
-        losses = self.weights * (np.logaddexp(0, scores) - self.targets * scores)
-        starts = np.arange(0, len(order), batch_size)
-        sizes = np.minimum(batch_size, len(order) - starts)
-        loss = float((np.add.reduceat(losses[order], starts) / sizes).mean())
-        found = scores >= 0
-        both = (found * self.targets).sum()
-        return loss, float(2 * both / max(found.sum() + self.targets.sum(), 1))
+    def end(self, group: int) -> None:
+        """Wait no longer for a group."""
+        with self.lock:
+            self.training[group] = False
+            self._catch_up()
 
-    def wait(self, loss: float, tol: float) -> int:
-        """Count the epochs since the last improvement."""
-        if loss < self.best - tol:
-            self.best, self.waited = loss, 0
-        else:
-            self.waited += 1
-        return self.waited
+    def _catch_up(self) -> None:
+        behind = [n for n, trains in zip(self.n_done, self.training, strict=True) if trains]
+        through = min(behind) if behind else max(self.n_done)
+        while self.n_reported < through and not self.stopped:
+            self.n_reported += 1
+            self.stopped = self.report()
 
 
-def _minibatches(
-    values: Array, concepts: list[_Concept], orders: list[Array], size: int
-) -> Iterator[tuple[Array, Array, Array]]:
-    """Values, targets and weights of the next rows of every concept that has some left.
+def _epochs(
+    values: Array,
+    group: _Group,
+    init: Array,
+    recipe: AdamRecipe,
+    random: list[np.random.Generator] | None,
+    computing: Lock,
+) -> Iterator[tuple[Array, Array, list[tuple[float, float]]]]:
+    """Yield the concepts that train, their vectors after an epoch, and their loss and F1.
 
-    Weights are divided by the size of the minibatch, and are 0 beyond a concept's last row.
+    An epoch starts before it is known who stops; what it did for those is dropped.
     """
-    lengths = np.array([len(order) for order in orders])
-    shape = (len(concepts), -(-int(lengths.max()) // size) * size)
-    rows: Array = np.zeros(shape, np.int64)
-    targets: Array = np.zeros(shape, np.float32)
-    weights: Array = np.zeros(shape, np.float32)
-    for k, (concept, order) in enumerate(zip(concepts, orders, strict=True)):
-        n_rows = len(order)
-        sizes = np.minimum(size, n_rows - np.arange(n_rows) // size * size)
-        rows[k, :n_rows] = concept.rows[order]
-        targets[k, :n_rows] = concept.targets[order]
-        weights[k, :n_rows] = concept.weights[order] / sizes
+    alive = np.arange(len(init))
+    state = _Adam(init, recipe.weight_decay)
+    best, waited = np.full(len(alive), np.inf), np.zeros(len(alive), np.int64)
+    for epoch in range(recipe.max_epochs + 1):
+        before = state.vectors.copy()
+        batches = group.minibatches(alive, recipe.batch_size, random)
+        rate = recipe.learning_rate * recipe.lr_decay ** (epoch // recipe.lr_step)
+        rates = state.rates(rate, len(batches.rows))
+        scores = np.zeros(batches.rows.shape, np.float32)
+        for steps, chunk in _gathered(values, batches):
+            n_active = chunk.shape[1]
+            scores[steps, :n_active] = np.matmul(chunk, before[:n_active, :, None])[..., 0]
+            if epoch < recipe.max_epochs:
+                # Two threads in short calls at once would only wait for the interpreter.
+                with computing:
+                    state.walk(chunk, batches.targets[steps], batches.weights[steps], rates[steps])
+        state.steps += batches.n_steps
+        if epoch == 0:
+            continue
+        loss, f1 = batches.judge(scores)
+        yield alive, before, list(zip(loss.tolist(), f1.tolist(), strict=True))
+        better = loss < best - recipe.tol
+        best, waited = np.where(better, loss, best), np.where(better, 0, waited + 1)
+        stays = waited < recipe.patience
+        if recipe.stop_f1 is not None:
+            stays &= f1 < recipe.stop_f1
+        if not stays.any():
+            return
+        alive, best, waited = alive[stays], best[stays], waited[stays]
+        state.keep(stays)
 
-    def by_minibatch(part: Array) -> Array:
-        """Minibatch after minibatch, so that the rows of one lie side by side."""
-        return np.ascontiguousarray(part.reshape(len(concepts), -1, size).swapaxes(0, 1))
 
-    rows, targets, weights = by_minibatch(rows), by_minibatch(targets), by_minibatch(weights)
+@dataclass(frozen=True)
+class _Minibatches:
+    """Row, target and weight of the (n_steps, n_concepts, batch_size) places of one epoch.
+
+    Weights are divided by the size of the minibatch. Places beyond the last row of a concept are
+    not ``real`` and have weight 0.
+    """
+
+    rows: Array
+    targets: Array
+    weights: Array
+    real: Array
+    n_steps: Array
+
+    def judge(self, scores: Array) -> tuple[Array, Array]:
+        """Mean over minibatches of the loss, and F1 over all rows, of each concept."""
+        losses = np.log1p(np.exp(-np.abs(scores))) + np.maximum(scores, 0) - self.targets * scores
+        losses *= self.weights
+        loss = losses.sum(axis=2).sum(axis=0, dtype=np.float64) / self.n_steps
+        found, truth = (scores >= 0) & self.real, self.targets > 0
+        both, *either = (part.sum(axis=(0, 2)) for part in (found & truth, found, truth))
+        return loss, 2 * both / np.maximum(sum(either), 1)
+
+
+class _Group:
+    """Training rows of some concepts, one concept after the other."""
+
+    def __init__(self, rows: list[Array], targets: list[Array], weights: list[Array]) -> None:
+        self.lengths = np.array([len(own) for own in rows])
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        # The last entry stands where a concept has no more rows.
+        self.rows = np.concatenate([*rows, [0]]).astype(np.int64)
+        self.targets = np.concatenate([*targets, [0]]).astype(np.float32)
+        self.weights = np.concatenate([*weights, [0]]).astype(np.float32)
+
+    def minibatches(
+        self, concepts: Array, size: int, random: list[np.random.Generator] | None
+    ) -> _Minibatches:
+        """Minibatches of one epoch; the first concept has the most rows."""
+        lengths, nothing = self.lengths[concepts], len(self.rows) - 1
+        n_steps = -(-lengths // size)
+        order = np.full((len(concepts), n_steps[0] * size), nothing)
+        for k, c in enumerate(concepts):
+            n_rows = lengths[k]
+            own = np.arange(n_rows) if random is None else random[c].permutation(n_rows)
+            order[k, :n_rows] = self.starts[c] + own
+        # Minibatch after minibatch, so that the rows of one lie side by side.
+        order = np.ascontiguousarray(order.reshape(len(concepts), -1, size).swapaxes(0, 1))
+        real = order < nothing
+        sizes = np.maximum(real.sum(axis=2, keepdims=True), 1).astype(np.float32)
+        weights = self.weights[order] / sizes
+        return _Minibatches(self.rows[order], self.targets[order], weights, real, n_steps)
+
+
+def _gathered(values: Array, batches: _Minibatches) -> Iterator[tuple[slice, Array]]:
+    """Yield some steps and their rows' values, (n_steps, n_active, batch_size, n_features)."""
+    size, n_features = batches.rows.shape[2], values.shape[1]
     # One buffer for all: memory that is new at each step costs more than the gathering.
-    buffer = np.empty((len(concepts), size, values.shape[1]), np.float32)
-    for s in range(len(rows)):
-        n_active = int((lengths > s * size).sum())
-        # Any mode but "raise" writes straight into the buffer; all rows exist.
-        batch = np.take(values, rows[s, :n_active], axis=0, out=buffer[:n_active], mode="clip")
-        yield batch, targets[s, :n_active], weights[s, :n_active]
-
-
-def _scores(values: Array, rows: list[Array], vectors: Array) -> list[Array]:
-    """Scores of each concept's rows by its own vector."""
-    n_rows = sum(map(len, rows))
-    if 16 * n_rows >= len(values) * len(rows):
-        # Scoring all tokens in one product is cheaper than gathering the rows of each concept.
-        everything = vectors @ values.T
-        return [scores[own] for scores, own in zip(everything, rows, strict=True)]
-    return [values[own] @ vector for own, vector in zip(rows, vectors, strict=True)]
+    n_held = max(_CHUNK // (4 * size * n_features), len(batches.n_steps))
+    buffer = np.empty((n_held, size, n_features), np.float32)
+    start = 0
+    for n_active in range(len(batches.n_steps), 0, -1):
+        # The steps in which just these concepts have rows.
+        last = batches.n_steps[n_active - 1]
+        while start < last:
+            steps = slice(start, min(start + n_held // n_active, last))
+            rows = np.ascontiguousarray(batches.rows[steps, :n_active])
+            out = buffer[: rows.size // size].reshape(*rows.shape, n_features)
+            # Any mode but "raise" writes straight into the buffer; all rows exist.
+            yield steps, np.take(values, rows, axis=0, out=out, mode="clip")
+            start = steps.stop
 
 
 class _Adam:
-    """Adam with the L2 term in the gradient; a step moves a prefix of the vectors."""
+    r"""Adam with the L2 term in the gradient; a step moves a prefix of the vectors.
+
+    Both moments are kept as plain sums, :math:`m = \beta m + g`; their factor
+    :math:`1 - \beta` goes into the step size.
+    """
 
     def __init__(self, vectors: Array, weight_decay: float) -> None:
         self.vectors = np.array(vectors, dtype=np.float32)
         self.weight_decay = np.float32(weight_decay)
-        self.first = np.zeros_like(self.vectors)
-        self.second = np.zeros_like(self.vectors)
-        self.steps = np.zeros((len(vectors), 1))
+        self.moments = np.zeros((2, *self.vectors.shape), np.float32)
+        self.steps = np.zeros(len(vectors))
 
-    def step(self, batch: Array, targets: Array, weights: Array, rate: float) -> None:
-        n_active = len(batch)
-        vectors, first, second = (
-            part[:n_active] for part in (self.vectors, self.first, self.second)
-        )
-        steps = self.steps[:n_active]
-        scores = np.matmul(batch, vectors[..., None])[..., 0]
-        slope = (expit(scores) - targets) * weights
-        gradient = np.matmul(slope[:, None], batch)[:, 0] + self.weight_decay * vectors
-        steps += 1
-        first += np.float32(1 - _BETA1) * (gradient - first)
-        second *= np.float32(_BETA2)
-        second += np.float32(1 - _BETA2) * gradient * gradient
-        scale = (rate / (1 - _BETA1**steps)).astype(np.float32)
-        root = np.sqrt(second / (1 - _BETA2**steps).astype(np.float32)) + np.float32(_EPS)
-        vectors -= scale * first / root
+    def rates(self, rate: float, n_steps: int) -> Array:
+        """Step size, and guard of its denominator: (n_steps, 2, n_concepts, 1)."""
+        steps = self.steps + np.arange(1, n_steps + 1)[:, None]
+        root = np.sqrt((1 - _BETA2**steps) / (1 - _BETA2))
+        size = rate * (1 - _BETA1) / (1 - _BETA1**steps) * root
+        return np.stack([size, _EPS * root], axis=1)[..., None].astype(np.float32)
+
+    def walk(self, batches: Array, targets: Array, weights: Array, rates: Array) -> None:
+        """Take one step for each minibatch."""
+        n_active, size, n_features = batches.shape[1:]
+        vectors, moments = self.vectors[:n_active], self.moments[:, :n_active]
+        slope = np.empty((n_active, size, 1), np.float32)
+        change = np.empty((2, n_active, n_features), np.float32)
+        step, square = change
+        betas = np.array([_BETA1, _BETA2], np.float32)[:, None, None]
+        active = (targets[:, :n_active], weights[:, :n_active], rates[:, :, :n_active])
+        for batch, target, weight, (rate, guard) in zip(batches, *active, strict=True):
+            np.matmul(batch, vectors[..., None], out=slope)
+            expit(slope, out=slope)
+            slope[..., 0] -= target
+            slope[..., 0] *= weight
+            np.matmul(slope.swapaxes(1, 2), batch, out=step[:, None])
+            np.multiply(vectors, self.weight_decay, out=square)
+            step += square
+            np.multiply(step, step, out=square)
+            moments *= betas
+            moments += change
+            np.sqrt(moments[1], out=step)
+            step += guard
+            np.divide(moments[0], step, out=step)
+            step *= rate
+            vectors -= step
 
     def keep(self, which: Array) -> None:
         """Forget the vectors that are done."""
-        self.vectors, self.first = self.vectors[which], self.first[which]
-        self.second, self.steps = self.second[which], self.steps[which]
+        self.vectors, self.moments = self.vectors[which], self.moments[:, which]
+        self.steps = self.steps[which]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,14 @@ from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skact.concepts._base import as_floats, token_mean
+from skact.concepts._base import StreamingUnits, as_floats, token_mean
+from skact.concepts._callbacks import EpochsMixin
 from skact.concepts._reconstruction import ReconstructingUnits
 from skact.tokens import Source, TokenArray
 from skact.validation import check_tokens
+
+if TYPE_CHECKING:
+    from skact.concepts._autoencoder_training import TrainingResult, TrainingState
 
 __all__ = ["AutoencoderWeights", "SparseAutoencoder", "decode", "encode"]
 
@@ -170,7 +174,22 @@ def decode(activations: Array, weights: AutoencoderWeights) -> Array:
     return activations.astype(np.float32, copy=False) @ weights.decoder + weights.decoder_bias
 
 
-class SparseAutoencoder(ReconstructingUnits):
+def _fitted(weights: AutoencoderWeights) -> dict[str, Any]:
+    """Fitted attributes of an autoencoder with these weights."""
+    return {
+        "encoder_": weights.encoder,
+        "encoder_bias_": weights.encoder_bias,
+        "concept_vectors_": weights.decoder,
+        "decoder_bias_": weights.decoder_bias,
+        "activation_": weights.activation,
+        "k_": weights.k,
+        "threshold_": weights.threshold,
+        "centred_": weights.centred,
+        "input_scaling_": weights.input_scaling,
+    }
+
+
+class SparseAutoencoder(EpochsMixin, StreamingUnits, ReconstructingUnits):
     r"""A concept is a unit of an autoencoder that reconstructs each token from few units.
 
     .. math:: f(z) = \sigma\big((z - b_{dec}) W_{enc} + b_{enc}\big), \qquad
@@ -319,6 +338,7 @@ class SparseAutoencoder(ReconstructingUnits):
     n_dead_: int
     n_features_in_: int
     source_: Source | None
+    _state: TrainingState | None
 
     def __init__(
         self,
@@ -367,19 +387,56 @@ class SparseAutoencoder(ReconstructingUnits):
                 "left out."
             )
         recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__annotations__})
-        result = train(tokens, recipe, check_random_state(self.random_state))
+        random = check_random_state(self.random_state)
+        result = train(tokens, recipe, random, report=self._report)
+        self._take(result)
+        # What Adam remembers is kept only between calls of partial_fit.
+        self._state = None
+        return self.concept_vectors_
+
+    def _update(self, tokens: TokenArray, first: bool) -> Array:
+        from skact.concepts._autoencoder_training import Recipe, train
+
+        settings = {name: getattr(self, name) for name in Recipe.__annotations__}
+        weights = None if first else self._weights()
+        if weights is not None:
+            shape = (self.n_concepts, self.activation)
+            if shape != (len(weights.decoder), weights.activation) or not weights.centred:
+                raise ValueError(
+                    f"partial_fit goes on with {len(weights.decoder)} units of activation "
+                    f"{weights.activation!r} and a centred input, as trained here; got "
+                    f"n_concepts={self.n_concepts}, activation={self.activation!r}, "
+                    f"centred_={weights.centred}."
+                )
+        before = np.empty(0) if first else self.loss_curve_
+        result = train(
+            tokens,
+            Recipe(**{**settings, "max_epochs": 1}),
+            check_random_state(self.random_state),
+            weights=weights,
+            state=None if first else self._state,
+        )
+        self._take(result)
+        self._state = result.state
+        self.loss_curve_ = np.concatenate([before, result.loss_curve])
+        self.n_iter_ = len(self.loss_curve_)
+        return self.concept_vectors_
+
+    def _take(self, result: TrainingResult) -> None:
         self._set_weights(result.weights)
         self.loss_curve_ = result.loss_curve
         self.n_iter_ = len(result.loss_curve)
         self.n_dead_ = result.n_dead
-        return self.concept_vectors_
+
+    def _max_epochs(self) -> int:
+        return self.max_epochs
+
+    def _attributes(self, vectors: Any) -> dict[str, Any]:
+        names = self._names(len(vectors.decoder))
+        return {**_fitted(vectors), "concept_names_": names}
 
     def _set_weights(self, weights: AutoencoderWeights) -> None:
-        self.encoder_, self.encoder_bias_ = weights.encoder, weights.encoder_bias
-        self.concept_vectors_, self.decoder_bias_ = weights.decoder, weights.decoder_bias
-        self.activation_, self.k_ = weights.activation, weights.k
-        self.threshold_ = weights.threshold
-        self.centred_, self.input_scaling_ = weights.centred, weights.input_scaling
+        self.__dict__.update(_fitted(weights))
 
     def _weights(self) -> AutoencoderWeights:
         return AutoencoderWeights(

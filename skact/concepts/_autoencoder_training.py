@@ -1,12 +1,14 @@
 """Training of sparse autoencoders, in torch.
 
-Minibatches are gathered from the flat tokens as they lie, in memory or in a mapped file; only the
-minibatch is centred, scaled and turned into float32. Weights live in the scaled units while they
-train and are folded back into the tokens' own units at the end.
+Minibatches are gathered from the tokens as they lie; only the minibatch is centred, scaled and
+turned into float32. Tokens that take more than half of scikit-learn's ``working_memory`` are read
+in blocks, made of runs of samples in random order, and shuffled within a block. Weights live in the
+scaled units while they train and are folded back into the tokens' own units at the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +19,14 @@ from sklearn.utils import gen_batches
 from tqdm import tqdm
 
 from skact.concepts._autoencoder import Activation, AutoencoderWeights
-from skact.concepts._base import token_mean
+from skact.concepts._base import as_floats, token_mean
+from skact.concepts._minibatch import shuffled_runs
+from skact.shards import may_hold, row_chunks
 from skact.tokens import TokenArray
 
-__all__ = ["Recipe", "TrainingResult", "train"]
+__all__ = ["Recipe", "TrainingResult", "TrainingState", "train"]
 
 Array = npt.NDArray[Any]
-
-# Rows that are turned into float64 at a time.
-_ROWS = 16_384
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,27 @@ class TrainingResult:
     weights: AutoencoderWeights
     loss_curve: Array
     n_dead: int
+    state: TrainingState
 
 
-def train(tokens: TokenArray, recipe: Recipe, random: np.random.RandomState) -> TrainingResult:
+@dataclass(frozen=True)
+class TrainingState:
+    """What training goes on from, besides the weights: the scaling, and what Adam remembers."""
+
+    mean: Array
+    scale: float
+    moments: list[tuple[float, Array, Array]]
+
+
+def train(
+    tokens: TokenArray,
+    recipe: Recipe,
+    random: np.random.RandomState,
+    *,
+    weights: AutoencoderWeights | None = None,
+    state: TrainingState | None = None,
+    report: Callable[[AutoencoderWeights], bool] | None = None,
+) -> TrainingResult:
     """Train an autoencoder.
 
     Parameters
@@ -69,6 +88,12 @@ def train(tokens: TokenArray, recipe: Recipe, random: np.random.RandomState) -> 
         Settings.
     random : RandomState
         Draws initial directions, orders and tokens of new starts.
+    weights : AutoencoderWeights, default=None
+        Where to begin; None draws them.
+    state : TrainingState, default=None
+        What was left by the training that ended with these weights.
+    report : callable, default=None
+        Called with the weights after each epoch; tells whether to stop.
 
     Returns
     -------
@@ -80,8 +105,12 @@ def train(tokens: TokenArray, recipe: Recipe, random: np.random.RandomState) -> 
     ValueError
         If the loss is not finite.
     """
-    rows = ScaledRows(tokens, recipe.device)
+    rows = ScaledRows(tokens, recipe.device, state)
     model = Autoencoder(tokens.n_features, recipe, random)
+    if weights is not None:
+        rows.scale_into(model, weights)
+    if state is not None:
+        model.remember(state.moments)
     losses: list[float] = []
     best, waited = np.inf, 0
     fired = np.zeros(recipe.n_concepts, dtype=bool)
@@ -97,28 +126,36 @@ def train(tokens: TokenArray, recipe: Recipe, random: np.random.RandomState) -> 
             bar.update()
             bar.set_postfix(loss=f"{loss:.4g}", dead=int((~fired).sum()))
             best, waited = (loss, 0) if loss < best - recipe.tol else (best, waited + 1)
-            if waited >= recipe.patience or epoch == recipe.max_epochs:
+            stopped = report is not None and report(rows.unscaled(model))
+            if stopped or waited >= recipe.patience or epoch == recipe.max_epochs:
                 break
             if recipe.resample_dead and epoch % recipe.resample_dead == 0 and not fired.all():
                 _restart_dead(model, rows, ~fired, recipe, random)
-    return TrainingResult(rows.unscaled(model), np.array(losses), int((~fired).sum()))
+    return TrainingResult(
+        rows.unscaled(model),
+        np.array(losses),
+        int((~fired).sum()),
+        TrainingState(rows.mean, rows.scale, model.memory()),
+    )
 
 
 class ScaledRows:
     """Tokens, centred and divided by one scalar a minibatch at a time."""
 
-    def __init__(self, tokens: TokenArray, device: str) -> None:
-        self.values = tokens.values
-        where = tokens._rows()
-        # The first row where tokens lie side by side, else the row of each token.
-        self.where: int | Array = where.start if isinstance(where, slice) else where
+    def __init__(self, tokens: TokenArray, device: str, state: TrainingState | None) -> None:
+        self.tokens = tokens
+        self.held = may_hold(4 * tokens.n_tokens * tokens.n_features)
+        self.values = tokens.flat() if self.held else None
         self.n_rows = tokens.n_tokens
         self.device = device
+        if state is not None:
+            self.mean, self.scale = state.mean, state.scale
+            return
         mean = token_mean(tokens)
         square = 0.0
         for _, block in tokens.blocks():
-            for rows in gen_batches(len(block), _ROWS):
-                square += float(np.sum((block[rows] - mean) ** 2))
+            for chunk in row_chunks(block):
+                square += float(np.sum((as_floats(chunk) - mean) ** 2))
         self.mean = mean.astype(np.float32)
         self.scale = float(np.sqrt(square / self.n_rows)) or 1.0
 
@@ -126,12 +163,41 @@ class ScaledRows:
         """Scaled tokens at some of the positions 0 ... n_rows - 1."""
         # In ascending order a mapped file is read forwards.
         positions = np.sort(positions)
-        where = self.where
-        rows = positions + where if isinstance(where, int) else where[positions]
-        values = self.values[rows].astype(np.float32)
+        if self.values is None:
+            return self._scaled(self.tokens.rows(positions))
+        return self._scaled(self.values[positions])
+
+    def epoch(self, batch_size: int, random: np.random.RandomState) -> Iterator[torch.Tensor]:
+        """All tokens in minibatches, in an order drawn anew."""
+        if self.held:
+            order = random.permutation(self.n_rows)
+            for batch in gen_batches(self.n_rows, batch_size):
+                yield self.batch(order[batch])
+            return
+        for _, block in self.tokens[shuffled_runs(self.tokens, random)].blocks():
+            order = random.permutation(len(block))
+            for batch in gen_batches(len(block), batch_size):
+                yield self._scaled(block[np.sort(order[batch])])
+
+    def _scaled(self, rows: Array) -> torch.Tensor:
+        values = np.array(rows, dtype=np.float32)
         values -= self.mean
         values /= self.scale
         return torch.from_numpy(values).to(self.device)
+
+    def scale_into(self, model: Autoencoder, weights: AutoencoderWeights) -> None:
+        """Set a model to weights in the units of the tokens; undoes ``unscaled``."""
+        values = {
+            "encoder": weights.encoder,
+            "encoder_bias": weights.encoder_bias / self.scale,
+            "decoder": weights.decoder,
+            "decoder_bias": (weights.decoder_bias - self.mean) / self.scale,
+        }
+        if weights.threshold is not None:
+            values["log_threshold"] = np.log(weights.threshold / self.scale)
+        with torch.no_grad():
+            for name, value in values.items():
+                getattr(model, name).copy_(torch.from_numpy(np.ascontiguousarray(value)))
 
     def unscaled(self, model: Autoencoder) -> AutoencoderWeights:
         """Fold mean and scale into the weights; decoder rows keep their norm."""
@@ -212,6 +278,27 @@ class Autoencoder:
             self.decoder /= self.decoder.norm(dim=1, keepdim=True)
             return float(losses.sum()), (f > 0).any(dim=0)
 
+    def memory(self) -> list[tuple[float, Array, Array]]:
+        """Return what Adam remembers of each parameter."""
+        states = [self.optimizer.state[parameter] for parameter in self.parameters()]
+        return [
+            (
+                float(state["step"]),
+                state["exp_avg"].cpu().numpy(),
+                state["exp_avg_sq"].cpu().numpy(),
+            )
+            for state in states
+        ]
+
+    def remember(self, moments: list[tuple[float, Array, Array]]) -> None:
+        """Let Adam go on from what another one remembered."""
+        for parameter, (step, first, second) in zip(self.parameters(), moments, strict=True):
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(step),
+                "exp_avg": torch.tensor(first, device=parameter.device),
+                "exp_avg_sq": torch.tensor(second, device=parameter.device),
+            }
+
     @torch.no_grad()
     def restart(self, units: torch.Tensor, directions: torch.Tensor, norm: float) -> None:
         """Give some units new directions and forget what Adam knows of them."""
@@ -232,11 +319,10 @@ def _epoch(
     model: Autoencoder, rows: ScaledRows, batch_size: int, random: np.random.RandomState
 ) -> tuple[float, Array]:
     """Pass over all tokens once; the mean loss, and which units fired."""
-    order = random.permutation(rows.n_rows)
     total = 0.0
     fired = torch.zeros(len(model.decoder), dtype=torch.bool, device=rows.device)
-    for start in range(0, rows.n_rows, batch_size):
-        loss, active = model.step(rows.batch(order[start : start + batch_size]))
+    for batch in rows.epoch(batch_size, random):
+        loss, active = model.step(batch)
         total += loss
         fired |= active
     return total / rows.n_rows, fired.cpu().numpy()

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.preprocessing import normalize
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer, concept_names
+from skact.concepts._callbacks import reporting, with_callbacks
+from skact.shards import as_floats, row_chunks
 from skact.tokens import Columns, Source, TokenArray
-from skact.validation import check_targets, check_token_labels, check_tokens
+from skact.validation import (
+    Targets,
+    check_more_targets,
+    check_targets,
+    check_token_labels,
+    check_tokens,
+)
 
-__all__ = ["BaseConcepts", "BaseUnits", "as_floats", "cosines", "check_enough_tokens", "token_mean"]
+__all__ = [
+    "BaseConcepts",
+    "BaseUnits",
+    "StreamingConcepts",
+    "StreamingUnits",
+    "as_floats",
+    "check_enough_tokens",
+    "cosines",
+    "token_mean",
+    "token_sum",
+]
 
 Array = npt.NDArray[Any]
 
@@ -27,14 +47,16 @@ class _Scorer(TokenTransformer):
 
     concept_vectors_: Array
     concept_names_: Array
+    _known: Targets
 
     @abstractmethod
     def _score(self, values: Array) -> Array:
         """Score flat tokens: (n_tokens, n_features) to (n_tokens, n_concepts)."""
 
     def _transform(self, tokens: TokenArray) -> TokenArray:
+        # Scores may be computed long after this estimator was fitted again.
         return tokens.map(
-            self._score,
+            copy(self)._score,
             feature_names=list(self.concept_names_),
             source=replace(tokens.source or Source(), columns=self._columns),
         )
@@ -79,6 +101,7 @@ class BaseConcepts(_Scorer):
     # scikit-learn reads this request under its name-mangled form.
     __metadata_request__fit: ClassVar = {"token_labels": True}
 
+    @with_callbacks
     def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
         """Learn a vector for each concept.
 
@@ -107,8 +130,10 @@ class BaseConcepts(_Scorer):
         tokens = check_tokens(self, X)
         targets = check_targets(self, y, len(tokens), multiclass=True)
         labels, targets = check_token_labels(token_labels, tokens, targets)
+        self._known = targets.without_samples()
         self.concept_names_ = concept_names(targets.names, targets.n_concepts)
-        self.concept_vectors_ = self._fit_vectors(tokens, labels)
+        with reporting(self, X, y):
+            self.concept_vectors_ = self._fit_vectors(tokens, labels)
         return self
 
     @abstractmethod
@@ -120,6 +145,69 @@ class BaseConcepts(_Scorer):
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
         return tags
+
+
+class StreamingConcepts(BaseConcepts):
+    """Concept vectors that can go on learning from more tokens.
+
+    A subclass writes the hook ``_update(tokens, labels, first)``, which returns the vectors after
+    these tokens.
+    """
+
+    # scikit-learn reads this request under its name-mangled form.
+    __metadata_request__partial_fit: ClassVar = {"token_labels": True}
+
+    def _streams(self) -> bool:
+        """Tell whether the parameters allow to go on; if not, there is no ``partial_fit``."""
+        return True
+
+    @available_if(lambda self: self._streams())  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self, X: Any, y: Any, token_labels: Any = None, classes: npt.ArrayLike | None = None
+    ) -> Self:
+        """Go on with more training tokens.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            More training tokens.
+        y : array-like of shape (n_samples,) or (n_samples, n_concepts)
+            As in ``fit``. Not every concept needs a sample in every call; one that has had none
+            yet has a zero vector.
+        token_labels : TokenArray or list of arrays of bool, default=None
+            As in ``fit``.
+        classes : array-like of shape (n_classes,), default=None
+            For class labels: all there will be. Read in the first call; None takes those in y.
+
+        Returns
+        -------
+        self : estimator
+            Fitted on all tokens so far.
+
+        Raises
+        ------
+        ValueError
+            If X, y and token_labels do not fit together, or y holds a concept that the first call
+            did not.
+        """
+        self._validate_params()
+        first = not hasattr(self, "concept_vectors_")
+        tokens = check_tokens(self, X, reset=first)
+        known = None if first else self._known
+        targets = check_more_targets(self, y, len(tokens), known=known, classes=classes)
+        labels, targets = check_token_labels(token_labels, tokens, targets, all_present=False)
+        if first:
+            self._known = targets.without_samples()
+            self.concept_names_ = concept_names(targets.names, targets.n_concepts)
+        self.concept_vectors_ = self._update(tokens, labels, first)
+        return self
+
+    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
+        return self._update(tokens, labels, True)
+
+    @abstractmethod
+    def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
+        """Learn from more tokens, or start if they are the first; return the vectors."""
 
 
 class BaseUnits(_Scorer):
@@ -143,6 +231,7 @@ class BaseUnits(_Scorer):
 
     _columns = "units"
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
         """Find the units.
 
@@ -164,17 +253,59 @@ class BaseUnits(_Scorer):
             If X is not finite, or does not fit the parameters.
         """
         self._validate_params()
-        self._set_vectors(self._fit_vectors(check_tokens(self, X)))
+        tokens = check_tokens(self, X)
+        with reporting(self, X, y):
+            self._set_vectors(self._fit_vectors(tokens))
         return self
 
     def _set_vectors(self, vectors: Array) -> None:
+        self.concept_names_, self.concept_vectors_ = self._names(len(vectors)), vectors
+
+    def _names(self, n_units: int) -> Array:
         prefix = type(self).__name__.lower()
-        self.concept_names_ = np.array([f"{prefix}{k}" for k in range(len(vectors))], dtype=object)
-        self.concept_vectors_ = vectors
+        return np.array([f"{prefix}{k}" for k in range(n_units)], dtype=object)
 
     @abstractmethod
     def _fit_vectors(self, tokens: TokenArray) -> Array:
         """Return the vectors (n_units, n_features)."""
+
+
+class StreamingUnits(BaseUnits):
+    """Units that can go on learning from more tokens.
+
+    A subclass writes the hook ``_update(tokens, first)``, which returns the vectors after these
+    tokens.
+    """
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Go on with more training tokens.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            More training tokens.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : estimator
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            As in ``fit``, or if X comes from another model or layer than the tokens before.
+        """
+        self._validate_params()
+        first = not hasattr(self, "concept_vectors_")
+        tokens = check_tokens(self, X, reset=first)
+        self._set_vectors(self._update(tokens, first))
+        return self
+
+    @abstractmethod
+    def _update(self, tokens: TokenArray, first: bool) -> Array:
+        """Learn from more tokens, or start if they are the first; return the vectors."""
 
 
 def cosines(values: Array, vectors: Array) -> Array:
@@ -183,17 +314,18 @@ def cosines(values: Array, vectors: Array) -> Array:
     return normalize(values) @ normalize(vectors).T.astype(values.dtype)
 
 
-def as_floats(values: Array) -> Array:
-    """Return values in a precision that linear algebra computes in, float32 or float64."""
-    return values if values.dtype == np.float64 else values.astype(np.float32, copy=False)
-
-
 def token_mean(tokens: TokenArray) -> Array:
     """Return the mean of all tokens, (n_features,) in float64."""
+    return token_sum(tokens) / tokens.n_tokens
+
+
+def token_sum(tokens: TokenArray) -> Array:
+    """Return the sum of all tokens, (n_features,) in float64."""
     total = np.zeros(tokens.n_features)
     for _, block in tokens.blocks():
-        total += block.sum(axis=0, dtype=np.float64)
-    return total / tokens.n_tokens
+        for chunk in row_chunks(block):
+            total += as_floats(chunk).sum(axis=0, dtype=np.float64)
+    return total
 
 
 def check_enough_tokens(tokens: TokenArray, n_needed: int, what: str) -> None:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from sklearn.utils._param_validation import StrOptions
 
-from skact.concepts._base import BaseConcepts, as_floats, token_mean
+from skact.concepts._base import StreamingConcepts, as_floats, token_sum
 from skact.concepts._pca import scatter
-from skact.concepts._prototype import labelled_means
+from skact.concepts._prototype import labelled_sums
 from skact.tokens import TokenArray
 
 __all__ = ["DifferenceInMeans"]
@@ -20,7 +20,7 @@ __all__ = ["DifferenceInMeans"]
 Array = npt.NDArray[Any]
 
 
-class DifferenceInMeans(BaseConcepts):
+class DifferenceInMeans(StreamingConcepts):
     r"""A concept is the direction from the tokens without it to the tokens with it.
 
     With :math:`\mu_c` and :math:`C_c` the mean and covariance of the tokens labelled c, and
@@ -87,19 +87,38 @@ class DifferenceInMeans(BaseConcepts):
         self.variant = variant
         self.reference = reference
 
-    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
-        counts = labels.sum().sum(axis=0)
-        full = np.flatnonzero(counts == tokens.n_tokens)
+    _sums: Array
+    _counts: Array
+    _total: Array
+    _n_tokens: int
+
+    def _streams(self) -> bool:
+        # The scatter of each concept would have to be kept.
+        return self.variant == "mean"
+
+    def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
+        (sums, counts), total = labelled_sums(tokens, labels), token_sum(tokens)
+        if first:
+            self._sums, self._counts, self._total, self._n_tokens = sums, counts, total, 0
+        else:
+            self._sums, self._counts = self._sums + sums, self._counts + counts
+            self._total = self._total + total
+        self._n_tokens += tokens.n_tokens
+        return self._vectors(tokens, labels)
+
+    def _vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
+        counts, n_tokens = self._counts, self._n_tokens
+        full = np.flatnonzero(counts == n_tokens)
         if len(full):
             raise ValueError(
                 f"every token belongs to concept {self.concept_names_[full[0]]!r}; a difference "
                 "needs tokens without it."
             )
-        mean, inside = token_mean(tokens), labelled_means(tokens, labels)
-        outside_share = 1 - counts[:, None] / tokens.n_tokens
-        difference = inside - mean
+        mean, seen = self._total / n_tokens, counts[:, None] > 0
+        inside = self._sums / np.maximum(counts, 1)[:, None]
+        difference = np.where(seen, inside - mean, 0)
         if self.reference == "out":
-            difference /= outside_share
+            difference /= 1 - counts[:, None] / n_tokens
         if self.variant == "mean":
             return difference
         everything = scatter((block for _, block in tokens.blocks()), mean)

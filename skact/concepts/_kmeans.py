@@ -14,18 +14,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.concepts._base import BaseUnits, as_floats, check_enough_tokens, cosines, token_mean
+from skact.concepts._base import (
+    StreamingUnits,
+    as_floats,
+    check_enough_tokens,
+    cosines,
+    token_mean,
+)
+from skact.concepts._callbacks import EpochsMixin, Report
+from skact.shards import may_hold
 from skact.tokens import TokenArray
 from skact.validation import check_tokens
 
@@ -33,9 +43,12 @@ __all__ = ["KMeansConcepts", "elbow_curve", "kmeans", "nearest"]
 
 Array = npt.NDArray[Any]
 Backend = Literal["auto", "faiss", "sklearn"]
+Step = Callable[[Array], Array]
 
 # Distances of a chunk that fit the cache.
 _DISTANCES = 2**21
+# How far, relatively, the halves of a split cluster start from its centroid.
+_SPLIT = 1 / 1024
 
 
 @dataclass(frozen=True)
@@ -56,13 +69,15 @@ def kmeans(
     n_init: int,
     backend: Backend,
     random_state: Any,
+    report: Report | None = None,
 ) -> Clusters:
     """Cluster all tokens by Lloyd's iteration.
 
     Parameters
     ----------
     tokens : TokenArray of shape (n_samples, n_features)
-        Tokens. A centred copy in float32 is held.
+        Tokens. A centred copy in float32 is held, unless it takes more than half of scikit-learn's
+        ``working_memory``: then each iteration reads them once, in blocks.
     n_clusters : int
         Number of clusters; the message of an error calls it n_concepts.
     max_iter : int
@@ -74,6 +89,8 @@ def kmeans(
     random_state : int, RandomState instance or None
         Draws the tokens that centroids start from. The first draws of a larger ``n_clusters`` are
         those of a smaller one.
+    report : callable, default=None
+        Called with the centroids after each iteration; tells whether to stop.
 
     Returns
     -------
@@ -81,15 +98,24 @@ def kmeans(
         Centroids, the nearest one of each token, sum of squared distances to it, iterations.
     """
     check_enough_tokens(tokens, n_clusters, f"n_concepts={n_clusters} clusters")
-    lloyd = _backend(backend)
     random = check_random_state(random_state)
-    values, mean = _centred(tokens)
+    held = may_hold(4 * tokens.n_tokens * tokens.n_features)
+    if held:
+        values, mean = _centred(tokens)
+        step = _backend(backend, values)
+    else:
+        mean = token_mean(tokens)
+        step = partial(_step_in_blocks, tokens, mean)
     best: Clusters | None = None
     for _ in range(n_init):
-        rows = random.permutation(len(values))[:n_clusters]
-        centroids, n_iter = lloyd(values, values[rows], max_iter)
-        labels, distances = nearest(values, centroids)
-        inertia = float(distances.sum())
+        rows = random.permutation(tokens.n_tokens)[:n_clusters]
+        start = values[rows] if held else _centred_block(tokens.rows(rows), mean)
+        centroids, n_iter = _iterate(step, start, max_iter, mean, report)
+        if held:
+            labels, distances = nearest(values, centroids)
+            inertia = float(distances.sum())
+        else:
+            labels, inertia = _nearest_in_blocks(tokens, mean, centroids)
         if best is None or inertia < best.inertia:
             best = Clusters(centroids.astype(np.float64) + mean, labels, inertia, n_iter)
     assert best is not None
@@ -99,7 +125,7 @@ def kmeans(
             f"{n_empty} of the {n_clusters} clusters hold no token; there may be fewer distinct "
             "tokens than n_concepts.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return best
 
@@ -137,10 +163,68 @@ def nearest(values: Array, centroids: Array) -> tuple[Array, Array]:
     return labels, distances
 
 
-def _backend(backend: Backend) -> Callable[[Array, Array, int], tuple[Array, int]]:
+def _iterate(
+    step: Step, centroids: Array, max_iter: int, mean: Array, report: Report | None
+) -> tuple[Array, int]:
+    """Repeat Lloyd's iteration until no centroid moves."""
+    n_iter, done = 0, False
+    while not done and n_iter < max_iter:
+        before, centroids = centroids, step(centroids)
+        n_iter += 1
+        stopped = report is not None and report(centroids + mean)
+        done = stopped or np.array_equal(before, centroids)
+    return centroids, n_iter
+
+
+def _backend(backend: Backend, values: Array) -> Step:
     if backend == "auto":
         backend = "sklearn" if find_spec("faiss") is None else "faiss"
-    return _lloyd_faiss if backend == "faiss" else _lloyd_sklearn
+    return partial(_step_faiss if backend == "faiss" else _step_sklearn, values)
+
+
+def _step_in_blocks(tokens: TokenArray, mean: Array, centroids: Array) -> Array:
+    """One iteration over tokens that are not held; a cluster without tokens splits the largest."""
+    sums, counts = np.zeros(centroids.shape), np.zeros(len(centroids))
+    for _, block in tokens.blocks():
+        values = _centred_block(block, mean)
+        block_sums, block_counts = _sums(values, nearest(values, centroids)[0], len(centroids))
+        sums += block_sums
+        counts += block_counts
+    moved = sums / np.maximum(counts, 1)[:, None]
+    for empty in np.flatnonzero(counts == 0):
+        largest = int(counts.argmax())
+        counts[empty] = counts[largest] = counts[largest] / 2
+        # As faiss does: two centroids a little to both sides of the old one.
+        moved[empty] = moved[largest]
+        moved[empty, ::2] *= 1 + _SPLIT
+        moved[empty, 1::2] *= 1 - _SPLIT
+        moved[largest, ::2] *= 1 - _SPLIT
+        moved[largest, 1::2] *= 1 + _SPLIT
+    return moved.astype(np.float32)
+
+
+def _sums(values: Array, labels: Array, n_clusters: int) -> tuple[Array, Array]:
+    """Sum and number of the tokens of each cluster, in float64."""
+    rows = np.arange(len(values) + 1)
+    member = csr_array(
+        (np.ones(len(values)), labels, rows), shape=(len(values), n_clusters), dtype=np.float64
+    )
+    return member.T @ values, np.bincount(labels, minlength=n_clusters).astype(np.float64)
+
+
+def _nearest_in_blocks(tokens: TokenArray, mean: Array, centroids: Array) -> tuple[Array, float]:
+    labels, inertia, done = np.empty(tokens.n_tokens, np.int64), 0.0, 0
+    for _, block in tokens.blocks():
+        rows = slice(done, done + len(block))
+        done += len(block)
+        labels[rows], distances = nearest(_centred_block(block, mean), centroids)
+        inertia += float(distances.sum())
+    return labels, inertia
+
+
+def _centred_block(block: Array, mean: Array) -> Array:
+    values = as_floats(block)
+    return np.asarray(values - mean.astype(values.dtype), np.float32)
 
 
 def _centred(tokens: TokenArray) -> tuple[Array, Array]:
@@ -155,39 +239,33 @@ def _centred(tokens: TokenArray) -> tuple[Array, Array]:
     return values, mean.astype(np.float32 if tokens.dtype != np.float64 else np.float64)
 
 
-def _lloyd_faiss(values: Array, centroids: Array, max_iter: int) -> tuple[Array, int]:
+def _step_faiss(values: Array, centroids: Array) -> Array:
     # Loading faiss beside torch is a risk on some systems, so only a fit does it.
     import faiss
 
-    n_iter = 0
-    while n_iter < max_iter:
-        # One iteration a call, because faiss itself does not stop at the fixed point. By default
-        # it would also train on a subsample.
-        step = faiss.Kmeans(
-            values.shape[1],
-            len(centroids),
-            niter=1,
-            min_points_per_centroid=1,
-            max_points_per_centroid=len(values),
-        )
-        step.train(values, init_centroids=centroids)
-        n_iter += 1
-        before, centroids = centroids, np.asarray(step.centroids)
-        if np.array_equal(before, centroids):
-            break
-    return centroids, n_iter
+    # One iteration a call, because faiss itself does not stop at the fixed point. By default it
+    # would also train on a subsample.
+    step = faiss.Kmeans(
+        values.shape[1],
+        len(centroids),
+        niter=1,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(values),
+    )
+    step.train(values, init_centroids=centroids)
+    return np.asarray(step.centroids)
 
 
-def _lloyd_sklearn(values: Array, centroids: Array, max_iter: int) -> tuple[Array, int]:
-    method = KMeans(len(centroids), init=centroids, n_init=1, max_iter=max_iter, tol=0.0)
+def _step_sklearn(values: Array, centroids: Array) -> Array:
+    method = KMeans(len(centroids), init=centroids, n_init=1, max_iter=1, tol=0.0)
     with warnings.catch_warnings():
         # Clusters without tokens are reported once, by the caller.
         warnings.simplefilter("ignore", ConvergenceWarning)
         method.fit(values)
-    return method.cluster_centers_, int(method.n_iter_)
+    return np.asarray(method.cluster_centers_)
 
 
-class KMeansConcepts(BaseUnits):
+class KMeansConcepts(EpochsMixin, StreamingUnits):
     r"""A unit is the centroid of a cluster of tokens; a token is scored by the cosine with it.
 
     .. math:: \min_{v_1, \dots, v_K} \sum_i \min_k \lVert z_i - v_k \rVert^2, \qquad
@@ -218,7 +296,8 @@ class KMeansConcepts(BaseUnits):
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         The class name with a number.
     inertia_ : float
-        Sum of squared distances of all training tokens to the nearest centroid.
+        Sum of squared distances of all training tokens to the nearest centroid; after
+        ``partial_fit``, of its tokens to the centroids they were assigned to.
     n_iter_ : int
         Iterations of the run that was kept.
     n_features_in_ : int
@@ -228,12 +307,20 @@ class KMeansConcepts(BaseUnits):
 
     Notes
     -----
-    Fitting holds a centred float32 copy of the tokens.
+    Fitting holds a centred float32 copy of the tokens where it takes at most half of scikit-learn's
+    ``working_memory``. Otherwise each iteration reads the tokens once, in blocks, whatever the
+    backend: the same algorithm from the same start, in which an empty cluster splits the largest.
+
+    scikit-learn's backend is the full iteration, not mini-batches: it gives what faiss gives.
+    :meth:`partial_fit` is mini-batch k-means [2]_: each block of tokens is assigned to the nearest
+    centroids, and a centroid becomes the mean of all tokens that were ever assigned to it. It
+    starts from tokens of the first call.
 
     References
     ----------
     .. [1] Goldberg, Kim, Stein, Wong, "The SuperActivator Mechanism: Transformers Concentrate
        Reliable Concept Signals in the Tail", section on concept vectors.
+    .. [2] Sculley, "Web-scale k-means clustering", 2010.
 
     Examples
     --------
@@ -257,6 +344,7 @@ class KMeansConcepts(BaseUnits):
 
     inertia_: float
     n_iter_: int
+    _counts: Array
 
     def __init__(
         self,
@@ -281,9 +369,38 @@ class KMeansConcepts(BaseUnits):
             n_init=self.n_init,
             backend=self.backend,
             random_state=self.random_state,
+            report=self._report,
         )
         self.inertia_, self.n_iter_ = clusters.inertia, clusters.n_iter
+        self._counts = np.bincount(clusters.labels, minlength=self.n_concepts).astype(np.float64)
         return clusters.centroids
+
+    def _max_epochs(self) -> int:
+        return self.max_iter * self.n_init
+
+    def _attributes(self, vectors: Any) -> dict[str, Any]:
+        return {**super()._attributes(vectors), "concept_names_": self._names(len(vectors))}
+
+    def _update(self, tokens: TokenArray, first: bool) -> Array:
+        if first:
+            check_enough_tokens(tokens, self.n_concepts, f"n_concepts={self.n_concepts} clusters")
+            random = check_random_state(self.random_state)
+            rows = random.permutation(tokens.n_tokens)[: self.n_concepts]
+            centroids = as_floats(tokens.rows(rows)).astype(np.float64)
+            counts, self.n_iter_ = np.zeros(self.n_concepts), 0
+        else:
+            centroids, counts = self.concept_vectors_.copy(), self._counts.copy()
+        self.inertia_ = 0.0
+        for _, block in tokens.blocks():
+            values = as_floats(block)
+            labels, distances = nearest(values, centroids)
+            self.inertia_ += float(distances.sum())
+            sums, new = _sums(values, labels, len(centroids))
+            counts += new
+            centroids += (sums - new[:, None] * centroids) / np.maximum(counts, 1)[:, None]
+        self.n_iter_ += 1
+        self._counts = counts
+        return centroids
 
     def _score(self, values: Array) -> Array:
         return cosines(values, self.concept_vectors_)

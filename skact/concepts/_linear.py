@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -11,8 +12,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._adam import AdamRecipe, fit_adam
-from skact.concepts._base import BaseConcepts, as_floats
+from skact.concepts._base import StreamingConcepts, as_floats
+from skact.concepts._callbacks import EpochsMixin
 from skact.concepts._logistic import balanced_weights, fit_logistic
+from skact.concepts._minibatch import Descent, descend
+from skact.shards import may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["LinearSeparator"]
@@ -20,7 +24,7 @@ __all__ = ["LinearSeparator"]
 Array = npt.NDArray[Any]
 
 
-class LinearSeparator(BaseConcepts):
+class LinearSeparator(EpochsMixin, StreamingConcepts):
     r"""A concept is the direction that separates its tokens from all others.
 
     .. math:: v_c = \arg\min_v \sum_i w_{c,i} \log\big(1 + e^{-t_{c,i} \langle z_i, v \rangle}\big)
@@ -28,21 +32,26 @@ class LinearSeparator(BaseConcepts):
 
     with :math:`t_{c,i} = 1` for tokens labelled c and -1 for **every** other token, no bias, and
     balanced classes [1]_. All concepts are trained together. ``solver="lbfgs"`` finds the unique
-    minimum with class weights, :math:`w = 1 / (2 n_\pm)`; ``solver="adam"`` follows the paper's
-    recipe, which balances by drawing as many negatives as there are positives.
+    minimum with class weights, :math:`w = 1 / (2 n_\pm)`; ``solver="minibatch"`` comes near it in
+    few passes, for tokens of any number, and can go on with :meth:`partial_fit`;
+    ``solver="adam"`` follows the paper's recipe, which balances by drawing as many negatives as
+    there are positives.
 
     Parameters
     ----------
-    solver : {"lbfgs", "adam"}, default="lbfgs"
-        Convex solver (deterministic), or the paper's recipe.
+    solver : {"lbfgs", "minibatch", "adam"}, default="lbfgs"
+        Convex solver (deterministic, reads the tokens some dozen times), minibatches with the same
+        minimum (reads them ``n_passes`` times), or the paper's recipe (reads rows at random).
     weight_decay : float, default=1e-4
         :math:`\lambda`; in Adam the L2 term of the gradient.
     balance : {"auto", "weight", "sample"} or None, default="auto"
         How positives and negatives come to count the same: by weights, by drawing negatives down
-        to the positives (``solver="adam"`` only), or not at all. "auto" is "weight" for lbfgs and
-        "sample" for adam.
+        to the positives (``solver="adam"`` only), or not at all. "auto" is "sample" for adam, else
+        "weight".
     max_iter : int, default=200
         Iterations of lbfgs.
+    n_passes : int, default=2
+        Passes of minibatch.
     init : array-like of shape (n_concepts, n_features), default=None
         Initial vectors of adam; None draws them uniformly from
         :math:`\pm 1/\sqrt{n\_features}`.
@@ -66,18 +75,20 @@ class LinearSeparator(BaseConcepts):
     stop_f1 : float, default=None
         Stop adam once the F1 on the training tokens reaches it.
     random_state : int, RandomState instance or None, default=None
-        Draws negatives, order and initial vectors of adam. lbfgs draws nothing.
+        Draws the order of minibatch, and negatives, order and initial vectors of adam. lbfgs
+        draws nothing.
 
     Attributes
     ----------
     concept_vectors_ : ndarray of shape (n_concepts, n_features), dtype float64
-        The directions; with adam those of the last epoch.
+        The directions; with adam those of the last epoch, with minibatch a mean over steps.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     loss_curves_, f1_curves_ : list of ndarray of shape (n_epochs_c,)
         With adam: mean loss over minibatches and F1 on the training tokens after each epoch.
     n_iter_ : int
-        Iterations of lbfgs, or epochs of the concept that adam trained longest.
+        Iterations of lbfgs, passes of minibatch, or epochs of the concept that adam trained
+        longest.
     n_features_in_ : int
         Features of a token.
     source_ : Source or None
@@ -99,10 +110,11 @@ class LinearSeparator(BaseConcepts):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "solver": [StrOptions({"lbfgs", "adam"})],
+        "solver": [StrOptions({"lbfgs", "minibatch", "adam"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "balance": [StrOptions({"auto", "weight", "sample"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "n_passes": [Interval(Integral, 1, None, closed="left")],
         "init": ["array-like", None],
         "shuffle": ["boolean"],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -122,11 +134,12 @@ class LinearSeparator(BaseConcepts):
 
     def __init__(
         self,
-        solver: Literal["lbfgs", "adam"] = "lbfgs",
+        solver: Literal["lbfgs", "minibatch", "adam"] = "lbfgs",
         *,
         weight_decay: float = 1e-4,
         balance: Literal["auto", "weight", "sample"] | None = "auto",
         max_iter: int = 200,
+        n_passes: int = 2,
         init: npt.ArrayLike | None = None,
         shuffle: bool = True,
         batch_size: int = 32,
@@ -143,6 +156,7 @@ class LinearSeparator(BaseConcepts):
         self.weight_decay = weight_decay
         self.balance = balance
         self.max_iter = max_iter
+        self.n_passes = n_passes
         self.init = init
         self.shuffle = shuffle
         self.batch_size = batch_size
@@ -155,6 +169,44 @@ class LinearSeparator(BaseConcepts):
         self.stop_f1 = stop_f1
         self.random_state = random_state
 
+    _descent: Descent
+
+    def _max_epochs(self) -> int:
+        return {
+            "lbfgs": self.max_iter,
+            "minibatch": self.n_passes,
+            "adam": self.max_epochs,
+        }[self.solver]
+
+    def _streams(self) -> bool:
+        return self.solver == "minibatch"
+
+    def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
+        if first:
+            start = np.zeros((labels.n_features, tokens.n_features))
+            descent = Descent.start(tokens, start, self.weight_decay)
+        else:
+            # What was fitted before must not change with what is fitted now.
+            descent = deepcopy(self._descent)
+        descent.n_positive += labels.sum().sum(axis=0)
+        descent.n_tokens += tokens.n_tokens
+        random = check_random_state(self.random_state)
+        self.n_iter_ = 0
+        stopped = False
+        while not stopped and self.n_iter_ < (self.n_passes if first else 1):
+            descend(
+                descent,
+                tokens,
+                labels,
+                l2=self.weight_decay,
+                balanced=self.balance is not None,
+                random=random,
+            )
+            self.n_iter_ += 1
+            stopped = self._report(descent.mean)
+        self._descent = descent
+        return descent.mean.copy()
+
     def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
         counts = labels.sum().sum(axis=0)
         full = np.flatnonzero(counts == tokens.n_tokens)
@@ -166,13 +218,18 @@ class LinearSeparator(BaseConcepts):
         if self.solver == "adam":
             return self._fit_adam(tokens, labels)
         if self.balance == "sample":
-            raise ValueError('balance="sample" needs solver="adam"; lbfgs balances by weights.')
+            raise ValueError(
+                f'balance="sample" needs solver="adam"; {self.solver} balances by weights.'
+            )
+        if self.solver == "minibatch":
+            return self._update(tokens, labels, True)
         vectors, self.n_iter_ = fit_logistic(
             tokens,
             labels,
             self._class_weight(counts, tokens.n_tokens),
             l2=self.weight_decay,
             max_iter=self.max_iter,
+            report=self._report,
         )
         return vectors
 
@@ -204,14 +261,22 @@ class LinearSeparator(BaseConcepts):
         else:
             weights = [np.ones(len(t)) for t in targets]
         recipe = AdamRecipe(**{name: getattr(self, name) for name in AdamRecipe.__annotations__})
+        if may_hold(4 * tokens.n_tokens * tokens.n_features):
+            values = tokens.flat()
+        else:
+            # Of tokens that cannot all be held, only those that are trained on are read.
+            needed = np.unique(np.concatenate(rows))
+            values = tokens.rows(needed)
+            rows = [np.searchsorted(needed, own) for own in rows]
         result = fit_adam(
-            as_floats(tokens.flat()),
+            as_floats(values),
             rows,
             targets,
             weights,
             init,
             recipe,
             seed=int(random.randint(2**31 - 1)),
+            report=self._report,
         )
         self.loss_curves_, self.f1_curves_ = result.loss_curves, result.f1_curves
         self.n_iter_ = max(map(len, result.loss_curves))

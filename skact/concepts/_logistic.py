@@ -4,7 +4,9 @@ All concepts share the tokens, so one pass computes the scores and the gradients
 two matrix products. The Hessian of concept c is :math:`Z^\top D_c Z + \lambda I` with
 :math:`D_c \le \tfrac14 W_c`; the tokens' second moment :math:`M` therefore bounds its shape for
 every c. Writing :math:`v = L^{-\top} u` with :math:`L L^\top = \tfrac14 M + \lambda I` makes the
-problem nearly round for all concepts, and L-BFGS needs about ten passes instead of dozens.
+problem nearly round for all concepts, and L-BFGS needs about ten passes instead of dozens. Each
+concept has its own L-BFGS history and step length, and leaves when it is done, so that no concept
+changes the result of another; only the passes are shared.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from skact.concepts._base import as_floats
+from skact.shards import may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["balanced_weights", "fit_logistic"]
@@ -27,8 +29,16 @@ __all__ = ["balanced_weights", "fit_logistic"]
 Array = npt.NDArray[Any]
 
 # Rows, and scores, of a chunk: it fits the cache while its scores are turned into gradients.
-_ROWS = 16_384
+_ROWS = 2_048
 _SCORES = 2**20
+
+# What the minimum may still lie below the loss found, and the steps that L-BFGS remembers.
+_GAP = 1e-9
+_MEMORY = 8
+# Losses in single precision that differ by less, relatively, cannot be told apart.
+_FLAT = 1e-7
+
+_Chunk = tuple[Array, tuple[Array, Array]]
 
 
 def balanced_weights(n_positive: Array, n_tokens: int) -> tuple[Array, Array]:
@@ -59,6 +69,7 @@ def fit_logistic(
     *,
     l2: float,
     max_iter: int,
+    report: Callable[[Array], bool] | None = None,
 ) -> tuple[Array, int]:
     r"""Minimise the weighted logistic loss of every concept.
 
@@ -78,6 +89,8 @@ def fit_logistic(
         :math:`\lambda`.
     max_iter : int
         Iterations after which a ConvergenceWarning is given.
+    report : callable, default=None
+        Called with the vectors after each iteration; tells whether to stop.
 
     Returns
     -------
@@ -90,52 +103,133 @@ def fit_logistic(
     inverse = _preconditioner(tokens, l2)
     read = _reader(tokens, labels, min(max(_SCORES // n_concepts, 1), _ROWS))
 
-    def objective(flat_u: Array) -> tuple[float, Array]:
-        vectors = flat_u.reshape(n_concepts, n_features) @ inverse
-        loss = 0.5 * l2 * float(np.vdot(vectors, vectors))
+    def objective(u: Array, concepts: Array) -> tuple[Array, Array]:
+        """Loss (n,) and gradient (n, n_features) by u of some concepts."""
+        vectors = u @ inverse
+        loss = 0.5 * l2 * np.einsum("cd,cd->c", vectors, vectors)
         gradient = l2 * vectors
-        for values, marked in read():
-            if marked.ndim == 1:
-                marked = marked[:, None] == np.arange(n_concepts)
-            chunk_loss, slope = _loss_and_slope(
-                values @ vectors.T.astype(values.dtype), marked, *class_weight
-            )
-            loss += chunk_loss
-            gradient += slope.T @ values
-        return loss, (gradient @ inverse.T).ravel()
+        place = np.full(n_concepts, -1)
+        place[concepts] = np.arange(len(concepts))
+        weights = [part[concepts] for part in class_weight]
+        for values, (row, concept) in read():
+            kept = place[concept] >= 0
+            marked = place[concept[kept]], row[kept]
+            scores = vectors.astype(values.dtype) @ values.T
+            loss += _loss_to_slope(scores, marked, *weights)
+            gradient += scores @ values
+        return loss, gradient @ inverse.T
 
-    start = np.zeros(n_concepts * n_features)
-    result = minimize(
-        objective,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": max_iter, "gtol": 1e-5, "ftol": 1e-10},
-    )
-    if result.status == 1:
+    def stop(u: Array) -> bool:
+        return report is not None and report(u @ inverse)
+
+    start = np.zeros((n_concepts, n_features))
+    u, n_iter, converged = _minimise(objective, start, max_iter, stop)
+    if not converged:
         warnings.warn(
             f"the separators did not converge in max_iter={max_iter} iterations.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-    vectors = result.x.reshape(n_concepts, n_features) @ inverse
-    return vectors, max(int(result.nit), 1)
+    return u @ inverse, n_iter
+
+
+def _minimise(
+    objective: Callable[[Array, Array], tuple[Array, Array]],
+    start: Array,
+    max_iter: int,
+    stop: Callable[[Array], bool],
+) -> tuple[Array, int, bool]:
+    r"""Minimise many convex functions at once, each by its own L-BFGS.
+
+    A function is done when its L-BFGS model puts its minimum less than ``_GAP`` lower. At a point
+    with gradient g from which the step is p, that is :math:`-\tfrac12 \langle g, p \rangle`. It is
+    also done when a step of which rounding leaves nothing, or a very short one, brings no less.
+
+    Parameters
+    ----------
+    objective : callable
+        Values and gradients at points (n, n_features) of the functions with numbers (n,).
+    start : ndarray of shape (n_functions, n_features)
+        First points.
+    max_iter : int
+        Most calls of ``objective`` after the first one.
+    stop : callable
+        Called with the points after each of them; tells whether to give up.
+
+    Returns
+    -------
+    points : ndarray of shape (n_functions, n_features)
+        Minimisers.
+    n_iter : int
+        Calls of ``objective`` after the first one, at least 1.
+    converged : bool
+        Whether all are done.
+    """
+    points: Array = start.copy()
+    active: Array = np.arange(len(start))
+    loss, gradient = objective(points, active)
+    step = -gradient
+    size: Array = np.ones(len(start))
+    flat: Array = np.zeros(len(start), bool)
+    history: list[tuple[Array, Array, Array]] = []
+    for n_iter in range(max_iter + 1):
+        slope = _dots(gradient, step)
+        going = (slope < -2 * _GAP) & ~flat
+        if not going.all():
+            active, loss, gradient, step, size, slope = (
+                part[going] for part in (active, loss, gradient, step, size, slope)
+            )
+            history = [(s[going], y[going], sy[going]) for s, y, sy in history]
+        if not len(active) or n_iter == max_iter:
+            break
+        moved = size[:, None] * step
+        new_loss, new_gradient = objective(points[active] + moved, active)
+        good = new_loss <= loss + 1e-4 * size * slope + _FLAT * loss
+        flat = (new_loss >= loss) & ((slope > -0.2 * _FLAT * loss) | (size < 1e-3))
+        moved[~good] = 0
+        points[active] += moved
+        change = np.where(good[:, None], new_gradient - gradient, 0)
+        history = [*history[-_MEMORY + 1 :], (moved, change, _dots(moved, change))]
+        loss, gradient = np.where(good, new_loss, loss), gradient + change
+        size = np.where(good, 1, size / 2)
+        step = np.where(good[:, None], _lbfgs_step(gradient, history), step)
+        if stop(points):
+            return points, n_iter + 1, True
+    return points, max(n_iter, 1), not len(active)
+
+
+def _dots(a: Array, b: Array) -> Array:
+    return np.einsum("cd,cd->c", a, b)
+
+
+def _lbfgs_step(gradient: Array, history: list[tuple[Array, Array, Array]]) -> Array:
+    """Step by the two-loop recursion; pairs without curvature say nothing."""
+    step, shares = -gradient, []
+    inverses = [np.divide(1, sy, out=np.zeros_like(sy), where=sy > 0) for *_, sy in history]
+    for (s, y, _), inverse in zip(reversed(history), reversed(inverses), strict=True):
+        shares.append(inverse * _dots(s, step))
+        step -= shares[-1][:, None] * y
+    scale = np.ones(len(gradient))
+    for _, y, sy in history:
+        scale = np.where(sy > 0, sy / np.maximum(_dots(y, y), np.finfo(float).tiny), scale)
+    step *= scale[:, None]
+    for (s, y, _), inverse, share in zip(history, inverses, reversed(shares), strict=True):
+        step += (share - inverse * _dots(y, step))[:, None] * s
+    return step
 
 
 def _reader(
     tokens: TokenArray, labels: TokenArray | Array, n_rows: int
-) -> Callable[[], Iterable[tuple[Array, Array]]]:
-    """Return what goes through all chunks; tokens that fit in one block are gathered once."""
-    samples, _ = next(tokens.blocks())
-    if samples == slice(0, len(tokens)):
+) -> Callable[[], Iterable[_Chunk]]:
+    """Return what goes through all chunks; tokens that may be held are gathered once."""
+    if may_hold(4 * tokens.n_tokens * tokens.n_features):
         held = list(_chunks(tokens, labels, n_rows))
         return lambda: held
     return lambda: _chunks(tokens, labels, n_rows)
 
 
-def _chunks(
-    tokens: TokenArray, labels: TokenArray | Array, n_rows: int
-) -> Iterator[tuple[Array, Array]]:
+def _chunks(tokens: TokenArray, labels: TokenArray | Array, n_rows: int) -> Iterator[_Chunk]:
+    """Yield values, and the row and the concept of each of their labels."""
     done = 0
     for samples, values in tokens.blocks():
         if isinstance(labels, TokenArray):
@@ -145,7 +239,9 @@ def _chunks(
         done += len(values)
         for start in range(0, len(values), n_rows):
             rows = slice(start, start + n_rows)
-            yield as_floats(values[rows]), marked[rows]
+            part = marked[rows]
+            row, concept = np.nonzero(part) if part.ndim == 2 else (np.arange(len(part)), part)
+            yield as_floats(values[rows]), (row, concept)
 
 
 def _preconditioner(tokens: TokenArray, l2: float) -> Array:
@@ -163,13 +259,23 @@ def _preconditioner(tokens: TokenArray, l2: float) -> Array:
     return solve_triangular(factor, np.eye(n_features), lower=True)
 
 
-def _loss_and_slope(
-    scores: Array, marked: Array, negative_weight: Array, positive_weight: Array
-) -> tuple[float, Array]:
-    """Weighted loss, and its derivative by the scores."""
-    margin = np.where(marked, scores, -scores)
-    weight = np.where(marked, positive_weight, negative_weight).astype(scores.dtype)
-    small = np.exp(-np.abs(margin))
-    loss = float(np.vdot(weight, np.log1p(small) + np.maximum(-margin, 0)))
-    slope = weight * np.where(margin < 0, 1, small) / (1 + small)
-    return loss, np.where(marked, -slope, slope)
+def _loss_to_slope(
+    scores: Array, marked: tuple[Array, Array], negative_weight: Array, positive_weight: Array
+) -> Array:
+    """Weighted loss of each row of scores, which become its derivative by them."""
+    loss = np.abs(scores)
+    np.exp(np.negative(loss, out=loss), out=loss)
+    np.log1p(loss, out=loss)
+    loss += np.maximum(scores, 0)
+    # That was log(1 + exp(s)), the loss of a negative; of a positive it is less by s.
+    negatives = loss.sum(axis=1)
+    at, own = loss[marked], scores[marked]
+    n_concepts = len(scores)
+    negatives = negatives - np.bincount(marked[0], at, n_concepts)
+    positives = np.bincount(marked[0], at - own, n_concepts)
+    scores -= loss
+    np.exp(scores, out=scores)
+    likely = scores[marked]
+    scores *= negative_weight[:, None].astype(scores.dtype)
+    scores[marked] = (likely - 1) * positive_weight[marked[0]]
+    return negative_weight * negatives + positive_weight * positives

@@ -12,20 +12,25 @@ so ``transform`` does not depend on what else is transformed.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.decomposition import NMF
+from sklearn.decomposition import NMF, MiniBatchNMF
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.concepts._base import as_floats, check_enough_tokens
+from skact.concepts._base import StreamingUnits, as_floats, check_enough_tokens
 from skact.concepts._kmeans import kmeans
+from skact.concepts._minibatch import shuffled_runs
 from skact.concepts._reconstruction import ReconstructingUnits
+from skact.shards import may_hold, row_chunks
 from skact.tokens import TokenArray
+from skact.validation import first_token
 
 __all__ = ["NMFConcepts", "SemiNMFConcepts", "activations"]
 
@@ -33,6 +38,8 @@ Array = npt.NDArray[Any]
 
 # Rows whose activations fit the cache while they are updated.
 _ROWS = 2048
+# Rows of a minibatch of NMF.
+_BATCH = 1024
 
 
 def activations(values: Array, parts: Array, *, tol: float = 1e-9, max_iter: int = 10_000) -> Array:
@@ -102,7 +109,7 @@ class _PartsUnits(ReconstructingUnits):
         return scores @ self.concept_vectors_.astype(scores.dtype)
 
 
-class NMFConcepts(_PartsUnits):
+class NMFConcepts(StreamingUnits, _PartsUnits):
     r"""A unit is a non-negative part of non-negative tokens; its score is how much a token holds.
 
     .. math:: \min_{W \ge 0,\, H \ge 0} \lVert X - W H \rVert_F^2
@@ -166,6 +173,7 @@ class NMFConcepts(_PartsUnits):
 
     reconstruction_err_: float
     n_iter_: int
+    _minibatch: MiniBatchNMF | None
 
     def __init__(
         self,
@@ -183,14 +191,10 @@ class NMFConcepts(_PartsUnits):
         self.random_state = random_state
 
     def _fit_vectors(self, tokens: TokenArray) -> Array:
-        _check_not_negative(tokens, type(self).__name__)
-        possible = min(tokens.n_tokens, tokens.n_features)
-        if self.init not in (None, "random") and self.n_concepts > possible:
-            raise ValueError(
-                f"init={self.init!r} needs n_concepts of at most the number of tokens "
-                f"({tokens.n_tokens}) and features ({tokens.n_features}), got "
-                f"n_concepts={self.n_concepts}."
-            )
+        self._check(tokens)
+        self._minibatch = None
+        if not may_hold(4 * tokens.n_tokens * tokens.n_features):
+            return self._fit_in_blocks(tokens)
         method = NMF(
             self.n_concepts,
             init=self.init,
@@ -201,6 +205,68 @@ class NMFConcepts(_PartsUnits):
         self.reconstruction_err_ = float(method.reconstruction_err_)
         self.n_iter_ = int(method.n_iter_)
         return method.components_.astype(np.float64)
+
+    def _fit_in_blocks(self, tokens: TokenArray) -> Array:
+        random = check_random_state(self.random_state)
+        # As in MiniBatchNMF.fit, a whole pass weighs what was there before by 0.7.
+        method = self._new(random, 0.7 ** min(_BATCH / tokens.n_tokens, 1))
+        self.n_iter_, change = 0, np.inf
+        while change > self.tol and self.n_iter_ < self.max_iter:
+            before = getattr(method, "components_", np.zeros(1)).copy()
+            for rows in _many_rows(tokens[shuffled_runs(tokens, random)]):
+                _go_on(method, rows)
+            self.n_iter_ += 1
+            moved = float(np.linalg.norm(method.components_ - before))
+            change = moved / max(float(np.linalg.norm(method.components_)), np.finfo(float).tiny)
+        if change > self.tol > 0:
+            warnings.warn(
+                f"the factorisation did not converge in max_iter={self.max_iter} passes.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        parts: Array = method.components_.astype(np.float64)
+        square = 0.0
+        for _, block in tokens.blocks():
+            for chunk in row_chunks(block):
+                values = as_floats(chunk)
+                square += float(np.sum((values - activations(values, parts) @ parts) ** 2))
+        self.reconstruction_err_ = float(np.sqrt(square))
+        return parts
+
+    def _update(self, tokens: TokenArray, first: bool) -> Array:
+        self._check(tokens)
+        random = check_random_state(self.random_state)
+        if first:
+            method, start, self.n_iter_ = self._new(random, 1.0), None, 0
+        elif self._minibatch is None:
+            method, start = self._new(random, 1.0), self.concept_vectors_
+        else:
+            method, start = deepcopy(self._minibatch), None
+        for rows in _many_rows(tokens):
+            _go_on(method, rows, start)
+            start = None
+        self._minibatch = method
+        self.n_iter_ += 1
+        return np.asarray(method.components_, np.float64)
+
+    def _new(self, random: np.random.RandomState, forget_factor: float) -> MiniBatchNMF:
+        return MiniBatchNMF(
+            self.n_concepts,
+            init=self.init,
+            batch_size=_BATCH,
+            forget_factor=forget_factor,
+            random_state=random,
+        )
+
+    def _check(self, tokens: TokenArray) -> None:
+        _check_not_negative(tokens, type(self).__name__)
+        possible = min(tokens.n_tokens, tokens.n_features)
+        if self.init not in (None, "random") and self.n_concepts > possible:
+            raise ValueError(
+                f"init={self.init!r} needs n_concepts of at most the number of tokens "
+                f"({tokens.n_tokens}) and features ({tokens.n_features}), got "
+                f"n_concepts={self.n_concepts}."
+            )
 
     def _transform(self, tokens: TokenArray) -> TokenArray:
         _check_not_negative(tokens, type(self).__name__)
@@ -213,18 +279,40 @@ class NMFConcepts(_PartsUnits):
 
 
 def _check_not_negative(tokens: TokenArray, name: str) -> None:
-    for samples, block in tokens.blocks():
-        if block.min() >= 0:
-            continue
-        row, feature = np.argwhere(block < 0)[0]
-        ends = np.cumsum(tokens.lengths[samples])
-        sample = int(np.searchsorted(ends, row, side="right"))
-        token = int(row - (ends[sample - 1] if sample else 0))
+    where = first_token(tokens, lambda block: block < 0)
+    if where is not None:
         raise ValueError(
-            f"Negative values in data passed to {name}: {block[row, feature]} at sample "
-            f"{samples.start + sample}, token {token}, feature {feature}. SemiNMFConcepts takes "
-            "features of any sign."
+            f"Negative values in data passed to {name}: {where.value} at {where}. SemiNMFConcepts "
+            "takes features of any sign."
         )
+
+
+def _many_rows(tokens: TokenArray) -> Iterator[Array]:
+    """Blocks of a minibatch at least: the parts that fit a few tokens fit nothing else."""
+    rows: list[Array] = []
+    for _, block in tokens.blocks():
+        rows.append(as_floats(block))
+        if sum(map(len, rows)) >= _BATCH:
+            yield np.concatenate(rows)
+            rows = []
+    if rows:
+        yield np.concatenate(rows)
+
+
+def _go_on(method: MiniBatchNMF, values: Array, start: Array | None = None) -> None:
+    """Train on some rows, a minibatch at a time, perhaps beginning at given parts."""
+    n_batches = -(-len(values) // _BATCH)
+    for first in range(n_batches):
+        batch = np.ascontiguousarray(values[first::n_batches])
+        given = {}
+        if start is not None and first == 0:
+            method.set_params(init="custom")
+            # The activations are asked for, and not used.
+            given = {
+                "W": np.ones((len(batch), len(start)), batch.dtype),
+                "H": start.astype(batch.dtype),
+            }
+        method.partial_fit(batch, **given)
 
 
 class SemiNMFConcepts(_PartsUnits):
@@ -358,7 +446,7 @@ def _semi_nmf(
         warnings.warn(
             f"the factorisation did not converge in max_iter={max_iter} iterations.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return parts, losses
 

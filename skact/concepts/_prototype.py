@@ -7,40 +7,46 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skact.concepts._base import BaseConcepts, cosines
+from skact.concepts._base import StreamingConcepts, cosines
+from skact.shards import as_floats, row_chunks
 from skact.tokens import TokenArray
 
-__all__ = ["MeanPrototype", "labelled_means"]
+__all__ = ["MeanPrototype", "labelled_sums"]
 
 Array = npt.NDArray[Any]
 
 
-def labelled_means(tokens: TokenArray, labels: TokenArray) -> Array:
-    """Mean of the tokens of each label.
+def labelled_sums(tokens: TokenArray, labels: TokenArray) -> tuple[Array, Array]:
+    """Sum and number of the tokens of each label.
 
     Parameters
     ----------
     tokens : TokenArray of shape (n_samples, n_features)
         Tokens.
     labels : TokenArray of shape (n_samples, n_concepts), dtype bool
-        Labels of the same tokens; each concept has at least one.
+        Labels of the same tokens.
 
     Returns
     -------
-    means : ndarray of shape (n_concepts, n_features), dtype float64
+    sums : ndarray of shape (n_concepts, n_features), dtype float64
         One row per label.
+    counts : ndarray of shape (n_concepts,), dtype float64
+        Tokens of each label.
     """
     total = np.zeros((labels.n_features, tokens.n_features))
     count = np.zeros(labels.n_features)
-    for samples, values in tokens.blocks():
-        marked = labels[samples].flat()
-        for c in range(labels.n_features):
-            total[c] += values[marked[:, c]].sum(axis=0, dtype=np.float64)
+    for samples, block in tokens.blocks():
+        marked = labels[samples].flat().astype(np.float64)
+        done = 0
+        for chunk in row_chunks(block):
+            rows = slice(done, done + len(chunk))
+            done += len(chunk)
+            total += marked[rows].T @ as_floats(chunk).astype(np.float64, copy=False)
         count += marked.sum(axis=0)
-    return total / count[:, None]
+    return total, count
 
 
-class MeanPrototype(BaseConcepts):
+class MeanPrototype(StreamingConcepts):
     r"""A concept is the mean of its tokens; a token is scored by the cosine with it.
 
     .. math:: v_c = \frac{1}{|D_c|} \sum_{z \in D_c} z, \qquad
@@ -79,8 +85,15 @@ class MeanPrototype(BaseConcepts):
 
     _parameter_constraints: dict[str, list[Any]] = {}
 
-    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
-        return labelled_means(tokens, labels)
+    _sums: Array
+    _counts: Array
+
+    def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
+        sums, counts = labelled_sums(tokens, labels)
+        self._sums, self._counts = (
+            (sums, counts) if first else (self._sums + sums, self._counts + counts)
+        )
+        return self._sums / np.maximum(self._counts, 1)[:, None]
 
     def _score(self, values: Array) -> Array:
         return cosines(values, self.concept_vectors_)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skact.base import concept_names
 from skact.detection._thresholds import DELTA_GRID, best_columns, concept_f1
+from skact.shards import may_hold, on_disk
 from skact.tokens import TokenArray
 from skact.validation import (
     Targets,
@@ -30,6 +31,7 @@ from skact.validation import (
 __all__ = ["BaseDetector", "Calibration"]
 
 Array = npt.NDArray[Any]
+Kept = list[Array]
 
 
 class _Table(NamedTuple):
@@ -46,21 +48,18 @@ class Calibration:
 
     Parameters
     ----------
-    tokens : ndarray of shape (n_tokens, n_columns)
-        Scores of all tokens, sample after sample.
     lengths : ndarray of shape (n_samples,)
         Tokens of each sample.
     labels : ndarray of shape (n_tokens,), dtype bool
-        Tokens that belong to the concept.
+        Tokens that belong to the concept, sample after sample.
     present : ndarray of shape (n_samples,), dtype bool
         Samples that hold it.
     pool : callable
         Pools all columns, once for all concepts.
     columns : slice
-        Columns that belong to ``tokens``.
+        Columns that are judged for this concept.
     """
 
-    tokens: Array
     lengths: Array
     labels: Array
     present: Array
@@ -72,12 +71,29 @@ class Calibration:
         """Pooled scores (n_samples, n_columns)."""
         return self.pool()[:, self.columns]
 
+    @cached_property
+    def share(self) -> float:
+        """Mean share of tokens that belong to the concept, in samples that hold it."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        marked = np.add.reduceat(self.labels, starts, dtype=np.int64)
+        return float((marked / self.lengths)[self.present].mean())
+
+    def part(self, samples: slice, rows: slice) -> Calibration:
+        """Only some samples, whose tokens are these rows."""
+        return replace(
+            self,
+            lengths=self.lengths[samples],
+            labels=self.labels[rows],
+            present=self.present[samples],
+        )
+
 
 class BaseDetector(ClassifierMixin, BaseEstimator):
     """A sample holds a concept if its pooled score reaches the concept's threshold.
 
-    A subclass says how a sample is pooled (``_pool``) and how the threshold of a concept comes from
-    its calibration scores (``_thresholds``); everything else is here.
+    A subclass says how a sample is pooled (``_pool``), which scores of tokens the threshold of a
+    concept depends on (``_keep``), and how it comes from them (``_thresholds``); everything else is
+    here. Scores that are not in memory are read in blocks, and only what is kept is held.
 
     Parameters
     ----------
@@ -130,8 +146,15 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
     def _pool(self, scores: TokenArray) -> Array:
         """Pool each sample: (n_samples, n_columns)."""
 
+    def _keep(self, scores: Array, part: Calibration, given: Calibration, deltas: Array) -> Kept:
+        """Select what is needed of the scores (n_tokens_of_part, n_columns) of some samples.
+
+        Lists of arrays, of which those of all parts are joined; nothing by default.
+        """
+        return []
+
     @abstractmethod
-    def _thresholds(self, given: Calibration, deltas: Array) -> Array:
+    def _thresholds(self, given: Calibration, kept: Kept, deltas: Array) -> Array:
         """Set the thresholds of one concept: (n_deltas, n_columns)."""
 
     def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
@@ -255,19 +278,45 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         match = self._matches(scores, targets)
         n_columns = scores.n_features if match else 1
         own = None if match else _own_columns(scores, targets)
-        tokens, lengths = scores.flat(), scores.lengths
         # Not every detector needs it, so it is computed when it is first asked for.
         pool = cache(partial(self._pool, scores))
-        thresholds = np.empty((len(deltas), targets.n_concepts, n_columns))
-        f1 = np.empty(thresholds.shape) if match else None
+        concepts = []
         for c, present in enumerate(targets.present.T):
             read = slice(None) if own is None else slice(own[c], own[c] + 1)
-            given = Calibration(tokens[:, read], lengths, labels[:, c], present, pool, read)
-            thresholds[:, c] = self._thresholds(given, deltas)
+            concepts.append(Calibration(scores.lengths, labels[:, c], present, pool, read))
+        thresholds = np.empty((len(deltas), targets.n_concepts, n_columns))
+        f1 = np.empty(thresholds.shape) if match else None
+        for c, kept in enumerate(self._kept(scores, concepts, n_columns, deltas)):
+            given = concepts[c]
+            thresholds[:, c] = self._thresholds(given, kept, deltas)
             if f1 is not None:
+                present = given.present
                 for d, threshold in enumerate(thresholds[:, c]):
                     f1[d, c] = concept_f1(present[:, None], given.pooled >= threshold)
         return _Table(thresholds, f1, own)
+
+    def _kept(
+        self, scores: TokenArray, concepts: list[Calibration], n_columns: int, deltas: Array
+    ) -> Iterator[Kept]:
+        """Keep what each concept needs of all tokens, in as few passes as memory allows."""
+        if not on_disk(scores.values):
+            tokens = scores.flat()
+            for given in concepts:
+                yield self._keep(tokens[:, given.columns], given, given, deltas)
+            return
+        sizes = [4 * n_columns * int(given.labels.sum()) for given in concepts]
+        for group in _groups(sizes):
+            kept: list[list[Kept]] = [[] for _ in group]
+            done = 0
+            for samples, tokens in scores.blocks():
+                rows = slice(done, done + len(tokens))
+                done += len(tokens)
+                for mine, c in zip(kept, group, strict=True):
+                    given = concepts[c]
+                    part = given.part(samples, rows)
+                    mine.append(self._keep(tokens[:, given.columns], part, given, deltas))
+            for mine in kept:
+                yield [np.concatenate(parts) for parts in zip(*mine, strict=True)]
 
     def _choose(self, table: _Table, d: int) -> Self:
         """Take the matched columns and their thresholds at one delta."""
@@ -363,6 +412,18 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         # A threshold on the best single column cannot separate blobs as a full classifier does.
         tags.classifier_tags.poor_score = True
         return tags
+
+
+def _groups(sizes: list[int]) -> Iterator[list[int]]:
+    """Cut 0, 1, 2, ... into runs whose sizes add up to what may be held; one at least."""
+    group: list[int] = []
+    for c in range(len(sizes)):
+        if group and not may_hold(sum(sizes[k] for k in [*group, c])):
+            yield group
+            group = []
+        group.append(c)
+    if group:
+        yield group
 
 
 def _own_columns(scores: TokenArray, targets: Targets) -> Array:

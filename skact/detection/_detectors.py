@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.detection._base import BaseDetector, Calibration
+from skact.detection._base import BaseDetector, Calibration, Kept
 from skact.detection._thresholds import best_cut, tail_threshold, top_share
 from skact.tokens import TokenArray
 from skact.validation import Targets
@@ -91,14 +91,17 @@ class SuperActivator(BaseDetector):
     def _pool(self, scores: TokenArray) -> Array:
         return scores.max()
 
-    def _thresholds(self, given: Calibration, deltas: Array) -> Array:
-        return tail_threshold(given.tokens[given.labels], deltas)
+    def _keep(self, scores: Array, part: Calibration, given: Calibration, deltas: Array) -> Kept:
+        return [scores[part.labels]]
+
+    def _thresholds(self, given: Calibration, kept: Kept, deltas: Array) -> Array:
+        return tail_threshold(kept[0], deltas)
 
 
 class _PooledDetector(BaseDetector):
     """A baseline: the threshold is a quantile of the pooled scores of positive samples."""
 
-    def _thresholds(self, given: Calibration, deltas: Array) -> Array:
+    def _thresholds(self, given: Calibration, kept: Kept, deltas: Array) -> Array:
         return tail_threshold(given.pooled[given.present], deltas)
 
 
@@ -347,25 +350,21 @@ class WeakSuperActivator(BaseDetector):
     def _pool(self, scores: TokenArray) -> Array:
         return scores.max()
 
-    def _thresholds(self, given: Calibration, deltas: Array) -> Array:
-        columns = range(given.pooled.shape[1])
+    def _keep(self, scores: Array, part: Calibration, given: Calibration, deltas: Array) -> Kept:
         if self.objective == "sample":
-            cuts = np.array([best_cut(given.pooled[:, k], given.present) for k in columns])
-            return np.tile(cuts, (len(deltas), 1))
-        share = self._share(given)
-        positive = np.repeat(given.present, given.lengths)
-        cuts = np.empty((len(deltas), len(columns)))
-        for k in columns:
-            scores = given.tokens[:, k]
-            for d, delta in enumerate(deltas):
-                top = top_share(scores, given.lengths, delta * share)
-                cuts[d, k] = best_cut(scores[top], positive[top])
-        return cuts
+            return []
+        share = given.share if self.share is None else self.share
+        positive = np.repeat(part.present, part.lengths)
+        kept = []
+        for column in scores.T:
+            for delta in deltas:
+                top = top_share(column, part.lengths, delta * share)
+                kept += [column[top], positive[top]]
+        return kept
 
-    def _share(self, given: Calibration) -> float:
-        """Mean share of in-concept tokens in the samples that hold the concept."""
-        if self.share is not None:
-            return self.share
-        starts = np.cumsum(given.lengths) - given.lengths
-        marked = np.add.reduceat(given.labels, starts, dtype=np.int64)
-        return float((marked / given.lengths)[given.present].mean())
+    def _thresholds(self, given: Calibration, kept: Kept, deltas: Array) -> Array:
+        if self.objective == "sample":
+            cuts = np.array([best_cut(pooled, given.present) for pooled in given.pooled.T])
+            return np.tile(cuts, (len(deltas), 1))
+        found = [best_cut(*kept[k : k + 2]) for k in range(0, len(kept), 2)]
+        return np.reshape(found, (-1, len(deltas))).T

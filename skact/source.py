@@ -1,0 +1,74 @@
+"""Where activations come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+__all__ = ["Columns", "Source", "rescaled"]
+
+Columns = Literal["features", "concepts", "units"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where activations come from; a field that is None is unknown.
+
+    Parameters
+    ----------
+    model : str or None
+        Name or folder of the model.
+    revision : str or None
+        Commit of the model, or a fingerprint of its weights.
+    block : int or None
+        0-based transformer block after which the activations were taken.
+    convention : str or None
+        What was read there, e.g. ``"residual stream, tokens"``.
+    scaling : str or None
+        Fingerprint of the scaler the activations went through.
+    columns : {"features", "concepts", "units"}
+        What a column is: a feature of the model, the score of a labelled concept, or the score of
+        a unit that was found without labels.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    block: int | None = None
+    convention: str | None = None
+    scaling: str | None = None
+    columns: Columns = "features"
+
+    def conflict(self, other: Source) -> str | None:
+        """Name the first field in which two known sources disagree.
+
+        Parameters
+        ----------
+        other : Source
+            The source to compare with.
+
+        Returns
+        -------
+        field : str or None
+            None if everything that both sides know agrees. The same revision under two names is
+            the same model: a folder may have moved.
+        """
+        same_weights = self.revision is not None and self.revision == other.revision
+        for field in ("model", "revision", "block", "convention", "scaling"):
+            mine, theirs = getattr(self, field), getattr(other, field)
+            if None not in (mine, theirs) and mine != theirs:
+                if field == "model" and same_weights:
+                    continue
+                return field
+        return None
+
+    def __str__(self) -> str:
+        known = {k: v for k, v in vars(self).items() if v is not None and k != "columns"}
+        return ", ".join(f"{k} {v}" for k, v in known.items()) or "unknown"
+
+
+def rescaled(source: Source | None, scaling: str) -> Source:
+    """Return a source whose activations went through a scaler."""
+    source = source or Source()
+    return replace(
+        source, scaling=scaling if source.scaling is None else f"{source.scaling}, {scaling}"
+    )
