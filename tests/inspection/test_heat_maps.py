@@ -56,6 +56,16 @@ def boxes(display, outlined):
     ]
 
 
+def outline(display):
+    """Edges around SuperActivators of an image, each drawn dark and light."""
+    dark, light = (
+        sorted(np.sort(edge, axis=0).ravel().tolist() for edge in lines.get_segments())
+        for lines in display.ax_.collections
+    )
+    assert dark == light
+    return light
+
+
 def test_every_token_stands_in_its_place():
     tokens = tokens_of(TEXT)
     scores = np.linspace(0, 1, len(tokens))
@@ -94,9 +104,36 @@ def test_patches_lie_on_their_pixels():
     patches = [Patch(0, 0, (0.0, 0.0, 4.0, 6.0)), Patch(0, 1, (4.0, 0.0, 8.0, 6.0))]
     image = Image.new("RGB", (8, 6), "red")
     display = PatchHeatMapDisplay(image, patches, [0.0, 1.0], [False, True]).plot()
-    (outline,) = boxes(display, True)
-    assert outline.get_bbox().extents.tolist() == [3.5, -0.5, 7.5, 5.5]
-    assert len(boxes(display, False)) == 2
+    assert [p.get_bbox().extents.tolist() for p in boxes(display, False)] == [
+        [-0.5, -0.5, 3.5, 5.5],
+        [3.5, -0.5, 7.5, 5.5],
+    ]
+    left, right, top, bottom = 3.5, 7.5, -0.5, 5.5
+    assert outline(display) == sorted(
+        [
+            [left, top, left, bottom],
+            [right, top, right, bottom],
+            [left, top, right, top],
+            [left, bottom, right, bottom],
+        ]
+    )
+
+
+def test_neighbours_share_an_outline():
+    """Of a 3 x 3 grid the four patches at the upper left have a perimeter of eight sides."""
+    patches = [
+        Patch(r, c, (4.0 * c, 4.0 * r, 4.0 * c + 4, 4.0 * r + 4))
+        for r in range(3)
+        for c in range(3)
+    ]
+    marked = np.array([p.row < 2 and p.column < 2 for p in patches])
+    image = Image.new("RGB", (12, 12))
+    display = PatchHeatMapDisplay(image, patches, np.zeros(9), marked).plot()
+    assert len(outline(display)) == 8
+    assert np.max(outline(display)) == 7.5
+    alone = PatchHeatMapDisplay(image, patches, np.zeros(9), np.arange(9) % 2 == 0).plot()
+    assert len(outline(alone)) == 5 * 4
+    assert outline(PatchHeatMapDisplay(image, patches, np.zeros(9)).plot()) == []
 
 
 @pytest.mark.parametrize("concept", [0, "red"])
@@ -109,7 +146,13 @@ def test_from_estimator_shows_what_the_pipeline_computes(pipeline, concept):
     marks = pipe[-1].superactivators(scores)[0][:, 0]
     assert marks.any()
     np.testing.assert_array_equal(display.superactivators, marks)
-    assert len(boxes(display, True)) == marks.sum()
+    inside = {(p.row, p.column) for p, mark in zip(display.tokens, marks, strict=True) if mark}
+    perimeter = sum(
+        (r + dr, c + dc) not in inside
+        for r, c in inside
+        for dr, dc in ((0, 1), (0, -1), (1, 0), (-1, 0))
+    )
+    assert len(outline(display)) == perimeter
     assert display.ax_.get_title() == "red"
 
 
@@ -119,7 +162,7 @@ def test_paths_and_grey_images_are_drawn(tmp_path):
     patch = [Patch(0, 0, (0.0, 0.0, 8.0, 8.0))]
     for image in (str(tmp_path / "grey.png"), tmp_path / "grey.png", grey, np.asarray(grey)):
         shown = PatchHeatMapDisplay(image, patch, [1.0]).plot().ax_.images[0].get_array()
-        assert shown.shape == (8, 8)
+        np.testing.assert_array_equal(shown, np.full((8, 8, 3), 100))
 
 
 @pytest.mark.parametrize(

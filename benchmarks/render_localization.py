@@ -1,0 +1,136 @@
+"""Put the committed localization results into the user guide.
+
+The command is ``python benchmarks/render_localization.py``.
+"""
+
+import json
+from pathlib import Path
+from textwrap import wrap
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "localization.md"
+START, END = "<!-- results -->", "<!-- end of results -->"
+KEEP_WORDS = {"break_long_words": False, "break_on_hyphens": False}
+SETS = {
+    "GoEmotions": "localization_goemotions.json",
+    "Shapes": "localization_shapes.json",
+    "MSRC": "localization_msrcv2.json",
+}
+SCORES = {
+    "f1": "F1",
+    "iou": "IoU",
+    "average_precision": "AP",
+    "pointing_game": "Pointing",
+    "insertion": "Insertion",
+    "deletion": "Deletion",
+    "gap": "Gap",
+}
+GAINS = {
+    "f1": "F1",
+    "average_precision": "AP",
+    "pointing_game": "Pointing",
+    "gap_of_global_function": "Gap, global g",
+    "gap_of_local_function": "Gap, local g",
+}
+
+
+def read(name):
+    return json.loads((RESULTS / SETS[name]).read_text())
+
+
+def interval(value, digits=2):
+    # Adding 0 turns a rounded -0.0 into 0.0.
+    estimate, low, high = (f"{round(v, digits) + 0:.{digits}f}" for v in value)
+    return f"{estimate} [{low}, {high}]"
+
+
+def markdown(rows):
+    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def scores(name):
+    """Render every method and target of a data set, and the random order."""
+    result = read(name)
+    rows = [["Method", "Target", *SCORES.values(), "s per sample"]]
+    for row in result["table"]:
+        cells = [interval(row[score]) for score in SCORES]
+        rows.append(
+            [f"`{row['method']}`", row["target"], *cells, f"{row['seconds_per_sample']:.2f}"]
+        )
+    for target, row in result["random_order"].items():
+        cells = [interval(row[score]) if score in row else "" for score in SCORES]
+        rows.append(["random order", target, *cells, ""])
+    return markdown(rows)
+
+
+def gains(name):
+    """Render the gain of the local target over the global one, method by method."""
+    rows = [["Method", *GAINS.values()]]
+    for method, row in read(name)["gain_of_local"].items():
+        rows.append([f"`{method}`", *(interval(row[score], 3) for score in GAINS)])
+    return markdown(rows)
+
+
+def about(name):
+    """Say on what the numbers of a data set rest."""
+    result = read(name)
+    used, samples = result["settings"], result["samples"]
+    clock = {"process": "on one core", "wall": "beside other work on the machine"}
+    without = result["positive_test_pairs_without_superactivator"]
+    return (
+        f"{name}: {len(result['concepts'])} concepts at depth {used['layer']}; "
+        f"{samples['cal']} calibration and {samples['test']} test samples with {result['pairs']} "
+        f"pairs; {used['masks']} masks, {used['steps']} gradient steps; {result['seconds']:.0f} s "
+        f"in all, {clock[result['clock']]}. Of {result['positive_test_pairs']} positive pairs of "
+        f"the test split, {without} hold no SuperActivator and have no local map."
+    )
+
+
+def verdict(name):
+    """Say for how many methods the local target wins, loses or neither."""
+    gain = read(name)["gain_of_local"]
+    parts = []
+    for score, title in GAINS.items():
+        better = [m for m, row in gain.items() if row[score][1] > 0]
+        worse = [m for m, row in gain.items() if row[score][2] < 0]
+        parts.append(
+            f"{title}: better for {listed(better)}, worse for {listed(worse)}, undecided for the "
+            f"other {len(gain) - len(better) - len(worse)}"
+        )
+    return f"{name}, local against global. " + ". ".join(parts) + "."
+
+
+def listed(methods):
+    names = ", ".join(f"`{m}`" for m in methods)
+    return f"{len(methods)} ({names})" if methods else "none"
+
+
+def sections():
+    """Give everything that the docs quote, in its order."""
+    for name in SETS:
+        yield f"### {name}"
+        yield about(name)
+        yield scores(name)
+        yield "Gain of the local target over the global one, paired:"
+        yield gains(name)
+        yield verdict(name)
+
+
+def write(page):
+    """Put the results between the two marks of a page."""
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    wrapped = [s if s[0] in "|#" else "\n".join(wrap(s, 100, **KEEP_WORDS)) for s in sections()]
+    text = "\n\n".join([before + START, *wrapped, END + after])
+    page.write_text(text, encoding="utf-8")
+
+
+def main():
+    write(PAGE)
+    print(f"{PAGE.name} holds the results of {', '.join(SETS)}.")
+
+
+if __name__ == "__main__":
+    main()

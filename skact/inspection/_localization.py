@@ -1,0 +1,237 @@
+"""Maps of one sample side by side: methods in one direction, targets in the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from skact.inspection._heat_maps import PatchHeatMapDisplay, TokenHeatMapDisplay
+from skact.inspection._html import page, titled, write_page
+from skact.inspection._reading import (
+    attribution,
+    center_of,
+    find_concept,
+    is_localizer,
+    tokens_and_marks,
+)
+
+__all__ = ["LocalizationDisplay"]
+
+
+class LocalizationDisplay:
+    """Attributions of one concept in one sample, by several methods for several targets.
+
+    Every map has its own scale, from blue (against the concept) over no colour to red, because
+    methods differ in units. No colour is 0, but the mean of the map for "rise", which gives
+    expected values. SuperActivators are outlined in all maps.
+
+    Parameters
+    ----------
+    sample : str, image or path
+        One raw sample.
+    tokens : sequence of Token or Patch
+        Its tokens, from ``TransformerEmbedder.tokens_of``.
+    maps : mapping of str to mapping of str to array-like of shape (n_tokens,)
+        ``maps[method][target]`` is a map; every method has the same targets. Tokens that are NaN
+        stay uncoloured.
+    superactivators : array-like of shape (n_tokens,), default=None
+        True at SuperActivators.
+    concept : str, default=None
+        Name of the concept.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+        Where it was drawn.
+    axes_ : ndarray of matplotlib Axes
+        One row per method of a text; one row per target of an image, after the image itself.
+
+    Raises
+    ------
+    ValueError
+        If there is no map, methods differ in their targets, or a map does not have one entry per
+        token.
+
+    Examples
+    --------
+    >>> from skact import Token
+    >>> from skact.inspection import LocalizationDisplay
+    >>> tokens = [Token("<b>", 0, 3), Token("joy", 4, 7)]
+    >>> maps = {"direct": {"global": [-0.1, 0.4], "local": [0.0, 0.9]}}
+    >>> html = LocalizationDisplay("<b> joy", tokens, maps, concept="joy").to_html()
+    >>> "<b>" in html, "&lt;b&gt;" in html
+    (False, True)
+    """
+
+    figure_: Any
+    axes_: npt.NDArray[Any]
+
+    def __init__(
+        self,
+        sample: Any,
+        tokens: Sequence[Any],
+        maps: Mapping[str, Mapping[str, npt.ArrayLike]],
+        superactivators: npt.ArrayLike | None = None,
+        *,
+        concept: str | None = None,
+    ) -> None:
+        self.sample = sample
+        self.tokens = tokens
+        self.maps = maps
+        self.superactivators = superactivators
+        self.concept = concept
+        self._is_image = hasattr(tokens[0], "box")
+        targets = {method: list(row) for method, row in maps.items()}
+        if not any(targets.values()):
+            raise ValueError("maps must hold at least one map, as maps[method][target].")
+        first = next(iter(targets.values()))
+        for method, own in targets.items():
+            if own != first:
+                raise ValueError(f"maps has the targets {first}, but {own} for {method!r}.")
+        cells = [[self._cell(maps[m][t], m, t) for t in first] for m in maps]
+        if self._is_image:
+            # The image as it is leads the first row; all else is a map.
+            blank: Any = None
+            plain = PatchHeatMapDisplay(
+                sample, tokens, np.full(len(tokens), np.nan), superactivators, concept="image"
+            )
+            rows = list(map(list, zip(*cells, strict=True)))
+            cells = [[blank if i else plain, *row] for i, row in enumerate(rows)]
+        self._cells = cells
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        sample: Any,
+        concept: int | str = 0,
+        *,
+        methods: Sequence[str] | None = None,
+        targets: Sequence[Any] = ("global", "local"),
+        figure: Any = None,
+    ) -> Self:
+        """Localize a concept in one raw sample by several methods, and draw the maps.
+
+        Parameters
+        ----------
+        estimator : ConceptLocalizer
+            Fitted. Its own method and target are left as they are.
+        sample : str, image or path
+            One raw sample.
+        concept : int or str, default=0
+            Number or name of the concept.
+        methods : sequence of str, default=None
+            Values of ``method``; None is that of the localizer.
+        targets : sequence, default=("global", "local")
+            Values of ``target``.
+        figure : matplotlib Figure or SubFigure, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        display : LocalizationDisplay
+            With ``figure_`` and ``axes_``. A local map of a sample without a SuperActivator is
+            left uncoloured.
+
+        Raises
+        ------
+        ValueError
+            If the localizer does not know the concept, or was not fitted with ``method="calm"``
+            where that map is asked for: its heads come from ``fit``.
+        TypeError
+            If the estimator is no localizer.
+        """
+        if not is_localizer(estimator):
+            raise TypeError(
+                f"estimator must be a ConceptLocalizer, got {type(estimator).__name__}."
+            )
+        number, name = find_concept(estimator.concept_names_, concept)
+        tokens, marks = tokens_and_marks(estimator, sample, number)
+        methods = (estimator.method,) if methods is None else methods
+        if "calm" in methods and not hasattr(estimator, "calm_position_"):
+            raise ValueError(
+                'methods has "calm", which needs a localizer fitted with method="calm".'
+            )
+        maps: dict[str, dict[str, Any]] = {}
+        for method in methods:
+            # A shallow copy keeps what is fitted; maps do not depend on the thresholds.
+            variants = [
+                copy(estimator).set_params(method=method, target=target) for target in targets
+            ]
+            maps[method] = {str(v.target): attribution(v, sample, number) for v in variants}
+        return cls(sample, tokens, maps, marks, concept=name).plot(figure=figure)
+
+    def _cell(self, scores: npt.ArrayLike, method: str, target: str) -> Any:
+        display: Any = PatchHeatMapDisplay if self._is_image else TokenHeatMapDisplay
+        # Images are narrow, so their titles take two lines.
+        title = f"{method}\n{target}" if self._is_image else f"{method}, {target}"
+        center, marks = center_of(method, scores), self.superactivators
+        return display(self.sample, self.tokens, scores, marks, concept=title, center=center)
+
+    def plot(self, *, figure: Any = None) -> Self:
+        """Draw all maps.
+
+        Parameters
+        ----------
+        figure : matplotlib Figure or SubFigure, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        self : Display
+            With ``figure_`` and ``axes_``.
+        """
+        import matplotlib.pyplot as plt
+
+        n_rows, n_columns = len(self._cells), len(self._cells[0])
+        if figure is None:
+            width, height = (1.8, 2.2) if self._is_image else self._cells[0][0]._size()
+            size = n_columns * width, n_rows * height + 0.3
+            figure = plt.figure(figsize=size, layout="constrained")
+        if self.concept is not None:
+            figure.suptitle(self.concept, parse_math=False, weight="bold")
+        axes = figure.subplots(n_rows, n_columns, squeeze=False)
+        for ax in axes.flat:
+            ax.set_axis_off()
+        drawn = [(ax, cell) for ax, cell in zip(axes.flat, self._flat(), strict=True) if cell]
+        # Text is sized by the room it has, which titles that come later would change.
+        for ax, cell in drawn:
+            ax.set_title(cell.concept, parse_math=False)
+        for ax, cell in drawn:
+            cell.plot(ax=ax)
+        self.figure_, self.axes_ = figure, axes
+        return self
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give all maps as a page that needs no other file and runs no script.
+
+        Parameters
+        ----------
+        path : str or path-like, default=None
+            Also write it there, in one step.
+
+        Returns
+        -------
+        html : str
+            A whole document. All text of the sample is escaped.
+        """
+        html = page(self.concept or type(self).__name__, self._repr_html_())
+        if path is not None:
+            write_page(path, html)
+        return html
+
+    def _flat(self) -> list[Any]:
+        return [cell for row in self._cells for cell in row]
+
+    def _repr_html_(self) -> str:
+        cells = [cell._repr_html_() if cell else "<div></div>" for cell in self._flat()]
+        grid = (
+            f'<div style="display:grid;grid-template-columns:repeat({len(self._cells[0])},'
+            f'max-content);gap:1em 1.5em">{"".join(cells)}</div>'
+        )
+        return titled(self.concept, grid)

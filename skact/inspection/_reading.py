@@ -1,0 +1,56 @@
+"""What a picture reads from a fitted localizer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.pipeline import Pipeline
+
+from skact.detection import superactivators
+
+__all__ = ["attribution", "center_of", "find_concept", "is_localizer", "tokens_and_marks"]
+
+Array = npt.NDArray[Any]
+
+_PARTS = ("embedder", "concepts", "detector")
+
+
+def is_localizer(estimator: Any) -> bool:
+    """Tell whether an estimator has maps of raw samples, and the parts they come from."""
+    return all(hasattr(estimator, name) for name in ("games", *_PARTS))
+
+
+def find_concept(names: Any, concept: int | str) -> tuple[int, str]:
+    """Return number and name of a concept that is given by either."""
+    known = list(names)
+    if concept not in known and concept not in range(len(known)):
+        raise ValueError(f"concept must be one of {known} or its number, got {concept!r}.")
+    number = known.index(concept) if concept in known else int(concept)
+    return number, str(known[number])
+
+
+def tokens_and_marks(localizer: Any, sample: Any, concept: int) -> tuple[Sequence[Any], Array]:
+    """Tokens of one raw sample, and which of them are SuperActivators of a concept."""
+    parts = Pipeline([(name, getattr(localizer, name)) for name in _PARTS])
+    return localizer.embedder.tokens_of([sample])[0], superactivators(parts, [sample])[0][
+        :, concept
+    ]
+
+
+def attribution(localizer: Any, sample: Any, concept: int) -> Array:
+    """Map of a concept in one raw sample; NaN where there is none, which the picture shows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*local target")
+        return localizer.transform([sample])[0][:, concept]
+
+
+def center_of(method: str, scores: npt.ArrayLike) -> float:
+    """Return the attribution that speaks neither for nor against a concept."""
+    known = np.asarray(scores, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    # RISE gives expected values, whose zero means nothing; they are read against their mean.
+    return float(known.mean()) if method == "rise" and len(known) else 0.0

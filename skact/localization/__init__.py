@@ -1,0 +1,48 @@
+"""Find where in a sample a concept is.
+
+:class:`ConceptLocalizer` maps a concept over the tokens of a text or the patches of an image, by
+one of ten attribution methods, towards a global or a local target; :func:`faithfulness` tells how
+well a map explains what it maps. Importing this package loads neither torch nor captum nor shapiq;
+the first use of a method that needs them does.
+"""
+
+from skact.localization._faithfulness import (
+    Curve,
+    FaithfulnessResult,
+    deletion_curve,
+    faithfulness,
+    insertion_curve,
+)
+from skact.localization._game import Game
+from skact.localization._localizer import METHODS, ConceptLocalizer
+from skact.localization._perturbation import (
+    Interactions,
+    kernel_shap,
+    lime,
+    rise,
+    rise_map,
+    shapiq,
+    shapley_interactions,
+)
+from skact.localization._targets import GlobalTarget, LocalTarget, Target
+
+__all__ = [
+    "ConceptLocalizer",
+    "Curve",
+    "FaithfulnessResult",
+    "Game",
+    "GlobalTarget",
+    "Interactions",
+    "LocalTarget",
+    "METHODS",
+    "Target",
+    "deletion_curve",
+    "faithfulness",
+    "insertion_curve",
+    "kernel_shap",
+    "lime",
+    "rise",
+    "rise_map",
+    "shapiq",
+    "shapley_interactions",
+]

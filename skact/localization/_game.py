@@ -1,0 +1,52 @@
+"""What an attribution method by perturbation explains: a function of which tokens are kept."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+__all__ = ["Game"]
+
+Array = npt.NDArray[Any]
+
+
+class Game(Protocol):
+    """A cooperative game whose players are the tokens of one sample.
+
+    Attributes
+    ----------
+    n_players : int
+        Tokens, patches or words that can be taken away.
+    n_targets : int
+        Explained values, one per concept; all come from the same forward passes.
+    players : ndarray of shape (n_tokens,), dtype int64
+        Player that each token of the sample belongs to; ``arange(n_tokens)`` unless players are
+        words.
+    """
+
+    @property
+    def n_players(self) -> int:
+        """Tokens, patches or words that can be taken away."""
+
+    @property
+    def n_targets(self) -> int:
+        """Explained values."""
+
+    @property
+    def players(self) -> Array:
+        """Player of each token."""
+
+    def __call__(self, masks: Array) -> Array:
+        """Value of coalitions.
+
+        Parameters
+        ----------
+        masks : ndarray of shape (n_masks, n_players), dtype bool
+            True where the player is kept.
+
+        Returns
+        -------
+        values : ndarray of shape (n_masks, n_targets), dtype float64
+            The same for the same masks; NaN for a target that the sample does not have.
+        """

@@ -1,0 +1,162 @@
+"""Percentile bootstrap over samples, of a score or of the paired difference of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import bootstrap
+from sklearn.utils import check_random_state
+
+from skact.metrics._overlap import (
+    Statistic,
+    sample_f1,
+    token_f1,
+    token_f1_score,
+    token_iou,
+    token_iou_score,
+    weighted_f1_score,
+)
+from skact.metrics._ranking import (
+    pointing_game,
+    pointing_game_score,
+    token_average_precision,
+    token_average_precision_score,
+)
+from skact.tokens import TokenArray
+
+__all__ = ["Interval", "bootstrap_interval"]
+
+Array = npt.NDArray[Any]
+
+# Scores of this package read resamples off counts that are taken once.
+_STATISTICS: dict[Any, Callable[[Any, Any, str], Statistic]] = {
+    weighted_f1_score: sample_f1,
+    token_f1_score: token_f1,
+    token_iou_score: token_iou,
+    token_average_precision_score: token_average_precision,
+    pointing_game_score: pointing_game,
+}
+
+
+class Interval(NamedTuple):
+    """An estimate and its interval.
+
+    Parameters
+    ----------
+    estimate : float
+        Value on the data.
+    low, high : float
+        Ends of the interval.
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap_interval(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    baseline: Any = None,
+    metric: Callable[[Any, Any], float] | None = None,
+    n_resamples: int = 1000,
+    confidence_level: float = 0.95,
+    random_state: Any = None,
+) -> Interval:
+    """Percentile bootstrap over samples; with a baseline, of the paired difference.
+
+    Parameters
+    ----------
+    y_true : array-like or TokenArray of shape (n_samples, ...)
+        Truth: samples, or tokens of samples.
+    y_pred : array-like or TokenArray of shape (n_samples, ...)
+        Decisions, or what else the metric takes.
+    baseline : like y_pred, default=None
+        Decisions of another method on the same samples: the interval is then that of
+        ``metric(y_true, y_pred) - metric(y_true, baseline)``, both on the same resamples, which is
+        far narrower than two separate intervals suggest.
+    metric : callable, default=None
+        ``metric(y_true, y_pred)`` -> float, called on each resample; the scores of this package
+        are computed for all resamples at once. None is the weighted F1 over samples, or over
+        tokens for a TokenArray.
+    n_resamples : int, default=1000
+        Resamples of the samples, all concepts together.
+    confidence_level : float, default=0.95
+        Share of resamples inside.
+    random_state : int, RandomState instance or None, default=None
+        Draws the resamples.
+
+    Returns
+    -------
+    interval : Interval
+        Estimate, low, high.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, there are fewer than two samples, or a setting is out of range.
+
+    Examples
+    --------
+    >>> from skact import bootstrap_interval
+    >>> y = [[1], [0], [1], [1], [0], [1]]
+    >>> bootstrap_interval(y, y, random_state=0)
+    Interval(estimate=1.0, low=1.0, high=1.0)
+    """
+    if not 0 < confidence_level < 1:
+        raise ValueError(f"confidence_level must lie in (0, 1), got {confidence_level}.")
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}.")
+    predictions = (
+        {"y_pred": y_pred} if baseline is None else {"y_pred": y_pred, "baseline": baseline}
+    )
+    n_samples = len(y_true)
+    for name, given in predictions.items():
+        if len(given) != n_samples:
+            raise ValueError(f"{name} has {len(given)} samples, y_true has {n_samples}.")
+    if n_samples < 2:
+        raise ValueError(f"the bootstrap needs at least 2 samples, got {n_samples}.")
+    scores = [_resampled(y_true, given, metric, name) for name, given in predictions.items()]
+
+    def statistic(rows: Array, axis: int = -1) -> Array:
+        values = [score(rows) for score in scores]
+        return values[0] if baseline is None else values[0] - values[1]
+
+    everything = np.arange(n_samples)
+    result = bootstrap(
+        (everything,),
+        statistic,
+        n_resamples=n_resamples,
+        # 2**24 counts at a time are 128 MB.
+        batch=max(1, 2**24 // (n_samples * _width(y_true))),
+        vectorized=True,
+        confidence_level=confidence_level,
+        method="percentile",
+        rng=np.random.default_rng(check_random_state(random_state).randint(2**31 - 1)),
+    )
+    low, high = result.confidence_interval
+    return Interval(float(statistic(everything)), float(low), float(high))
+
+
+def _resampled(
+    y_true: Any, y_pred: Any, metric: Callable[[Any, Any], float] | None, name: str
+) -> Statistic:
+    """Return a function of sample numbers (..., n_drawn) to scores (...)."""
+    if metric is None:
+        metric = token_f1_score if isinstance(y_true, TokenArray) else weighted_f1_score
+    if metric in _STATISTICS:
+        return _STATISTICS[metric](y_true, y_pred, name)
+    keep = [d if isinstance(d, TokenArray) else np.asarray(d) for d in (y_true, y_pred)]
+    return lambda rows: np.apply_along_axis(lambda r: metric(*(d[r] for d in keep)), -1, rows)
+
+
+def _width(y: Any) -> int:
+    shape = np.shape(y) if not isinstance(y, TokenArray) else y.shape
+    return int(np.prod(shape[1:], initial=1))

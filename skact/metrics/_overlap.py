@@ -1,0 +1,196 @@
+"""Decisions against truth, by counts per concept: F1 of samples, F1 and IoU of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skact.tokens import TokenArray
+
+__all__ = ["token_f1_score", "token_iou_score", "weighted_f1_score"]
+
+Array = npt.NDArray[Any]
+# Score of resampled samples: numbers of samples (..., n_drawn) to scores (...).
+Statistic = Callable[[Array], Array]
+
+
+def weighted_f1_score(y_true: Any, y_pred: Any) -> float:
+    """F1 per concept, weighted by the number of samples that hold it.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,) or (n_samples, n_concepts), 0 and 1 or bool
+        Truth. A vector is one concept.
+    y_pred : array-like of the same shape
+        Decisions.
+
+    Returns
+    -------
+    score : float
+        In [0, 1]; equal to ``sklearn.metrics.f1_score(average="weighted")`` on an indicator
+        matrix. 0 if no concept occurs.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or there are values other than 0 and 1.
+
+    Examples
+    --------
+    >>> from skact import weighted_f1_score
+    >>> weighted_f1_score([[1, 0], [1, 1], [0, 0]], [[1, 0], [1, 0], [0, 0]])
+    0.666...
+    """
+    return score_of(sample_f1(y_true, y_pred), len(y_true))
+
+
+def token_f1_score(labels_true: Any, labels_pred: Any) -> float:
+    """F1 over tokens per concept, weighted by the number of tokens that belong to it.
+
+    Parameters
+    ----------
+    labels_true, labels_pred : TokenArray of shape (n_samples, n_concepts), dtype bool
+        Truth and decisions for the same tokens.
+
+    Returns
+    -------
+    score : float
+        In [0, 1]; equal to ``sklearn.metrics.f1_score(average="weighted")`` on all tokens. 0 if no
+        concept occurs.
+
+    Raises
+    ------
+    ValueError
+        If samples, lengths or concepts differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import TokenArray, token_f1_score
+    >>> true = TokenArray(np.array([[True], [True], [False]]), [0, 2, 3])
+    >>> token_f1_score(true, TokenArray(np.array([[True], [False], [False]]), [0, 2, 3]))
+    0.666...
+    """
+    return score_of(token_f1(labels_true, labels_pred), len(labels_true))
+
+
+def token_iou_score(labels_true: Any, labels_pred: Any) -> float:
+    r"""Intersection over union of tokens per concept, weighted by the tokens that belong to it.
+
+    .. math:: \mathrm{IoU}_c = \frac{TP_c}{TP_c + FP_c + FN_c}
+
+    over the tokens of all samples.
+
+    Parameters
+    ----------
+    labels_true, labels_pred : TokenArray of shape (n_samples, n_concepts), dtype bool
+        Truth and decisions for the same tokens.
+
+    Returns
+    -------
+    score : float
+        In [0, 1]; equal to ``sklearn.metrics.jaccard_score(average="weighted")`` on all tokens. 0
+        if no concept occurs.
+
+    Raises
+    ------
+    ValueError
+        If samples, lengths or concepts differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import TokenArray, token_iou_score
+    >>> true = TokenArray(np.array([[True], [True], [False]]), [0, 2, 3])
+    >>> token_iou_score(true, TokenArray(np.array([[True], [False], [False]]), [0, 2, 3]))
+    0.5
+    """
+    return score_of(token_iou(labels_true, labels_pred), len(labels_true))
+
+
+def sample_f1(y_true: Any, y_pred: Any, name: str = "y_pred") -> Statistic:
+    """F1 of resampled samples."""
+    true, pred = _indicator(y_true, "y_true"), _indicator(y_pred, name)
+    check_alike(true, pred)
+    return _weighted(_f1, true & pred, true, pred)
+
+
+def token_f1(labels_true: Any, labels_pred: Any, name: str = "labels_pred") -> Statistic:
+    """F1 of the tokens of resampled samples."""
+    return _weighted(_f1, *_token_counts(labels_true, labels_pred, name))
+
+
+def token_iou(labels_true: Any, labels_pred: Any, name: str = "labels_pred") -> Statistic:
+    """IoU of the tokens of resampled samples."""
+    return _weighted(_iou, *_token_counts(labels_true, labels_pred, name))
+
+
+def check_marks(labels: Any, name: str) -> None:
+    """Refuse what is no TokenArray of bool."""
+    if not isinstance(labels, TokenArray) or labels.dtype != bool:
+        got = getattr(labels, "dtype", type(labels).__name__)
+        raise ValueError(f"{name} must be a TokenArray of bool, got {got}.")
+
+
+def check_alike(true: Any, pred: Any) -> None:
+    """Refuse truth and decisions, or truth and scores, that differ in shape."""
+    if true.shape != pred.shape:
+        raise ValueError(f"truth and decisions differ in shape: {true.shape} and {pred.shape}.")
+    if isinstance(true, TokenArray) and not np.array_equal(true.lengths, pred.lengths):
+        raise ValueError("truth and decisions differ in the number of tokens of a sample.")
+
+
+def score_of(statistic: Statistic, n_samples: int) -> float:
+    """Score of all samples, each of them once."""
+    return float(statistic(np.arange(n_samples)))
+
+
+def _indicator(y: Any, name: str) -> Array:
+    y = np.asarray(y)
+    if y.ndim not in (1, 2) or not np.isin(y, (0, 1)).all():
+        raise ValueError(
+            f"{name} must be (n_samples,) or (n_samples, n_concepts) of 0 and 1, got shape "
+            f"{y.shape} and dtype {y.dtype}."
+        )
+    return y.reshape(len(y), -1).astype(bool)
+
+
+def _token_counts(true: Any, pred: Any, name: str) -> tuple[Array, Array, Array]:
+    """Count hits, positives and decisions per sample and concept."""
+    check_marks(true, "labels_true")
+    check_marks(pred, name)
+    check_alike(true, pred)
+    hits = true.with_values(true.flat() & pred.flat())
+    return hits.sum(), true.sum(), pred.sum()
+
+
+def _weighted(
+    formula: Callable[[Array, Array, Array], tuple[Array, Array]], *per_sample: Array
+) -> Statistic:
+    """Score per concept from counts (n_samples, n_concepts), weighted by the positives."""
+    counted = [counts.astype(np.int64) for counts in per_sample]
+
+    def statistic(rows: Array) -> Array:
+        both, positive, predicted = (counts[rows].sum(axis=-2) for counts in counted)
+        above, below = formula(both, positive, predicted)
+        scores = np.divide(above, below, out=np.zeros(below.shape), where=below > 0)
+        return weighted_mean(scores, positive)
+
+    return statistic
+
+
+def weighted_mean(scores: Array, weights: Array) -> Array:
+    """Mean over the last axis; 0 where all weights are."""
+    total, weight = (scores * weights).sum(axis=-1), weights.sum(axis=-1)
+    return np.divide(total, weight, out=np.zeros(np.shape(total)), where=weight > 0)
+
+
+def _f1(both: Array, positive: Array, predicted: Array) -> tuple[Array, Array]:
+    return 2 * both, positive + predicted
+
+
+def _iou(both: Array, positive: Array, predicted: Array) -> tuple[Array, Array]:
+    return both, positive + predicted - both

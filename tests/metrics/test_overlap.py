@@ -1,0 +1,97 @@
+"""F1 and IoU against scikit-learn."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from sklearn.metrics import f1_score, jaccard_score
+
+from skact import TokenArray, token_f1_score, weighted_f1_score
+from skact.metrics import token_iou_score
+
+pairs = array_shapes(min_dims=2, max_dims=2, max_side=8).flatmap(
+    lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape))
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(pair=pairs, dtype=st.sampled_from([bool, int, float]))
+def test_weighted_f1_is_that_of_scikit_learn(pair, dtype):
+    true, pred = (one.astype(dtype) for one in pair)
+    score = weighted_f1_score(true, pred)
+    if true.shape[1] == 1:
+        # scikit-learn would weigh both classes of a single column; here a column is a concept.
+        expected = f1_score(true[:, 0], pred[:, 0], zero_division=0)
+        assert weighted_f1_score(true[:, 0], pred[:, 0]) == score
+    else:
+        expected = f1_score(true.astype(int), pred.astype(int), average="weighted", zero_division=0)
+    assert score == pytest.approx(expected, abs=1e-12)
+
+
+def test_weighted_f1_by_hand():
+    true = np.array([[1, 1], [1, 0], [1, 0], [0, 0]])
+    pred = np.array([[1, 0], [1, 0], [0, 1], [1, 0]])
+    # Concept 0: TP 2, FP 1, FN 1 -> 2/3, weight 3; concept 1: nothing hit, weight 1.
+    assert weighted_f1_score(true, pred) == pytest.approx((3 * 2 / 3 + 1 * 0) / 4)
+    assert weighted_f1_score(true, true) == 1
+    assert weighted_f1_score(np.zeros((3, 2)), np.ones((3, 2))) == 0
+
+
+def make_marks(rng, n_samples=10, n_concepts=3, shares=(0.3, 0.5)):
+    lengths = rng.integers(1, 5, n_samples)
+    offsets = np.cumsum([0, *lengths])
+    return [TokenArray(rng.random((offsets[-1], n_concepts)) < p, offsets) for p in shares]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 9999), n_concepts=st.integers(2, 3))
+def test_token_scores_are_those_of_all_tokens(seed, n_concepts):
+    rng = np.random.default_rng(seed)
+    true, pred = make_marks(rng, n_concepts=n_concepts)
+    order = rng.integers(0, len(true), 7)
+    for a, b in ((true, pred), (true[order], pred[order]), (true[::-1], pred[::-1])):
+        flat = [np.concatenate(d.to_list()) for d in (a, b)]
+        for score, theirs in ((token_f1_score, f1_score), (token_iou_score, jaccard_score)):
+            expected = theirs(*flat, average="weighted", zero_division=0)
+            assert score(a, b) == pytest.approx(expected, abs=1e-12)
+
+
+def test_token_scores_by_hand():
+    true = TokenArray(np.array([[1, 0], [1, 0], [0, 1], [0, 0]], bool), [0, 2, 4])
+    pred = TokenArray(np.array([[1, 0], [0, 0], [1, 0], [0, 1]], bool), [0, 2, 4])
+    # Concept 0: TP 1, FP 1, FN 1, weight 2; concept 1: nothing hit, weight 1.
+    assert token_f1_score(true, pred) == pytest.approx(2 / 3 * 0.5)
+    assert token_iou_score(true, pred) == pytest.approx(2 / 3 / 3)
+    assert token_iou_score(true, true) == token_f1_score(true, true) == 1
+    nothing = true.map(np.zeros_like)
+    assert token_iou_score(nothing, pred) == token_f1_score(nothing, pred) == 0
+
+
+TRUE = np.array([[1, 0], [0, 1], [1, 1]])
+MARKS = TokenArray(np.array([[True], [False], [True]]), [0, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (weighted_f1_score, ([0, 1, 2], [0, 1, 1]), "y_true must be .* of 0 and 1"),
+        (weighted_f1_score, ([0, 1, 1], [0, 1, 0.5]), "y_pred must be .*float64"),
+        (weighted_f1_score, ([0.0, np.nan], [0, 1]), "y_true must be"),
+        (weighted_f1_score, (TRUE[None], TRUE[None]), r"y_true must be .*\(1, 3, 2\)"),
+        (weighted_f1_score, (["yes"], ["no"]), "y_true must be"),
+        (weighted_f1_score, (TRUE, TRUE[:2]), r"differ in shape: \(3, 2\) and \(2, 2\)"),
+        (weighted_f1_score, (TRUE, TRUE[:, :1]), r"differ in shape: \(3, 2\) and \(3, 1\)"),
+        (token_f1_score, (MARKS, MARKS[:1]), r"differ in shape: \(2, 1\) and \(1, 1\)"),
+        (token_f1_score, (MARKS, MARKS[::-1]), "differ in the number of tokens"),
+        (token_f1_score, (MARKS, MARKS.values), "differ in shape|TokenArray"),
+        (token_f1_score, (MARKS, MARKS.to_list()), "labels_pred|differ in|TokenArray"),
+        (token_f1_score, (MARKS.to_list(), MARKS.to_list()), "labels_true|TokenArray"),
+        (token_f1_score, (MARKS, MARKS.map(np.float32)), "labels_pred must .* bool, got float32"),
+        (token_iou_score, (MARKS, MARKS[:1]), r"differ in shape: \(2, 1\) and \(1, 1\)"),
+        (token_iou_score, (MARKS.map(np.float32), MARKS), "labels_true must .* bool, got float32"),
+    ],
+)
+def test_bad_inputs(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(*arguments)
