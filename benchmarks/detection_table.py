@@ -1,13 +1,18 @@
-"""The paper's protocol on a data set: every detector, per-concept layer and delta, test F1.
+"""The paper's protocol on a data set: every concept method and detector, test F1 with intervals.
 
-    python benchmarks/detection_table.py --data FOLDER --model FOLDER_OR_NAME [--out TABLE.json]
+    python benchmarks/detection_table.py --data FOLDER --model FOLDER_OR_NAME
+        [--methods NAME ...] [--out TABLE.json]
 
 FOLDER holds texts with spans (``samples.jsonl``) or images with masks (``index.jsonl``), split into
-train, cal and test. Scalers and concept vectors are fitted on train, thresholds on cal. For each
-concept, concept method and detector, the (layer, delta) with the best cal F1 is taken (ties: the
-smaller delta, then the earlier layer), and its decisions on test are scored: F1 weighted by the
-number of test samples with the concept, with a 95 % percentile bootstrap over samples. Nothing is
-chosen on test.
+train, cal and test. Scalers and concept vectors are fitted on train. ConceptSearchCV then sets the
+thresholds on cal, matches units with concepts there, and takes for each concept and detector the
+(layer, delta) with the best cal F1 (ties: the smaller delta, then the earlier layer). The decisions
+of these winners on test are scored: F1 weighted by the number of test samples with the concept,
+with a 95 % percentile bootstrap over samples. Nothing is chosen on test.
+
+Methods without labels are fitted on every third layer only, to keep the run short. With
+``--methods`` the rows of other methods in the file ``--out`` are kept, so that a table can be made
+in pieces.
 """
 
 import argparse
@@ -22,37 +27,68 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
 
 from skact import (
     DELTA_GRID,
+    ConceptSearchCV,
+    DifferenceInMeans,
+    KMeansConcepts,
+    KMeansSeparator,
     LastToken,
     LayerStack,
     LinearSeparator,
+    MaxSeparator,
     MaxToken,
     MeanPrototype,
     MeanToken,
+    NMFConcepts,
+    PCAConcepts,
     RandomToken,
+    SelectLayer,
+    SemiNMFConcepts,
+    SparseAutoencoder,
     SuperActivator,
     TokenArray,
     TokenScaler,
     TransformerEmbedder,
+    WeakSuperActivator,
     bootstrap_interval,
     concept_f1,
     load_masks,
     load_spans,
 )
+from skact.concepts import BaseConcepts
 
 SEED = 0
-METHODS = {"MeanPrototype": MeanPrototype(), "LinearSeparator": LinearSeparator()}
+METHODS = {
+    "LinearSeparator": LinearSeparator(),
+    "MeanPrototype": MeanPrototype(),
+    "DifferenceInMeans": DifferenceInMeans(),
+    "MaxSeparator": MaxSeparator(),
+    "KMeansConcepts": KMeansConcepts(200, max_iter=20, random_state=SEED),
+    "KMeansSeparator": KMeansSeparator(50, max_iter=20, random_state=SEED),
+    "PCAConcepts": PCAConcepts(100),
+    "SparseAutoencoder": SparseAutoencoder(
+        128, "topk", k=8, max_epochs=3, batch_size=1024, random_state=SEED
+    ),
+    "NMFConcepts": NMFConcepts(16, max_iter=30, random_state=SEED),
+    "SemiNMFConcepts": SemiNMFConcepts(4, max_iter=30, random_state=SEED),
+}
 DETECTORS = {
     "RandomToken": RandomToken(random_state=SEED),
     "LastToken": LastToken(),
     "MeanToken": MeanToken(),
     "MaxToken": MaxToken(),
     "SuperActivator": SuperActivator(),
+    "WeakSuperActivator": WeakSuperActivator(),
+    "Exact cut": WeakSuperActivator(objective="sample"),
 }
 # The CLS baseline sees one vector per sample, so every aggregator is the same.
 CLS = "CLS"
+# k-means on vectors of samples gets the paper's number of clusters; so do the other units.
+N_UNITS_CLS = 50
 
 
 @dataclass
@@ -91,63 +127,73 @@ def embed(model, samples, layers):
     return tokens, TransformerEmbedder(model, pooling="cls", **settings).transform(samples)
 
 
-def evaluate(problem):
+def evaluate(problem, methods=("MeanPrototype", "LinearSeparator")):
     """Run the protocol; a Row for each concept method and detector."""
-    cal, test = problem.rows("cal"), problem.rows("test")
-    found = {}
-    for layer in problem.tokens.layers:
-        for method in METHODS:
-            scores = concept_scores(METHODS[method], problem.tokens.layer(layer), problem)
-            for name, detector in DETECTORS.items():
-                found[method, name, layer] = sweep(detector, scores, problem, problem.labels)
-            pooled = concept_scores(METHODS[method], problem.cls.layer(layer), problem, False)
-            found[method, CLS, layer] = sweep(MaxToken(), pooled, problem, None)
     rows = []
-    for method in METHODS:
-        for name in (*DETECTORS, CLS):
-            per_layer = [found[method, name, layer] for layer in problem.tokens.layers]
-            # (n_deltas, n_layers, n_samples, n_concepts): the first maximum is the smaller delta,
-            # then the earlier layer.
-            on_cal = np.stack([p[0] for p in per_layer], axis=1)
-            on_test = np.stack([p[1] for p in per_layer], axis=1)
-            f1 = concept_f1(problem.y[cal, None, None], np.moveaxis(on_cal, 2, 0))
-            best = f1.reshape(-1, f1.shape[-1]).argmax(axis=0)
-            delta, layer = np.unravel_index(best, f1.shape[:2])
-            concepts = np.arange(len(best))
-            predicted = on_test[delta, layer, :, concepts].T
-            rows.append(
-                Row(
-                    method,
-                    name,
-                    [problem.tokens.layers[k] for k in layer],
-                    [DELTA_GRID[k] for k in delta],
-                    f1[delta, layer, concepts],
-                    concept_f1(problem.y[test], predicted),
-                    predicted,
-                )
-            )
+    for name in methods:
+        method = METHODS[name]
+        labelled = isinstance(method, BaseConcepts)
+        on_tokens = held_out_scores(method, problem.tokens, problem, problem.labels)
+        for detector in DETECTORS:
+            # Sorting the tokens of every column for every concept takes too long for many units.
+            if labelled or detector != "WeakSuperActivator":
+                found = search(DETECTORS[detector], on_tokens, problem, problem.labels)
+                rows.append(row(name, detector, *found, problem))
+        if not labelled:
+            method = clone(method).set_params(n_concepts=min(method.n_concepts, N_UNITS_CLS))
+        on_cls = held_out_scores(method, problem.cls, problem, None)
+        rows.append(row(name, CLS, *search(MaxToken(), on_cls, problem, None), problem))
     return rows
 
 
-def concept_scores(method, tokens, problem, with_token_labels=True):
-    """Scores of all samples by a method fitted on the training split alone."""
-    train = problem.rows("train")
-    scaler = TokenScaler().fit(tokens[train])
-    scaled = scaler.transform(tokens)
-    labels = problem.labels[train] if with_token_labels else None
-    return method.fit(scaled[train], problem.y[train], token_labels=labels).transform(scaled)
+def held_out_scores(method, stack, problem, labels):
+    """Scores of the samples in cal, then of those in test, at each layer."""
+    train, held = problem.rows("train"), np.r_[problem.rows("cal"), problem.rows("test")]
+    labelled = isinstance(method, BaseConcepts)
+    scores = {}
+    for layer in stack.layers if labelled else stack.layers[2::3]:
+        tokens = stack.layer(layer)
+        scaler = TokenScaler().fit(tokens[train])
+        first, rest = (scaler.transform(tokens[rows]) for rows in (train, held))
+        if isinstance(method, NMFConcepts):
+            first, rest = first.map(halves), rest.map(halves)
+        given = {"token_labels": labels[train]} if labelled and labels is not None else {}
+        scores[layer] = method.fit(first, problem.y[train], **given).transform(rest)
+    return LayerStack(scores)
 
 
-def sweep(detector, scores, problem, labels):
-    """Decisions on cal and on test for each delta, (n_deltas, n_samples, n_concepts) bool."""
-    cal, test = problem.rows("cal"), problem.rows("test")
+def halves(values):
+    """Positive and negative parts side by side: features that are never negative."""
+    return np.hstack([np.maximum(values, 0), np.maximum(-values, 0)])
+
+
+def search(detector, scores, problem, labels):
+    """Let each concept choose on cal; the fitted search and its decisions on test."""
+    cal = problem.rows("cal")
+    everything = np.arange(len(cal))
+    deltas = (detector.delta,) if isinstance(detector, WeakSuperActivator) else DELTA_GRID
+    found = ConceptSearchCV(
+        Pipeline([("layer", SelectLayer()), ("detect", detector)]),
+        {"layer__layer": scores.layers, "detect__delta": deltas},
+        # Thresholds are set and compared on the same samples.
+        cv=[(everything, everything)],
+    )
     labels = None if labels is None else labels[cal]
-    fitted = [
-        detector.set_params(delta=delta).fit(scores[cal], problem.y[cal], token_labels=labels)
-        and (detector.predict(scores[cal]), detector.predict(scores[test]))
-        for delta in DELTA_GRID
-    ]
-    return tuple(np.stack(part).astype(bool) for part in zip(*fitted, strict=True))
+    found.fit(scores[: len(cal)], problem.y[cal], token_labels=labels)
+    return found, found.predict(scores[len(cal) :]).astype(bool)
+
+
+def row(method, detector, found, predicted, problem):
+    best = found.best_params_.values()
+    return Row(
+        method,
+        detector,
+        [params["layer__layer"] for params in best],
+        [params["detect__delta"] for params in best],
+        found.best_score_,
+        concept_f1(problem.y[problem.rows("test")].astype(bool), predicted),
+        predicted,
+    )
 
 
 def intervals(rows, problem):
@@ -165,11 +211,11 @@ def intervals(rows, problem):
 def render(rows, problem):
     """Format the table as text."""
     lines = [
-        f"{'concepts':<16} {'detector':<15} {'weighted test F1':<22} SuperActivator's gain over it"
+        f"{'concepts':<17} {'detector':<18} {'weighted test F1':<22} SuperActivator's gain over it"
     ]
     for row, score, gain in intervals(rows, problem):
         verdict = "" if row.detector == "SuperActivator" else f"{gain}"
-        lines.append(f"{row.method:<16} {row.detector:<15} {score!s:<22} {verdict}")
+        lines.append(f"{row.method:<17} {row.detector:<18} {score!s:<22} {verdict}")
     return "\n".join(lines)
 
 
@@ -185,33 +231,39 @@ def choices(rows, problem, method, detector="SuperActivator"):
     return "\n".join(lines)
 
 
-def as_json(rows, problem, **about):
-    """Everything in the table, as plain data."""
+def as_json(rows, problem, before=(), **about):
+    """Everything in the table, as plain data, with what other methods had before."""
+    made = {row.method for row in rows}
+    table = [old for old in before if old["method"] not in made]
+    table += [entry(*line, problem.names) for line in intervals(rows, problem)]
     return {
         **about,
         "python": platform.python_version(),
         "versions": {p: version(p) for p in ("scikit-learn", "numpy", "torch", "transformers")},
         "samples": {s: len(problem.rows(s)) for s in ("train", "cal", "test")},
-        "table": [
-            {
-                "method": row.method,
-                "detector": row.detector,
-                "weighted_test_f1": round(score.estimate, 4),
-                "interval": [round(score.low, 4), round(score.high, 4)],
-                "gain_of_superactivator": round(gain.estimate, 4),
-                "gain_interval": [round(gain.low, 4), round(gain.high, 4)],
-                "concepts": {
-                    name: {
-                        "layer": int(row.layers[c]),
-                        "delta": row.deltas[c],
-                        "cal_f1": round(float(row.cal_f1[c]), 4),
-                        "test_f1": round(float(row.test_f1[c]), 4),
-                    }
-                    for c, name in enumerate(problem.names)
-                },
+        "methods": {name: str(METHODS[name]) for name in METHODS},
+        "table": sorted(table, key=lambda one: list(METHODS).index(one["method"])),
+    }
+
+
+def entry(row, score, gain, names):
+    """One line of the table, as plain data."""
+    return {
+        "method": row.method,
+        "detector": row.detector,
+        "weighted_test_f1": round(score.estimate, 4),
+        "interval": [round(score.low, 4), round(score.high, 4)],
+        "gain_of_superactivator": round(gain.estimate, 4),
+        "gain_interval": [round(gain.low, 4), round(gain.high, 4)],
+        "concepts": {
+            name: {
+                "layer": int(row.layers[c]),
+                "delta": row.deltas[c],
+                "cal_f1": round(float(row.cal_f1[c]), 4),
+                "test_f1": round(float(row.test_f1[c]), 4),
             }
-            for row, score, gain in intervals(rows, problem)
-        ],
+            for c, name in enumerate(names)
+        },
     }
 
 
@@ -250,22 +302,32 @@ def main():
     parser.add_argument(
         "--layers", type=float, nargs="+", default=None, help="depth fractions; default all blocks"
     )
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default all"
+    )
     parser.add_argument("--out", help="write the table as JSON to this file")
     args = parser.parse_args()
     layers = args.layers or list(range(TransformerEmbedder(args.model).n_blocks))
+    names = {"data": short(args.data), "model": short(args.model)}
+    before = []
+    if args.out and Path(args.out).exists():
+        old = json.loads(Path(args.out).read_text())
+        if {key: old[key] for key in names} != names:
+            parser.error(f"{args.out} holds the table of {old['data']} with {old['model']}.")
+        before = old["table"]
     start = time.perf_counter()
     problem = load(args.data, args.model, layers)
     embedded = time.perf_counter()
-    rows = evaluate(problem)
+    rows = evaluate(problem, args.methods)
     done = time.perf_counter()
     print(render(rows, problem))
-    for method in METHODS:
+    for method in args.methods:
         print(f"\nChosen on cal for SuperActivator on {method}:\n{choices(rows, problem, method)}")
     print(f"\nembedding {embedded - start:.0f} s, protocol {done - embedded:.0f} s")
     if args.out:
-        names = {"data": short(args.data), "model": short(args.model)}
         command = "python benchmarks/detection_table.py --data {data} --model {model}"
-        write_json(args.out, as_json(rows, problem, command=command.format(**names), **names))
+        about = {"command": command.format(**names), **names}
+        write_json(args.out, as_json(rows, problem, before, **about))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Token activations flow through rooms of scikit-learn estimators: ``embedding`` turns raw text or
 images into tokens, ``preprocessing`` scales them, ``concepts`` scores them, ``detection`` decides
-per sample, ``model_selection`` and ``metrics`` choose and judge. Every public name is importable
-from here; heavy libraries load when the first name that needs them is used.
+per sample, ``localization`` says where, ``model_selection`` and ``metrics`` choose and judge. What
+users need is importable from here; heavy libraries load with the first name that needs them.
 """
 
 import importlib
@@ -14,13 +14,21 @@ __version__ = "0.1.0"
 _HOMES = {
     "tokens": ["LayerStack", "Source", "TokenArray"],
     "validation": ["check_tokens"],
-    "embedding": ["Patch", "Token", "TransformerEmbedder", "depth_to_block"],
+    "embedding": [
+        "ActivationStore",
+        "Patch",
+        "Token",
+        "TransformerEmbedder",
+        "depth_to_block",
+        "embed_to_store",
+    ],
     "preprocessing": ["SelectLayer", "TokenScaler"],
     "concepts": [
         "DifferenceInMeans",
         "KMeansConcepts",
         "KMeansSeparator",
         "LinearSeparator",
+        "MaxSeparator",
         "MeanPrototype",
         "NMFConcepts",
         "PCAConcepts",
@@ -48,11 +56,27 @@ _HOMES = {
     "metrics": [
         "Interval",
         "bootstrap_interval",
+        "keep_pairs",
+        "pointing_game_score",
+        "pointing_game_scorer",
+        "token_average_precision_score",
+        "token_average_precision_scorer",
         "token_f1_score",
         "token_f1_scorer",
+        "token_iou_score",
+        "token_iou_scorer",
         "weighted_f1_score",
     ],
-    "inspection": ["PatchHeatMapDisplay", "TokenHeatMapDisplay"],
+    "inspection": ["LocalizationDisplay", "PatchHeatMapDisplay", "TokenHeatMapDisplay"],
+    "localization": [
+        "ConceptLocalizer",
+        "FaithfulnessResult",
+        "GlobalTarget",
+        "LocalTarget",
+        "deletion_curve",
+        "faithfulness",
+        "insertion_curve",
+    ],
     "datasets": [
         "MaskFiles",
         "Span",

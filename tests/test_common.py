@@ -9,6 +9,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import skact
 from skact import (
+    ConceptLocalizer,
     ConceptSearchCV,
     CrossFitTransformer,
     DifferenceInMeans,
@@ -16,6 +17,7 @@ from skact import (
     KMeansSeparator,
     LastToken,
     LinearSeparator,
+    MaxSeparator,
     MaxToken,
     MeanPrototype,
     MeanToken,
@@ -28,6 +30,7 @@ from skact import (
     SparseAutoencoder,
     SuperActivator,
     TokenScaler,
+    TransformerEmbedder,
     WeakSuperActivator,
 )
 
@@ -37,7 +40,9 @@ ESTIMATORS = [
     MeanPrototype(),
     LinearSeparator(),
     LinearSeparator(solver="adam"),
+    LinearSeparator(solver="minibatch"),
     DifferenceInMeans(),
+    MaxSeparator(),
     KMeansConcepts(),
     KMeansSeparator(),
     PCAConcepts(),
@@ -77,8 +82,14 @@ def public_estimators():
 
 
 def test_the_battery_leaves_nobody_out():
-    # Two take raw texts or images, two take an estimator: they have test files of their own.
-    apart = {"ConceptSearchCV", "CrossFitTransformer", "PromptDetector", "TransformerEmbedder"}
+    # Some take raw texts or images, some take estimators: they have test files of their own.
+    apart = {
+        "ConceptLocalizer",
+        "ConceptSearchCV",
+        "CrossFitTransformer",
+        "PromptDetector",
+        "TransformerEmbedder",
+    }
     listed = {type(e).__name__ for e in ESTIMATORS}
     assert {e.__name__ for e in public_estimators()} - apart == listed
 
@@ -88,6 +99,11 @@ def test_constructor_only_stores(Estimator):
     needed = {
         CrossFitTransformer: {"estimator": MeanPrototype()},
         ConceptSearchCV: {"estimator": SuperActivator(), "param_grid": {"delta": [0.1]}},
+        ConceptLocalizer: {
+            "embedder": TransformerEmbedder(),
+            "concepts": MeanPrototype(),
+            "detector": SuperActivator(),
+        },
     }
     estimator = Estimator(**needed.get(Estimator, {}))
     assert set(vars(estimator)) == set(estimator.get_params(deep=False))
