@@ -41,6 +41,10 @@ _DTYPES = ("float16", "float32", "float64", "bool")
 
 # Values of a chunk that stays in the cache while it is converted, or goes through functions.
 _CHUNK = 2**18
+# Rows in a row, on average, that are worth reading as a stretch.
+_STRETCH = 16
+# Bytes of a file to ask for at a time.
+_REQUEST = 2**19
 
 
 class Shards:
@@ -138,7 +142,8 @@ class Shards:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step == 1:
-                pieces = [part[a:b] for part, a, b in self._overlaps(start, max(start, stop))]
+                overlaps = self._overlaps(start, max(start, stop))
+                pieces = [read(part, slice(a, b)) for part, a, b in overlaps]
                 if len(pieces) == 1 and not self.bfloat16:
                     return pieces[0]
                 return self._joined(pieces)
@@ -167,8 +172,7 @@ class Shards:
         number = np.searchsorted(self._starts, rows, side="right") - 1
         for k in np.unique(number):
             here = np.flatnonzero(number == k)
-            part = self.parts[k]
-            out[here] = self._decoded(part[rows[here] - self._starts[k]])
+            out[here] = self._decoded(read(self.parts[k], rows[here] - self._starts[k]))
         return out
 
     def release(self, rows: slice | Array) -> None:
@@ -424,10 +428,40 @@ def read(values: Any, rows: slice | Array) -> Array:
     values : ndarray of shape (n_rows_read, n_features)
         A view where ``values`` can give one, else a copy.
     """
-    result: Array = values[rows]
+    if isinstance(values, np.memmap) and not isinstance(rows, slice):
+        result = _in_stretches(values, rows)
+    else:
+        result = values[rows]
+        _expect(result)
     if _mapping(result) is None:
         release(values, rows)
     return result
+
+
+def _in_stretches(values: Array, rows: Array) -> Array:
+    """Read rows of a mapped file; where many are neighbours, by stretches of them."""
+    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+    if _STRETCH * len(cuts) >= len(rows):
+        return np.asarray(values[rows])
+    starts, ends = np.append(0, cuts).tolist(), np.append(cuts, len(rows)).tolist()
+    stretches = [values[rows[a] : rows[a] + b - a] for a, b in zip(starts, ends, strict=True)]
+    for stretch in stretches:
+        _expect(stretch)
+    result = np.empty((len(rows), values.shape[1]), values.dtype)
+    for start, stretch in zip(starts, stretches, strict=True):
+        result[start : start + len(stretch)] = stretch
+    return result
+
+
+def _expect(part: Array) -> None:
+    """Ask for the pages of a mapped file in large pieces; a fault would fetch a small one."""
+    if _mapping(part) is None or not part.nbytes or not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    start = _position(part)
+    # The system cuts longer requests off.
+    for first in range(start - start % mmap.PAGESIZE, start + part.nbytes, _REQUEST):
+        length = min(_REQUEST, start + part.nbytes - first)
+        part._mmap.madvise(mmap.MADV_WILLNEED, first, length)  # type: ignore[attr-defined]
 
 
 def release(values: Any, rows: slice | Array) -> None:

@@ -165,6 +165,8 @@ GUIDE = DOCS / "user_guide" / "detection.md"
         (GUIDE, "matrix", ("iSarcasm",)),
         (GUIDE, "gains", ("GoEmotions",)),
         (GUIDE, "gains", ("iSarcasm",)),
+        (GUIDE, "beyond", ("GoEmotions", "cross-validation")),
+        (GUIDE, "beyond", ("GoEmotions", "test")),
     ],
 )
 def test_tables_hold_the_committed_results(page, table, of):

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import transformers
 
 from skact import TransformerEmbedder
 from skact.embedding._perturbed import perturbed_samples
@@ -158,6 +159,28 @@ def test_batches_shrink_when_memory_does_not_suffice(error):
     np.testing.assert_allclose(found, perturbed.run(masks, mean_state), atol=1e-5)
     with pytest.raises(torch.OutOfMemoryError):
         perturbed.run(masks[:1], lambda state, left: (_ for _ in ()).throw(error))
+
+
+def test_patches_of_padding_are_no_players(rng):
+    model, _ = tiny_models.image_pair("vit")
+    processor = transformers.BitImageProcessorPil(
+        size={"max_height": 28, "max_width": 28},
+        do_center_crop=False,
+        do_pad=True,
+        pad_size={"height": 28, "width": 28},
+    )
+    embedder = TransformerEmbedder((model, processor), layer=2)
+    wide = rng.integers(0, 256, (14, 28, 3), dtype=np.uint8)  # two of four rows of patches
+    perturbed = one(embedder, wide)
+    assert perturbed.n_players == 8
+    whole = perturbed.run(np.ones((1, 8), bool), mean_state)[0]
+    np.testing.assert_allclose(whole[:-1], embedder.transform([wide])[0].sum(axis=0), atol=1e-4)
+    mask = np.arange(8)[None] != 5  # second row, second column
+    before = perturbed.copies.pixels[0]
+    after = perturbed.copies.batch(mask)[0]["pixel_values"][0]
+    changed = np.argwhere((before != after).any(dim=0).numpy())
+    assert changed.min(axis=0).tolist() == [7, 7]
+    assert changed.max(axis=0).tolist() == [13, 13]
 
 
 @pytest.mark.parametrize(
