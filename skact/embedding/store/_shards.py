@@ -73,7 +73,7 @@ def checksums(values: Array, lengths: Array, samples: Sequence[bytes]) -> Array:
 
 
 def _file_checksums(path: Path, sizes: Array, samples: Sequence[bytes]) -> Array:
-    """Checksums of a file, of which each sample has some bytes; read, since mapping it is slower."""
+    """Checksums of a file of which each sample has some bytes; reading is faster than mapping."""
     buffer = memoryview(bytearray(int(sizes.max())))
     found = []
     with open(path, "rb", buffering=0) as file:
