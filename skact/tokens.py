@@ -29,7 +29,18 @@ import numpy.typing as npt
 from sklearn import config_context, get_config
 from sklearn.utils._array_api import get_namespace
 
-from skact.shards import Mapped, Shards, may_hold, on_disk, pack, read, release, unpack
+from skact.shards import (
+    Mapped,
+    Shards,
+    as_floats,
+    may_hold,
+    on_disk,
+    pack,
+    read,
+    release,
+    row_chunks,
+    unpack,
+)
 from skact.source import Columns, Source, rescaled
 
 __all__ = ["Columns", "LayerStack", "Source", "TokenArray", "as_numpy", "rescaled"]
@@ -421,10 +432,8 @@ class TokenArray(_SampleView):
             # Where they lie in one file, they are not copied.
             return read(self.values, rows)
         out = np.empty((self.n_tokens, self.n_features), self.dtype)
-        done = 0
-        for _, tokens in self.blocks():
-            out[done : done + len(tokens)] = tokens
-            done += len(tokens)
+        for rows, tokens in self.row_blocks():
+            out[rows] = tokens
         return out
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
@@ -463,6 +472,33 @@ class TokenArray(_SampleView):
                     yield from self._used(*ahead.popleft())
             if ahead:
                 yield from self._used(*ahead.popleft())
+
+    def row_blocks(self) -> Iterator[tuple[slice, Array]]:
+        """Go through the pieces of :meth:`blocks` with their rows.
+
+        Yields
+        ------
+        rows : slice
+            The rows of ``flat()`` that the piece holds.
+        tokens : ndarray of shape (n_tokens_of_piece, n_features)
+            Their tokens.
+        """
+        stop = 0
+        for _, tokens in self.blocks():
+            start, stop = stop, stop + len(tokens)
+            yield slice(start, stop), tokens
+
+    def float_chunks(self) -> Iterator[Array]:
+        """Go through the tokens in pieces that stay in the cache while something is computed.
+
+        Yields
+        ------
+        tokens : ndarray of shape (n_tokens_of_piece, n_features), dtype float32 or float64
+            A piece, in a precision that linear algebra computes in.
+        """
+        for _, block in self.blocks():
+            for chunk in row_chunks(block):
+                yield as_floats(chunk)
 
     def _used(self, samples: slice, tokens: Future[Array]) -> Iterator[tuple[slice, Array]]:
         yield samples, tokens.result()
@@ -525,6 +561,32 @@ class TokenArray(_SampleView):
         offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         return type(self)(values, offsets, feature_names=feature_names, source=source)
 
+    def over(
+        self,
+        values: Any,
+        feature_names: Sequence[str] | None = None,
+        source: Source | None = None,
+    ) -> Self:
+        """Show the same samples in other values of the stored tokens.
+
+        Parameters
+        ----------
+        values : ndarray, memmap, Shards or Mapped of shape (n_all_tokens, n_new_features)
+            One row per stored token.
+        feature_names : sequence of str, default=None
+            One name per new column.
+        source : Source, default=None
+            Where the new values come from.
+
+        Returns
+        -------
+        tokens : TokenArray
+            The samples shown, in the new values.
+        """
+        return type(self)(
+            values, self.offsets, self.index, feature_names=feature_names, source=source
+        )
+
     def map(
         self,
         function: Callable[[Array], Array],
@@ -557,13 +619,9 @@ class TokenArray(_SampleView):
         if on_disk(self.values) and len(self):
             values = Mapped(self.values, function)
             if not may_hold(self.n_tokens * values.shape[1] * values.dtype.itemsize):
-                view = self._view(self.index)
-                view.values, view.source = values, source
-                view.feature_names = None if feature_names is None else tuple(feature_names)
-                return view
+                return self.over(values, feature_names, source)
         out: Array | None = None
-        done = 0
-        for _, tokens in self.blocks():
+        for rows, tokens in self.row_blocks():
             part = function(tokens)
             if len(part) != len(tokens):
                 raise ValueError(f"the function made {len(part)} rows of {len(tokens)} tokens.")
@@ -572,8 +630,7 @@ class TokenArray(_SampleView):
                 break
             if out is None:
                 out = np.empty((self.n_tokens, part.shape[1]), part.dtype)
-            out[done : done + len(part)] = part
-            done += len(part)
+            out[rows] = part
         if out is None:
             raise ValueError("X has no samples.")
         return self.with_values(out, feature_names, source)
@@ -710,9 +767,7 @@ class TokenArray(_SampleView):
         tokens : TokenArray
             A view.
         """
-        view = self._view(self.index)
-        view.source = source
-        return view
+        return self.over(self.values, self.feature_names, source)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "values": pack(self.values)}

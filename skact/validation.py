@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.base import clone
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
@@ -19,6 +20,7 @@ from skact.tokens import LayerStack, Source, TokenArray, as_numpy
 __all__ = [
     "Targets",
     "check_more_targets",
+    "check_outputs",
     "check_targets",
     "check_token_labels",
     "check_tokens",
@@ -107,6 +109,29 @@ def _is_text(X: Any) -> bool:
     return isinstance(X, str)
 
 
+def check_outputs(estimator: Any, X: Any, n_features: int) -> TokenArray:
+    """Check what an estimator has put out, before it is turned back into what it was.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted.
+    X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+        Its output.
+    n_features : int
+        Columns of its output.
+
+    Returns
+    -------
+    outputs : TokenArray
+        As from :func:`check_tokens`, with its errors.
+    """
+    # An estimator of the same name that expects them.
+    expects = clone(estimator)
+    expects.n_features_in_, expects.source_ = n_features, estimator.source_
+    return check_tokens(expects, X, reset=False)
+
+
 def _is_ragged(X: Any) -> bool:
     """Tell samples of several tokens from a matrix, whose rows are samples of one token."""
     if isinstance(X, TokenArray) or getattr(X, "ndim", None) == 3:
@@ -119,9 +144,8 @@ def _is_ragged(X: Any) -> bool:
 
 def _finite(tokens: TokenArray, name: str) -> TokenArray:
     if on_disk(tokens.values) and not may_hold(4 * tokens.n_tokens * tokens.n_features):
-        checked = tokens.with_source(tokens.source)
-        checked.values = Mapped(tokens.values, partial(_finite_rows, tokens=tokens, name=name))
-        return checked
+        check = partial(_finite_rows, tokens=tokens, name=name)
+        return tokens.over(Mapped(tokens.values, check), tokens.feature_names, tokens.source)
     for _, block in tokens.blocks():
         _finite_rows(block, tokens, name)
     return tokens

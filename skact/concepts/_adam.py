@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from skact.concepts._callbacks import Report
+
 __all__ = ["AdamRecipe", "fit_adam"]
 
 Array = npt.NDArray[Any]
@@ -64,7 +66,7 @@ def fit_adam(
     init: Array,
     recipe: AdamRecipe,
     seed: int,
-    report: Callable[[Array], bool] | None = None,
+    report: Report | None = None,
 ) -> AdamResult:
     """Train one separator per concept with Adam.
 
@@ -83,7 +85,7 @@ def fit_adam(
     seed : int
         Seed of the minibatch order, together with the number of the concept.
     report : callable, default=None
-        Called with the vectors after each epoch; tells whether to stop.
+        Called after each epoch with what gives the vectors; tells whether to stop.
 
     Returns
     -------
@@ -96,7 +98,7 @@ def fit_adam(
     curves: list[list[tuple[float, float]]] = [[] for _ in rows]
     computing = Lock()
     n_groups = min(_THREADS, len(rows))
-    progress = _Progress(n_groups, lambda: report is not None and report(vectors))
+    progress = _Progress(n_groups, lambda: report is not None and report(lambda: vectors))
 
     def train(number: int) -> None:
         concepts = everyone[number::_THREADS]

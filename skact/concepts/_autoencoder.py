@@ -14,9 +14,10 @@ from sklearn.utils import check_random_state, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skact.concepts._base import StreamingUnits, as_floats, token_mean
+from skact.concepts._base import StreamingUnits, token_mean
 from skact.concepts._callbacks import EpochsMixin
 from skact.concepts._reconstruction import ReconstructingUnits
+from skact.shards import as_floats
 from skact.tokens import Source, TokenArray
 from skact.validation import check_tokens
 
@@ -297,7 +298,7 @@ class SparseAutoencoder(EpochsMixin, StreamingUnits, ReconstructingUnits):
     Examples
     --------
     >>> import numpy as np
-    >>> from skact.concepts._autoencoder import SparseAutoencoder
+    >>> from skact import SparseAutoencoder
     >>> rng = np.random.default_rng(0)
     >>> X = [rng.normal(size=(20, 8)) for _ in range(10)]
     >>> method = SparseAutoencoder(n_concepts=12, activation="topk", k=3, random_state=0).fit(X)

@@ -8,8 +8,9 @@ scaled units while they train and are folded back into the tokens' own units at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from sklearn.utils import gen_batches
 from tqdm import tqdm
 
 from skact.concepts._autoencoder import Activation, AutoencoderWeights
-from skact.concepts._base import as_floats, token_mean
+from skact.concepts._base import token_mean
+from skact.concepts._callbacks import Report
 from skact.concepts._minibatch import shuffled_runs
-from skact.shards import may_hold, row_chunks
+from skact.shards import may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["Recipe", "TrainingResult", "TrainingState", "train"]
@@ -76,7 +78,7 @@ def train(
     *,
     weights: AutoencoderWeights | None = None,
     state: TrainingState | None = None,
-    report: Callable[[AutoencoderWeights], bool] | None = None,
+    report: Report | None = None,
 ) -> TrainingResult:
     """Train an autoencoder.
 
@@ -93,7 +95,7 @@ def train(
     state : TrainingState, default=None
         What was left by the training that ended with these weights.
     report : callable, default=None
-        Called with the weights after each epoch; tells whether to stop.
+        Called after each epoch with what gives the weights; tells whether to stop.
 
     Returns
     -------
@@ -126,7 +128,7 @@ def train(
             bar.update()
             bar.set_postfix(loss=f"{loss:.4g}", dead=int((~fired).sum()))
             best, waited = (loss, 0) if loss < best - recipe.tol else (best, waited + 1)
-            stopped = report is not None and report(rows.unscaled(model))
+            stopped = report is not None and report(partial(rows.unscaled, model))
             if stopped or waited >= recipe.patience or epoch == recipe.max_epochs:
                 break
             if recipe.resample_dead and epoch % recipe.resample_dead == 0 and not fired.all():
@@ -153,9 +155,8 @@ class ScaledRows:
             return
         mean = token_mean(tokens)
         square = 0.0
-        for _, block in tokens.blocks():
-            for chunk in row_chunks(block):
-                square += float(np.sum((as_floats(chunk) - mean) ** 2))
+        for values in tokens.float_chunks():
+            square += float(np.sum((values - mean) ** 2))
         self.mean = mean.astype(np.float32)
         self.scale = float(np.sqrt(square / self.n_rows)) or 1.0
 

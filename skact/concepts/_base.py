@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer, concept_names
 from skact.concepts._callbacks import reporting, with_callbacks
-from skact.shards import as_floats, row_chunks
+from skact.shards import as_floats
 from skact.tokens import Columns, Source, TokenArray
 from skact.validation import (
     Targets,
@@ -30,9 +30,10 @@ __all__ = [
     "BaseUnits",
     "StreamingConcepts",
     "StreamingUnits",
-    "as_floats",
     "check_enough_tokens",
+    "check_separable",
     "cosines",
+    "products",
     "token_mean",
     "token_sum",
 ]
@@ -314,6 +315,12 @@ def cosines(values: Array, vectors: Array) -> Array:
     return normalize(values) @ normalize(vectors).T.astype(values.dtype)
 
 
+def products(values: Array, vectors: Array) -> Array:
+    """Inner product of each token with each vector, (n_tokens, n_vectors)."""
+    values = as_floats(values)
+    return values @ vectors.T.astype(values.dtype)
+
+
 def token_mean(tokens: TokenArray) -> Array:
     """Return the mean of all tokens, (n_features,) in float64."""
     return token_sum(tokens) / tokens.n_tokens
@@ -322,10 +329,19 @@ def token_mean(tokens: TokenArray) -> Array:
 def token_sum(tokens: TokenArray) -> Array:
     """Return the sum of all tokens, (n_features,) in float64."""
     total = np.zeros(tokens.n_features)
-    for _, block in tokens.blocks():
-        for chunk in row_chunks(block):
-            total += as_floats(chunk).sum(axis=0, dtype=np.float64)
+    for values in tokens.float_chunks():
+        total += values.sum(axis=0, dtype=np.float64)
     return total
+
+
+def check_separable(counts: Array, n_all: int, names: Array, unit: str, what: str) -> None:
+    """Raise a ValueError that names a concept to which every unit, token or sample, belongs."""
+    full = np.flatnonzero(counts == n_all)
+    if len(full):
+        verb = "belongs to" if unit == "token" else "holds"
+        raise ValueError(
+            f"every {unit} {verb} concept {names[full[0]]!r}; {what} needs {unit}s without it."
+        )
 
 
 def check_enough_tokens(tokens: TokenArray, n_needed: int, what: str) -> None:

@@ -21,8 +21,8 @@ Array = npt.NDArray[Any]
 
 Method = TypeVar("Method")
 
-#: Called after each epoch with the vectors; tells whether to stop.
-Report = Callable[[Array], bool]
+#: Called after each epoch with what gives the vectors, should anybody ask; tells whether to stop.
+Report = Callable[[Callable[[], Any]], bool]
 
 
 def with_callbacks(method: Method) -> Method:
@@ -33,7 +33,8 @@ def with_callbacks(method: Method) -> Method:
 class EpochsMixin(CallbackSupportMixin):
     """An estimator whose ``fit`` goes through epochs, passes or iterations.
 
-    ``_fit_vectors`` calls ``_report(vectors)`` after each. A subclass says how many there are at
+    ``_fit_vectors`` calls ``_report(vectors)`` after each, a function that gives the vectors, which
+    are computed only if a callback asks. A subclass says how many there are at
     most, ``_max_epochs``, and which fitted attributes ``transform`` needs for given vectors,
     ``_attributes``.
     """
@@ -46,10 +47,10 @@ class EpochsMixin(CallbackSupportMixin):
     def _attributes(self, vectors: Any) -> dict[str, Any]:
         return {"concept_vectors_": np.array(vectors, dtype=np.float64)}
 
-    def _report(self, vectors: Any) -> bool:
+    def _report(self, vectors: Callable[[], Any]) -> bool:
         """Report an epoch; tell whether a callback wants to stop."""
         epochs = vars(self).get("_epochs")
-        return epochs is not None and epochs.done(lambda: self._attributes(vectors))
+        return epochs is not None and epochs.done(lambda: self._attributes(vectors()))
 
 
 class _Epochs:

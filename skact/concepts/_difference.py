@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from sklearn.utils._param_validation import StrOptions
 
-from skact.concepts._base import StreamingConcepts, as_floats, token_sum
+from skact.concepts._base import StreamingConcepts, check_separable, products, token_sum
 from skact.concepts._pca import scatter
 from skact.concepts._prototype import labelled_sums
 from skact.tokens import TokenArray
@@ -108,12 +108,7 @@ class DifferenceInMeans(StreamingConcepts):
 
     def _vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
         counts, n_tokens = self._counts, self._n_tokens
-        full = np.flatnonzero(counts == n_tokens)
-        if len(full):
-            raise ValueError(
-                f"every token belongs to concept {self.concept_names_[full[0]]!r}; a difference "
-                "needs tokens without it."
-            )
+        check_separable(counts, n_tokens, self.concept_names_, "token", "a difference")
         mean, seen = self._total / n_tokens, counts[:, None] > 0
         inside = self._sums / np.maximum(counts, 1)[:, None]
         difference = np.where(seen, inside - mean, 0)
@@ -140,8 +135,7 @@ class DifferenceInMeans(StreamingConcepts):
         return vectors
 
     def _score(self, values: Array) -> Array:
-        values = as_floats(values)
-        return values @ self.concept_vectors_.T.astype(values.dtype)
+        return products(values, self.concept_vectors_)
 
 
 def _labelled(tokens: TokenArray, labels: TokenArray, concept: int) -> Iterator[Array]:

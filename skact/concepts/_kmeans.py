@@ -29,13 +29,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._base import (
     StreamingUnits,
-    as_floats,
     check_enough_tokens,
     cosines,
     token_mean,
 )
 from skact.concepts._callbacks import EpochsMixin, Report
-from skact.shards import may_hold
+from skact.shards import as_floats, may_hold
 from skact.tokens import TokenArray
 from skact.validation import check_tokens
 
@@ -90,7 +89,7 @@ def kmeans(
         Draws the tokens that centroids start from. The first draws of a larger ``n_clusters`` are
         those of a smaller one.
     report : callable, default=None
-        Called with the centroids after each iteration; tells whether to stop.
+        Called after each iteration with what gives the centroids; tells whether to stop.
 
     Returns
     -------
@@ -171,7 +170,7 @@ def _iterate(
     while not done and n_iter < max_iter:
         before, centroids = centroids, step(centroids)
         n_iter += 1
-        stopped = report is not None and report(centroids + mean)
+        stopped = report is not None and report(partial(np.add, centroids, mean))
         done = stopped or np.array_equal(before, centroids)
     return centroids, n_iter
 
@@ -213,10 +212,8 @@ def _sums(values: Array, labels: Array, n_clusters: int) -> tuple[Array, Array]:
 
 
 def _nearest_in_blocks(tokens: TokenArray, mean: Array, centroids: Array) -> tuple[Array, float]:
-    labels, inertia, done = np.empty(tokens.n_tokens, np.int64), 0.0, 0
-    for _, block in tokens.blocks():
-        rows = slice(done, done + len(block))
-        done += len(block)
+    labels, inertia = np.empty(tokens.n_tokens, np.int64), 0.0
+    for rows, block in tokens.row_blocks():
         labels[rows], distances = nearest(_centred_block(block, mean), centroids)
         inertia += float(distances.sum())
     return labels, inertia
@@ -230,11 +227,9 @@ def _centred_block(block: Array, mean: Array) -> Array:
 def _centred(tokens: TokenArray) -> tuple[Array, Array]:
     mean = token_mean(tokens)
     values = np.empty((tokens.n_tokens, tokens.n_features), np.float32)
-    done = 0
-    for _, block in tokens.blocks():
+    for rows, block in tokens.row_blocks():
         block = as_floats(block)
-        np.subtract(block, mean.astype(block.dtype), out=values[done : done + len(block)])
-        done += len(block)
+        np.subtract(block, mean.astype(block.dtype), out=values[rows])
     # The mean as it was subtracted, so that adding it undoes the rounding.
     return values, mean.astype(np.float32 if tokens.dtype != np.float64 else np.float64)
 

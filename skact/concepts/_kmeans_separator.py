@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.concepts._base import BaseUnits, as_floats
+from skact.concepts._base import BaseUnits, products
 from skact.concepts._kmeans import Backend, kmeans
 from skact.concepts._logistic import balanced_weights, fit_logistic
 from skact.tokens import TokenArray
@@ -138,5 +138,4 @@ class KMeansSeparator(BaseUnits):
         return vectors
 
     def _score(self, values: Array) -> Array:
-        values = as_floats(values)
-        return values @ self.concept_vectors_.T.astype(values.dtype)
+        return products(values, self.concept_vectors_)

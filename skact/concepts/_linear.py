@@ -12,11 +12,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._adam import AdamRecipe, fit_adam
-from skact.concepts._base import StreamingConcepts, as_floats
+from skact.concepts._base import StreamingConcepts, check_separable, products
 from skact.concepts._callbacks import EpochsMixin
 from skact.concepts._logistic import balanced_weights, fit_logistic
 from skact.concepts._minibatch import Descent, descend
-from skact.shards import may_hold
+from skact.shards import as_floats, may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["LinearSeparator"]
@@ -182,6 +182,7 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
         return self.solver == "minibatch"
 
     def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
+        balanced = self._weighs_classes()
         if first:
             start = np.zeros((labels.n_features, tokens.n_features))
             descent = Descent.start(tokens, start, self.weight_decay)
@@ -199,28 +200,19 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
                 tokens,
                 labels,
                 l2=self.weight_decay,
-                balanced=self.balance is not None,
+                balanced=balanced,
                 random=random,
             )
             self.n_iter_ += 1
-            stopped = self._report(descent.mean)
+            stopped = self._report(lambda: descent.mean)
         self._descent = descent
         return descent.mean.copy()
 
     def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
         counts = labels.sum().sum(axis=0)
-        full = np.flatnonzero(counts == tokens.n_tokens)
-        if len(full):
-            raise ValueError(
-                f"every token belongs to concept {self.concept_names_[full[0]]!r}; a separator "
-                "needs tokens without it."
-            )
+        check_separable(counts, tokens.n_tokens, self.concept_names_, "token", "a separator")
         if self.solver == "adam":
             return self._fit_adam(tokens, labels)
-        if self.balance == "sample":
-            raise ValueError(
-                f'balance="sample" needs solver="adam"; {self.solver} balances by weights.'
-            )
         if self.solver == "minibatch":
             return self._update(tokens, labels, True)
         vectors, self.n_iter_ = fit_logistic(
@@ -235,10 +227,18 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
 
     def _class_weight(self, n_positive: Array, n_tokens: int) -> tuple[Array, Array]:
         """Weight of a negative and of a positive token, per concept."""
-        if self.balance is None:
-            even = np.full(len(n_positive), 1 / n_tokens)
-            return even, even
-        return balanced_weights(n_positive, n_tokens)
+        if self._weighs_classes():
+            return balanced_weights(n_positive, n_tokens)
+        even = np.full(len(n_positive), 1 / n_tokens)
+        return even, even
+
+    def _weighs_classes(self) -> bool:
+        """Tell whether classes are balanced, for the solvers that do it by weights."""
+        if self.balance == "sample":
+            raise ValueError(
+                f'balance="sample" needs solver="adam"; {self.solver} balances by weights.'
+            )
+        return self.balance is not None
 
     def _fit_adam(self, tokens: TokenArray, labels: TokenArray) -> Array:
         random = check_random_state(self.random_state)
@@ -255,8 +255,10 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
         rows = [_balanced_rows(m, random) if sampled else np.arange(len(m)) for m in marked.T]
         targets = [m[r].astype(np.float32) for m, r in zip(marked.T, rows, strict=True)]
         if self.balance == "weight":
+            both = balanced_weights(marked.sum(axis=0), len(marked))
             weights = [
-                np.where(t > 0, len(t) / 2 / t.sum(), len(t) / 2 / (1 - t).sum()) for t in targets
+                len(marked) * np.where(t > 0, positive, negative)
+                for t, negative, positive in zip(targets, *both, strict=True)
             ]
         else:
             weights = [np.ones(len(t)) for t in targets]
@@ -283,8 +285,7 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
         return result.vectors
 
     def _score(self, values: Array) -> Array:
-        values = as_floats(values)
-        return values @ self.concept_vectors_.T.astype(values.dtype)
+        return products(values, self.concept_vectors_)
 
 
 def _balanced_rows(marked: Array, random: np.random.RandomState) -> Array:

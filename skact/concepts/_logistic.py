@@ -20,8 +20,8 @@ import numpy.typing as npt
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 
-from skact.concepts._base import as_floats
-from skact.shards import may_hold
+from skact.concepts._callbacks import Report
+from skact.shards import as_floats, may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["balanced_weights", "fit_logistic"]
@@ -69,7 +69,7 @@ def fit_logistic(
     *,
     l2: float,
     max_iter: int,
-    report: Callable[[Array], bool] | None = None,
+    report: Report | None = None,
 ) -> tuple[Array, int]:
     r"""Minimise the weighted logistic loss of every concept.
 
@@ -90,7 +90,7 @@ def fit_logistic(
     max_iter : int
         Iterations after which a ConvergenceWarning is given.
     report : callable, default=None
-        Called with the vectors after each iteration; tells whether to stop.
+        Called after each iteration with what gives the vectors; tells whether to stop.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def fit_logistic(
         return loss, gradient @ inverse.T
 
     def stop(u: Array) -> bool:
-        return report is not None and report(u @ inverse)
+        return report is not None and report(lambda: u @ inverse)
 
     start = np.zeros((n_concepts, n_features))
     u, n_iter, converged = _minimise(objective, start, max_iter, stop)

@@ -19,7 +19,9 @@ from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
 
-from skact.concepts._base import BaseConcepts, as_floats
+from skact.concepts._base import BaseConcepts, check_separable, products
+from skact.concepts._logistic import balanced_weights
+from skact.shards import as_floats
 from skact.tokens import TokenArray
 
 __all__ = ["MaxSeparator", "soft_maximum"]
@@ -64,6 +66,36 @@ def soft_maximum(scores: Array, lengths: Array, sharpness: float) -> tuple[Array
     shares /= np.repeat(total, lengths, axis=0)
     mean = total / lengths[:, None].astype(scores.dtype)
     return largest + np.log(mean) / sharpness, shares
+
+
+def _unpacked(flat: Array, n_concepts: int) -> tuple[Array, Array]:
+    """Vectors (n_concepts, n_features) and intercepts (n_concepts,), as the solver keeps them."""
+    return flat[:-n_concepts].reshape(n_concepts, -1), flat[-n_concepts:]
+
+
+def _loss(
+    flat: Array,
+    tokens: TokenArray,
+    present: Array,
+    weights: Array,
+    sharpness: float,
+    l2: float,
+) -> tuple[float, Array]:
+    """Loss of all concepts, and its gradient by vectors and intercepts."""
+    vectors, intercepts = _unpacked(flat, present.shape[1])
+    loss = 0.5 * l2 * float(np.vdot(vectors, vectors))
+    by_vectors, by_intercepts = l2 * vectors, np.zeros(len(intercepts))
+    for samples, block in tokens.blocks():
+        values, lengths = as_floats(block), tokens.lengths[samples]
+        pooled, shares = soft_maximum(products(values, vectors), lengths, sharpness)
+        logits = pooled + intercepts
+        own, weight = present[samples], weights[samples]
+        loss += float(np.vdot(weight, np.logaddexp(0, np.where(own, -logits, logits))))
+        slope = weight * (expit(logits) - own)
+        by_intercepts += slope.sum(axis=0)
+        shares *= np.repeat(slope.astype(shares.dtype), lengths, axis=0)
+        by_vectors += shares.T @ values
+    return loss, np.concatenate([by_vectors.ravel(), by_intercepts])
 
 
 class MaxSeparator(BaseConcepts):
@@ -116,8 +148,7 @@ class MaxSeparator(BaseConcepts):
     Examples
     --------
     >>> import numpy as np
-    >>> from skact import TokenArray
-    >>> from skact.concepts._max_separator import MaxSeparator
+    >>> from skact import MaxSeparator
     >>> common, telling = [1.0, 0.0], [0.0, 1.0]
     >>> X = [np.array([common, telling]), np.array([common, common]), np.array([common])]
     >>> scores = MaxSeparator().fit(X, [1, 0, 0]).transform(X)
@@ -176,37 +207,19 @@ class MaxSeparator(BaseConcepts):
     def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
         # Without labels of tokens, all tokens of a sample are labelled as the sample is.
         present = labels.max()
-        n_positive = present.sum(axis=0)
-        full = np.flatnonzero(n_positive == len(tokens))
-        if len(full):
-            raise ValueError(
-                f"every sample holds concept {self.concept_names_[full[0]]!r}; a separator needs "
-                "samples without it."
-            )
-        weights = np.where(present, 0.5 / n_positive, 0.5 / (len(tokens) - n_positive))
-        shape = (present.shape[1], tokens.n_features)
-
-        def objective(flat: Array) -> tuple[float, Array]:
-            vectors, intercepts = flat[: -shape[0]].reshape(shape), flat[-shape[0] :]
-            loss = 0.5 * self.weight_decay * float(np.vdot(vectors, vectors))
-            by_vectors, by_intercepts = self.weight_decay * vectors, np.zeros(shape[0])
-            for samples, block in tokens.blocks():
-                values, lengths = as_floats(block), tokens.lengths[samples]
-                pooled, shares = soft_maximum(
-                    values @ vectors.T.astype(values.dtype), lengths, self.sharpness
-                )
-                logits = pooled + intercepts
-                own, weight = present[samples], weights[samples]
-                loss += float(np.vdot(weight, np.logaddexp(0, np.where(own, -logits, logits))))
-                slope = weight * (expit(logits) - own)
-                by_intercepts += slope.sum(axis=0)
-                shares *= np.repeat(slope.astype(shares.dtype), lengths, axis=0)
-                by_vectors += shares.T @ values
-            return loss, np.concatenate([by_vectors.ravel(), by_intercepts])
-
+        n_positive, n_concepts = present.sum(axis=0), present.shape[1]
+        check_separable(n_positive, len(tokens), self.concept_names_, "sample", "a separator")
+        negative, positive = balanced_weights(n_positive, len(tokens))
         result = minimize(
-            objective,
-            np.zeros(shape[0] * (shape[1] + 1)),
+            _loss,
+            np.zeros(n_concepts * (tokens.n_features + 1)),
+            (
+                tokens,
+                present,
+                np.where(present, positive, negative),
+                self.sharpness,
+                self.weight_decay,
+            ),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": self.max_iter, "ftol": self.tol, "gtol": 1e-6},
@@ -217,10 +230,9 @@ class MaxSeparator(BaseConcepts):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        self.intercepts_ = result.x[-shape[0] :]
         self.n_iter_ = max(int(result.nit), 1)
-        return result.x[: -shape[0]].reshape(shape)
+        vectors, self.intercepts_ = _unpacked(result.x, n_concepts)
+        return vectors
 
     def _score(self, values: Array) -> Array:
-        values = as_floats(values)
-        return values @ self.concept_vectors_.T.astype(values.dtype)
+        return products(values, self.concept_vectors_)

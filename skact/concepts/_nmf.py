@@ -24,11 +24,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.concepts._base import StreamingUnits, as_floats, check_enough_tokens
+from skact.concepts._base import StreamingUnits, check_enough_tokens
 from skact.concepts._kmeans import kmeans
 from skact.concepts._minibatch import shuffled_runs
 from skact.concepts._reconstruction import ReconstructingUnits
-from skact.shards import may_hold, row_chunks
+from skact.shards import as_floats, may_hold
 from skact.tokens import TokenArray
 from skact.validation import first_token
 
@@ -226,10 +226,8 @@ class NMFConcepts(StreamingUnits, _PartsUnits):
             )
         parts: Array = method.components_.astype(np.float64)
         square = 0.0
-        for _, block in tokens.blocks():
-            for chunk in row_chunks(block):
-                values = as_floats(chunk)
-                square += float(np.sum((values - activations(values, parts) @ parts) ** 2))
+        for values in tokens.float_chunks():
+            square += float(np.sum((values - activations(values, parts) @ parts) ** 2))
         self.reconstruction_err_ = float(np.sqrt(square))
         return parts
 
@@ -433,10 +431,7 @@ def _semi_nmf(
     losses: list[float] = []
     for _ in range(max_iter):
         gram = parts @ parts.T
-        done = 0
-        for _, block in tokens.blocks():
-            rows = slice(done, done + len(block))
-            done += len(block)
+        for rows, block in tokens.row_blocks():
             _update(weights[rows], as_floats(block) @ parts.T, gram)
         parts = _best_parts(tokens, weights)
         losses.append(_loss(tokens, weights, parts))
@@ -461,17 +456,14 @@ def _update(weights: Array, match: Array, gram: Array) -> None:
 def _best_parts(tokens: TokenArray, weights: Array) -> Array:
     """Least squares for H, given W."""
     matched = np.zeros((weights.shape[1], tokens.n_features))
-    done = 0
-    for _, block in tokens.blocks():
-        matched += weights[done : done + len(block)].T @ block
-        done += len(block)
+    for rows, block in tokens.row_blocks():
+        matched += weights[rows].T @ block
     return np.linalg.pinv(weights.T @ weights, hermitian=True) @ matched
 
 
 def _loss(tokens: TokenArray, weights: Array, parts: Array) -> float:
-    loss, done = 0.0, 0
-    for _, block in tokens.blocks():
-        rest = block - weights[done : done + len(block)] @ parts
+    loss = 0.0
+    for rows, block in tokens.row_blocks():
+        rest = block - weights[rows] @ parts
         loss += float(np.einsum("nd,nd->", rest, rest))
-        done += len(block)
     return loss

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from scipy.linalg import eigh
 from sklearn.utils._param_validation import Interval
 
-from skact.concepts._base import as_floats, check_enough_tokens, token_mean
+from skact.concepts._base import check_enough_tokens, token_mean
 from skact.concepts._reconstruction import ReconstructingUnits
+from skact.shards import as_floats
 from skact.tokens import TokenArray
 
 __all__ = ["PCAConcepts", "scatter"]

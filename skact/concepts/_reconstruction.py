@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from skact.concepts._base import BaseUnits
 from skact.tokens import TokenArray
-from skact.validation import check_tokens, like_input
+from skact.validation import check_outputs, like_input
 
 __all__ = ["ReconstructingUnits"]
 
@@ -46,11 +45,7 @@ class ReconstructingUnits(BaseUnits):
             If X has another number of columns than there are units, or is not finite.
         """
         check_is_fitted(self)
-        # Scores are checked like tokens, by an estimator of this name that expects their width.
-        expects = clone(self)
-        expects.n_features_in_ = len(self.concept_vectors_)
-        expects.source_ = self.source_
-        scores = check_tokens(expects, X, reset=False)
+        scores = check_outputs(self, X, len(self.concept_vectors_))
         source = None if scores.source is None else replace(scores.source, columns="features")
         return like_input(X, scores.map(self._reconstruct, source=source))
 

@@ -7,14 +7,13 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import clone
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer
 from skact.tokens import TokenArray
-from skact.validation import check_targets, check_tokens, like_input
+from skact.validation import check_outputs, check_targets, check_tokens, like_input
 
 __all__ = ["SAEUnitFilter", "strong_activations", "strength_quantile"]
 
@@ -134,7 +133,7 @@ class SAEUnitFilter(SelectorMixin, TokenTransformer):
     Examples
     --------
     >>> import numpy as np
-    >>> from skact.concepts._unit_filter import SAEUnitFilter
+    >>> from skact import SAEUnitFilter
     >>> y = np.array([1, 1, 0, 0])
     >>> dead, ubiquitous, useful, weak = np.zeros(4), np.ones(4), 3.0 * y, 0.1 * y
     >>> SAEUnitFilter().fit(np.c_[dead, ubiquitous, useful, weak], y).get_support()
@@ -291,11 +290,7 @@ class SAEUnitFilter(SelectorMixin, TokenTransformer):
             If X has another number of columns than there are kept units.
         """
         support = self.get_support(indices=True)
-        # Checked like activations, by a filter that expects the width of its own output.
-        expects = clone(self)
-        expects.n_features_in_ = len(support)
-        expects.source_ = self.source_
-        tokens = check_tokens(expects, X, reset=False)
+        tokens = check_outputs(self, X, len(support))
 
         def spread(block: Array) -> Array:
             out = np.zeros((len(block), len(self.support_)), block.dtype)

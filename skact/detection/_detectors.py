@@ -357,8 +357,7 @@ class WeakSuperActivator(BaseDetector):
         positive = np.repeat(part.present, part.lengths)
         kept = []
         for column in scores.T:
-            for delta in deltas:
-                top = top_share(column, part.lengths, delta * share)
+            for top in top_share(column, part.lengths, deltas * share):
                 kept += [column[top], positive[top]]
         return kept
 

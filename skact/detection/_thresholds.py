@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -120,8 +121,8 @@ def best_cut(scores: Array, positive: Array) -> float:
     return float(ordered[np.argmax(f1)])
 
 
-def top_share(scores: Array, lengths: Array, share: float) -> Array:
-    r"""Mark the :math:`\lceil \rho\, n \rceil` highest scores of each sample.
+def top_share(scores: Array, lengths: Array, shares: npt.ArrayLike) -> Iterator[Array]:
+    r"""Mark the :math:`\lceil \rho\, n \rceil` highest scores of each sample, for several shares.
 
     Parameters
     ----------
@@ -129,19 +130,20 @@ def top_share(scores: Array, lengths: Array, share: float) -> Array:
         Scores, sample after sample.
     lengths : ndarray of shape (n_samples,)
         Tokens of each sample.
-    share : float
-        :math:`\rho` in (0, 1].
+    shares : array-like of shape (n_shares,)
+        Values of :math:`\rho` in (0, 1].
 
-    Returns
-    -------
+    Yields
+    ------
     top : ndarray of shape (n_tokens,), dtype bool
-        Among equal scores the earlier token.
+        For each share; among equal scores the earlier token.
     """
     sample = np.repeat(np.arange(len(lengths)), lengths)
     order = np.lexsort((-scores, sample))
     starts = np.cumsum(lengths) - lengths
     rank = np.empty(len(scores), np.int64)
     rank[order] = np.arange(len(scores)) - np.repeat(starts, lengths)
-    # A share that is an exact number of tokens must not be rounded up by its last bit.
-    size = np.ceil(share * lengths - 1e-9).astype(np.int64)
-    return rank < np.repeat(np.maximum(size, 1), lengths)
+    for share in np.asarray(shares, np.float64):
+        # A share that is an exact number of tokens must not be rounded up by its last bit.
+        size = np.ceil(share * lengths - 1e-9).astype(np.int64)
+        yield rank < np.repeat(np.maximum(size, 1), lengths)

@@ -12,7 +12,7 @@ from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer
-from skact.shards import as_floats, row_chunks
+from skact.shards import as_floats
 from skact.tokens import TokenArray, rescaled
 from skact.validation import check_tokens, like_input
 
@@ -115,11 +115,10 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
         tokens = check_tokens(self, X, reset=first)
         total = np.zeros(tokens.n_features) if first else self.mean_ * n_seen
         square = 0.0 if first else self._mean_square * n_seen
-        for _, block in tokens.blocks():
-            for chunk in row_chunks(block):
-                values = as_floats(chunk).astype(np.float64, copy=False)
-                total += values.sum(axis=0)
-                square += float(np.vdot(values, values))
+        for chunk in tokens.float_chunks():
+            values = chunk.astype(np.float64, copy=False)
+            total += values.sum(axis=0)
+            square += float(np.vdot(values, values))
         self.n_tokens_seen_ = n_seen + tokens.n_tokens
         self.mean_ = total / self.n_tokens_seen_
         self._mean_square = square / self.n_tokens_seen_

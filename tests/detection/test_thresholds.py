@@ -82,7 +82,8 @@ def test_best_cut_beats_every_other_cut(data):
 def test_top_share_is_the_sorted_head_of_each_sample(samples, share):
     lengths = np.array([len(s) for s in samples])
     scores = np.concatenate([np.array(s, float) for s in samples])
-    top = np.split(top_share(scores, lengths, share), np.cumsum(lengths)[:-1])
+    (marks,) = top_share(scores, lengths, [share])
+    top = np.split(marks, np.cumsum(lengths)[:-1])
     for sample, marked in zip(samples, top, strict=True):
         size = int(np.ceil(share * len(sample)))
         assert marked.sum() == size
