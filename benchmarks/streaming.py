@@ -6,7 +6,7 @@ time is compared with reading the same files as often from end to end, 16 MiB at
 buffer, which is the least that any such algorithm must do. Two figures:
 
 - ``cached``: the files are in the page cache, as far as they fit there;
-- ``disk``: pages are dropped from the cache all the while, as if the store were far larger than
+- ``disk``: pages are dropped from the cache every second, as if the store were far larger than
   memory, both while reading and while fitting.
 
 Peak memory is the resident set size that the system reports at the end. It counts pages of mapped
@@ -67,7 +67,7 @@ class DroppedCache:
 
     def run(self) -> None:
         """Drop pages until it is closed."""
-        while not self.stop.wait(0.1):
+        while not self.stop.wait(1):
             for file in self.files:
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 

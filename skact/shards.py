@@ -15,6 +15,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ __all__ = [
     "Shards",
     "all_finite",
     "as_floats",
+    "expect",
+    "finite_floats",
     "may_hold",
     "on_disk",
     "pack",
@@ -43,8 +46,10 @@ _DTYPES = ("float16", "float32", "float64", "bool")
 _CHUNK = 2**18
 # Rows in a row, on average, that are worth reading as a stretch.
 _STRETCH = 16
-# Bytes of a file to ask for at a time.
-_REQUEST = 2**19
+# Bytes of a file to ask for at a time, and those that a fault maps around it.
+_REQUEST, _AROUND = 2**19, 2**16
+# Absent on Windows, where nothing is asked for or let go of.
+_WILL_NEED, _DONT_NEED = (getattr(mmap, f"MADV_{do}", -1) for do in ("WILLNEED", "DONTNEED"))
 
 
 class Shards:
@@ -139,19 +144,19 @@ class Shards:
         IndexError
             If a row is out of range.
         """
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            if step == 1:
-                overlaps = self._overlaps(start, max(start, stop))
-                pieces = [read(part, slice(a, b)) for part, a, b in overlaps]
-                if len(pieces) == 1 and not self.bfloat16:
-                    return pieces[0]
-                return self._joined(pieces)
-            rows = np.arange(start, stop, step)
-        return self._gathered(_row_numbers(rows, len(self)))
+        chosen = _selection(rows, len(self))
+        if not isinstance(chosen[0], slice):
+            return self._gathered(chosen[0])
+        pieces = [
+            part[start:stop] for stretch in chosen for part, start, stop in self._overlaps(stretch)
+        ]
+        if len(pieces) == 1 and not self.bfloat16:
+            return pieces[0]
+        return self._joined(pieces)
 
-    def _overlaps(self, start: int, stop: int) -> Iterator[tuple[Array, int, int]]:
+    def _overlaps(self, rows: slice) -> Iterator[tuple[Array, int, int]]:
         """Parts that hold some of the rows, and where they begin and end in each."""
+        start, stop = rows.start, rows.stop
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         for part, offset in zip(self.parts[first:], self._starts[first:].tolist(), strict=False):
             if offset >= stop:
@@ -172,24 +177,8 @@ class Shards:
         number = np.searchsorted(self._starts, rows, side="right") - 1
         for k in np.unique(number):
             here = np.flatnonzero(number == k)
-            out[here] = self._decoded(read(self.parts[k], rows[here] - self._starts[k]))
+            out[here] = self._decoded(self.parts[k][rows[here] - self._starts[k]])
         return out
-
-    def release(self, rows: slice | Array) -> None:
-        """Let go of the pages that hold rows.
-
-        Parameters
-        ----------
-        rows : slice or ndarray of int
-            Which ones.
-        """
-        if isinstance(rows, slice):
-            for part, start, stop in self._overlaps(*rows.indices(len(self))[:2]):
-                release(part, slice(start, stop))
-            return
-        number = np.searchsorted(self._starts, rows, side="right") - 1
-        for k in np.unique(number):
-            release(self.parts[k], rows[number == k] - self._starts[k])
 
     def _decoded(self, piece: Array) -> Array:
         if not self.bfloat16:
@@ -259,27 +248,17 @@ class Mapped:
         values : ndarray of shape (n_rows_read, n_new_features)
             The result, which is not kept.
         """
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            n_rows = len(range(start, stop, step))
-            rows = slice(start, stop) if step == 1 else np.arange(start, stop, step)
-        else:
-            rows = _row_numbers(rows, len(self))
-            n_rows = len(rows)
-        n_chunk = max(_CHUNK // max(self.values.shape[1], self.shape[1]), 1)
-        if n_rows <= n_chunk:
-            return self._computed(rows)
-        out = np.empty((n_rows, self.shape[1]), self.dtype)
-        for done in range(0, n_rows, n_chunk):
-            to = min(done + n_chunk, n_rows)
-            if isinstance(rows, slice):
-                out[done:to] = self._computed(slice(rows.start + done, rows.start + to))
-            else:
-                out[done:to] = self._computed(rows[done:to])
+        size = max(_CHUNK // max(self.values.shape[1], self.shape[1]), 1)
+        chunks = [part for some in _selection(rows, len(self)) for part in _cut(some, size)]
+        if len(chunks) == 1:
+            return self.function(self.values[chunks[0]])
+        out = np.empty((sum(map(_n_rows, chunks)), self.shape[1]), self.dtype)
+        done = 0
+        for chunk in chunks:
+            part = self.function(self.values[chunk])
+            out[done : done + len(part)] = part
+            done += len(part)
         return out
-
-    def _computed(self, rows: slice | Array) -> Array:
-        return self.function(self.values[rows])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "values": pack(self.values)}
@@ -307,6 +286,42 @@ def _row_numbers(rows: Any, n_rows: int) -> Array:
     return np.where(numbers < 0, numbers + n_rows, numbers)
 
 
+def _selection(rows: Any, n_rows: int) -> list[Any]:
+    """Say which rows to read: in stretches of neighbours, or all by their numbers."""
+    if isinstance(rows, slice):
+        start, stop, step = rows.indices(n_rows)
+        if step == 1:
+            return [slice(start, max(start, stop))]
+        numbers = np.arange(start, stop, step)
+    else:
+        numbers = _row_numbers(rows, n_rows)
+    stretches: list[Any] = list(_stretches(numbers))
+    return stretches or [numbers]
+
+
+def _stretches(numbers: Array) -> list[slice]:
+    """Cut row numbers into stretches that go on by one; none where they are short."""
+    cuts = np.flatnonzero(np.diff(numbers) != 1) + 1
+    if _STRETCH * len(cuts) >= len(numbers):
+        return []
+    firsts = numbers[np.append(0, cuts)].tolist()
+    lengths = np.diff(cuts, prepend=0, append=len(numbers)).tolist()
+    return [slice(first, first + length) for first, length in zip(firsts, lengths, strict=True)]
+
+
+def _cut(rows: Any, size: int) -> list[Any]:
+    """Cut a stretch or row numbers into chunks of about equal size."""
+    start, n_rows = (rows.start, _n_rows(rows)) if isinstance(rows, slice) else (0, len(rows))
+    n_chunks = max(round(n_rows / size), 1)
+    cuts = [start + n_rows * i // n_chunks for i in range(n_chunks + 1)]
+    parts = [slice(first, last) for first, last in pairwise(cuts)]
+    return parts if isinstance(rows, slice) else [rows[part] for part in parts]
+
+
+def _n_rows(chunk: Any) -> int:
+    return chunk.stop - chunk.start if isinstance(chunk, slice) else len(chunk)
+
+
 def as_floats(values: Array) -> Array:
     """Return values in a precision that linear algebra computes in, float32 or float64.
 
@@ -322,9 +337,28 @@ def as_floats(values: Array) -> Array:
     """
     if values.dtype in (np.float64, np.float32):
         return values
-    if values.dtype == np.float16 and values.flags.c_contiguous and all_finite(values):
+    wide = finite_floats(values) if values.dtype == np.float16 else None
+    return values.astype(np.float32) if wide is None else wide
+
+
+def finite_floats(values: Array) -> Array | None:
+    """Return what :func:`as_floats` does, or None where an entry is NaN or infinite.
+
+    Parameters
+    ----------
+    values : ndarray
+        Of dtype float64, float32, float16 or bool.
+
+    Returns
+    -------
+    values : ndarray, or None
+        In float32 or float64.
+    """
+    if not all_finite(values):
+        return None
+    if values.dtype == np.float16 and values.flags.c_contiguous:
         return _widened(values)
-    return values.astype(np.float32)
+    return values if values.dtype in (np.float64, np.float32) else values.astype(np.float32)
 
 
 def _widened(values: Array) -> Array:
@@ -428,40 +462,27 @@ def read(values: Any, rows: slice | Array) -> Array:
     values : ndarray of shape (n_rows_read, n_features)
         A view where ``values`` can give one, else a copy.
     """
-    if isinstance(values, np.memmap) and not isinstance(rows, slice):
-        result = _in_stretches(values, rows)
-    else:
-        result = values[rows]
-        _expect(result)
+    expect(values, rows)
+    result = values[rows]
     if _mapping(result) is None:
         release(values, rows)
     return result
 
 
-def _in_stretches(values: Array, rows: Array) -> Array:
-    """Read rows of a mapped file; where many are neighbours, by stretches of them."""
-    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
-    if _STRETCH * len(cuts) >= len(rows):
-        return np.asarray(values[rows])
-    starts, ends = np.append(0, cuts).tolist(), np.append(cuts, len(rows)).tolist()
-    stretches = [values[rows[a] : rows[a] + b - a] for a, b in zip(starts, ends, strict=True)]
-    for stretch in stretches:
-        _expect(stretch)
-    result = np.empty((len(rows), values.shape[1]), values.dtype)
-    for start, stretch in zip(starts, stretches, strict=True):
-        result[start : start + len(stretch)] = stretch
-    return result
+def expect(values: Any, rows: slice | Array) -> None:
+    """Ask for rows of mapped files in large pieces; where they are used, a fault asks for a page.
 
-
-def _expect(part: Array) -> None:
-    """Ask for the pages of a mapped file in large pieces; a fault would fetch a small one."""
-    if _mapping(part) is None or not part.nbytes or not hasattr(mmap, "MADV_WILLNEED"):
-        return
-    start = _position(part)
-    # The system cuts longer requests off.
-    for first in range(start - start % mmap.PAGESIZE, start + part.nbytes, _REQUEST):
-        length = min(_REQUEST, start + part.nbytes - first)
-        part._mmap.madvise(mmap.MADV_WILLNEED, first, length)  # type: ignore[attr-defined]
+    Parameters
+    ----------
+    values : ndarray, memmap, Shards or Mapped
+        Where the rows lie.
+    rows : slice or ndarray of int
+        Which ones; where they are not neighbours, nothing is asked for.
+    """
+    for mapping, start, n_bytes in _in_files(values, rows, exactly=True):
+        # The system cuts longer requests off.
+        for first in range(start - start % mmap.PAGESIZE, start + n_bytes, _REQUEST):
+            mapping.madvise(_WILL_NEED, first, min(_REQUEST, start + n_bytes - first))
 
 
 def release(values: Any, rows: slice | Array) -> None:
@@ -474,18 +495,38 @@ def release(values: Any, rows: slice | Array) -> None:
     rows : slice or ndarray of int
         Which ones; for single rows, what lies between them goes as well.
     """
+    for mapping, start, n_bytes in _in_files(values, rows, exactly=False):
+        first = start - start % _AROUND
+        mapping.madvise(_DONT_NEED, first, start + n_bytes + -(start + n_bytes) % _AROUND - first)
+
+
+def _in_files(
+    values: Any, rows: slice | Array, exactly: bool
+) -> Iterator[tuple[mmap.mmap, int, int]]:
+    """Find rows in mapped files: the mapping, the byte where they begin, and bytes from there.
+
+    Of single rows there is nothing if ``exactly``, else all that lies between them.
+    """
     if isinstance(values, Mapped):
-        release(values.values, rows)
+        yield from _in_files(values.values, rows, exactly)
     elif isinstance(values, Shards):
-        values.release(rows)
-    elif _mapping(values) is not None and values.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
-        if not isinstance(rows, slice):
-            rows = slice(int(rows.min()), int(rows.max()) + 1) if len(rows) else slice(0, 0)
-        part = values[rows]
-        if part.nbytes:
-            start = _position(part)
-            first = start - start % mmap.PAGESIZE
-            part._mmap.madvise(mmap.MADV_DONTNEED, first, start + part.nbytes - first)
+        for stretch in _spans(rows, len(values), exactly):
+            for part, start, stop in values._overlaps(stretch):
+                yield from _in_files(part, slice(start, stop), exactly)
+    elif _mapping(values) is not None and values.mode != "c" and _DONT_NEED >= 0:
+        for stretch in _spans(rows, len(values), exactly):
+            part = values[stretch]
+            if part.nbytes:
+                yield part._mmap, _position(part), part.nbytes
+
+
+def _spans(rows: slice | Array, n_rows: int, exactly: bool) -> list[slice]:
+    chosen = _selection(rows, n_rows)
+    if isinstance(chosen[0], slice):
+        return chosen
+    if exactly or not len(chosen[0]):
+        return []
+    return [slice(int(chosen[0].min()), int(chosen[0].max()) + 1)]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from skact.shards import (
     Mapped,
     Shards,
     as_floats,
+    expect,
     may_hold,
     on_disk,
     pack,
@@ -48,6 +49,8 @@ __all__ = ["Columns", "LayerStack", "Source", "TokenArray", "as_numpy", "rescale
 Array = npt.NDArray[Any]
 
 _DTYPES = ("float16", "float32", "float64", "bool")
+# Threads that read, and compute what is computed when it is read, ahead of who uses it.
+_READERS = 2
 
 
 def as_numpy(item: Any) -> Array:
@@ -412,7 +415,7 @@ class TokenArray(_SampleView):
             return slice(0, 0)
         if np.all(np.diff(index) == 1):
             return slice(int(self.offsets[index[0]]), int(self.offsets[index[-1] + 1]))
-        lengths = self.lengths[samples]
+        lengths = self.offsets[index + 1] - self.offsets[index]
         ends = np.cumsum(lengths)
         return np.repeat(self.offsets[index] - ends + lengths, lengths) + np.arange(ends[-1])
 
@@ -456,22 +459,24 @@ class TokenArray(_SampleView):
                 yield samples, read(self.values, rows)
                 release(self.values, rows)
             return
-        # While a piece is used, a thread reads and computes the next one. It has to be told the
-        # configuration, which scikit-learn keeps for each thread.
+        # While a piece is used, threads read and compute the next ones, and the system fetches what
+        # comes after those. The threads have to be told the configuration: each has its own.
         config = get_config()
+        pieces = list(self._pieces())
 
-        def following(samples: slice) -> Array:
+        def piece(number: int) -> Array:
             with config_context(**config):
-                return read(self.values, self._rows(samples))
+                for later in pieces[number + _READERS : number + _READERS + 1]:
+                    expect(self.values, self._rows(later))
+                return read(self.values, self._rows(pieces[number]))
 
-        with ThreadPoolExecutor(1) as reader:
-            ahead: deque[tuple[slice, Future[Array]]] = deque()
-            for samples in self._pieces():
-                ahead.append((samples, reader.submit(following, samples)))
-                if len(ahead) > 1:
-                    yield from self._used(*ahead.popleft())
-            if ahead:
-                yield from self._used(*ahead.popleft())
+        with ThreadPoolExecutor(_READERS) as readers:
+            ahead: deque[Future[Array]] = deque()
+            for number, samples in enumerate(pieces):
+                while number + len(ahead) < min(number + _READERS + 1, len(pieces)):
+                    ahead.append(readers.submit(piece, number + len(ahead)))
+                yield samples, ahead.popleft().result()
+                release(self.values, self._rows(samples))
 
     def row_blocks(self) -> Iterator[tuple[slice, Array]]:
         """Go through the pieces of :meth:`blocks` with their rows.
@@ -499,10 +504,6 @@ class TokenArray(_SampleView):
         for _, block in self.blocks():
             for chunk in row_chunks(block):
                 yield as_floats(chunk)
-
-    def _used(self, samples: slice, tokens: Future[Array]) -> Iterator[tuple[slice, Array]]:
-        yield samples, tokens.result()
-        release(self.values, self._rows(samples))
 
     def _pieces(self) -> Iterator[slice]:
         budget = get_config()["working_memory"] * 2**14 / (4 * max(self.n_features, 1))
@@ -617,9 +618,10 @@ class TokenArray(_SampleView):
             The same samples with the new columns. Only the result is held in whole.
         """
         if on_disk(self.values) and len(self):
-            values = Mapped(self.values, function)
-            if not may_hold(self.n_tokens * values.shape[1] * values.dtype.itemsize):
-                return self.over(values, feature_names, source)
+            computed = self.over(Mapped(self.values, function), feature_names, source)
+            if not may_hold(self.n_tokens * computed.n_features * computed.dtype.itemsize):
+                return computed
+            return self.with_values(computed.flat(), feature_names, source)
         out: Array | None = None
         for rows, tokens in self.row_blocks():
             part = function(tokens)

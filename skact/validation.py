@@ -14,7 +14,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
-from skact.shards import Mapped, all_finite, may_hold, on_disk
+from skact.shards import Mapped, as_floats, finite_floats, may_hold, on_disk
 from skact.tokens import LayerStack, Source, TokenArray, as_numpy
 
 __all__ = [
@@ -152,15 +152,18 @@ def _finite(tokens: TokenArray, name: str) -> TokenArray:
 
 
 def _finite_rows(values: Array, tokens: TokenArray, name: str) -> Array:
-    """Give back the values, which are some of the tokens, unless one of them is not finite."""
-    if not all_finite(values):
+    """Widen values, which are some of the tokens, unless one of them is not finite."""
+    floats = finite_floats(values)
+    if floats is None:
         where = first_token(tokens, lambda block: ~np.isfinite(block))
         if where is not None:
             what = "NaN" if np.isnan(where.value) else "infinity"
             raise ValueError(
                 f"Input X contains {what}, first at {where}; {name} needs finite values."
             )
-    return values
+        # They are stored beside the tokens shown.
+        return as_floats(values)
+    return floats
 
 
 @dataclass(frozen=True)

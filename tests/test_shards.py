@@ -9,7 +9,16 @@ from joblib import Parallel, delayed
 from sklearn import config_context
 
 from skact import Source, TokenArray
-from skact.shards import Mapped, Shards, all_finite, as_floats, on_disk, pack, release
+from skact.shards import (
+    Mapped,
+    Shards,
+    all_finite,
+    as_floats,
+    finite_floats,
+    on_disk,
+    pack,
+    release,
+)
 
 
 @pytest.fixture
@@ -48,6 +57,8 @@ def rows(rng):
         slice(50, 7, -3),
         slice(5, 5),
         slice(70, 80),
+        np.r_[33:58, 2:27],
+        np.arange(-40, -1),
     ] + [rng.integers(-60, 60, size=n) for n in (1, 40)]
 
 
@@ -65,6 +76,26 @@ def test_rows_are_those_of_one_matrix(files, matrix, rng):
     np.testing.assert_array_equal(nested[:], np.concatenate([matrix, -matrix[:20]]))
     assert "3 parts" in repr(shards)
     assert "of Shards" in repr(mapped)
+
+
+@pytest.mark.parametrize("chosen", [slice(None), np.r_[30:60, 0:25], np.arange(59, -1, -1)])
+def test_what_is_computed_is_computed_in_chunks_of_about_equal_size(
+    files, matrix, chosen, monkeypatch
+):
+    sizes = []
+
+    def seen(values):
+        sizes.append(len(values))
+        return -values
+
+    monkeypatch.setattr("skact.shards._CHUNK", 8 * 5)
+    mapped = Mapped(Shards(files), seen)
+    sizes.clear()
+    np.testing.assert_array_equal(mapped[chosen], -matrix[chosen])
+    assert sum(sizes) == len(matrix[chosen])
+    assert len(sizes) > 1
+    assert max(sizes) <= 1.5 * 8
+    assert max(sizes) - min(sizes) <= 2
 
 
 def test_a_slice_within_a_file_is_not_copied(files, matrix):
@@ -139,8 +170,10 @@ def test_half_precision_is_widened_exactly():
 def test_finite(dtype, value):
     values = np.full((3000, 100), np.finfo(dtype).max, dtype)
     assert all_finite(values)
+    np.testing.assert_array_equal(finite_floats(values), as_floats(values))
     values[2999, 99] = value
     assert not all_finite(values)
+    assert finite_floats(values) is None
     assert all_finite(values > 0)
     assert all_finite(values[:0])
 

@@ -119,31 +119,31 @@ def descend(
     random : RandomState
         Draws the order: of runs of samples, and of the minibatches of a block.
     """
-    weights = np.ones((2, len(descent.vectors)), np.float32)
+    # Half the weight of a negative and of a positive token of each concept.
+    negative = positive = np.full(len(descent.vectors), 0.5, np.float32)
     if balanced:
         both = balanced_weights(descent.n_positive, descent.n_tokens)
-        weights = (descent.n_tokens * np.array(both)).astype(np.float32)
+        negative, positive = (descent.n_tokens / 2 * np.array(both)).astype(np.float32)
     order = shuffled_runs(tokens, random)
     tokens, labels = tokens[order], labels[order]
     for samples, block in tokens.blocks():
-        values, marked = as_floats(block), labels[samples].flat()
+        values, marked = as_floats(block), labels[samples].flat().astype(np.float32)
+        signs, halves = 1 - 2 * marked, negative + marked * (positive - negative)
         n_batches = -(-len(values) // _BATCH)
         # Every n-th token: from all over the block, yet nothing is gathered.
         for first in random.permutation(n_batches):
             batch = slice(first, None, n_batches)
-            _step(descent, values[batch], marked[batch], weights, l2)
+            _step(descent, values[batch], signs[batch], halves[batch], l2)
 
 
-def _step(descent: Descent, values: Array, marked: Array, weights: Array, l2: float) -> None:
+def _step(descent: Descent, values: Array, signs: Array, halves: Array, l2: float) -> None:
+    """Take a step, given -1 for a positive and 1 for any other token, and half its weight."""
     vectors = descent.vectors
-    slope = values @ vectors.T.astype(values.dtype)
-    # The logistic function, in the form that is fastest.
-    slope *= 0.5
+    # The slope w (sigmoid(s) - y) in the form that is fastest.
+    slope = values @ (vectors.T / 2).astype(values.dtype)
     np.tanh(slope, out=slope)
-    slope *= 0.5
-    slope += 0.5
-    slope -= marked
-    slope *= np.where(marked, weights[1], weights[0])
+    slope += signs
+    slope *= halves
     gradient = (slope.T @ values / len(values) + l2 * vectors).astype(np.float32)
     step = gradient @ descent.metric
     length = np.sqrt(np.einsum("cd,cd->c", gradient, step))
