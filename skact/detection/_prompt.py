@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import string
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -33,15 +32,14 @@ from sklearn.utils.validation import check_is_fitted
 from skact.base import SharedModelMixin
 from skact.detection._answer_log import AnswerLog
 from skact.detection._base import _classes
-from skact.detection._prompt_inputs import check_samples, guess_kind
+from skact.detection._prompt_inputs import check_names, check_samples, check_template, guess_kind
 from skact.samples import as_list, open_image
 from skact.tokens import Array
-from skact.validation import Targets, check_targets
+from skact.validation import check_targets
 
 __all__ = ["Prompt", "PromptDetector", "parse_answer"]
 
 _ANSWER = re.compile(r"""[\s*"'“”‘’«»`]*(yes|no)(?!['’-]?\w)""", re.IGNORECASE)
-_PLACEHOLDERS = {"concept", "kind"}
 
 
 class Prompt(NamedTuple):
@@ -149,14 +147,16 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
     ------
     ValueError, TypeError, OSError
         If parameters, model and samples do not fit each other; before any question is asked,
-        except that the answers of a callable are checked as they come.
+        except that the answers of a callable are checked as they come, and the lengths of prompts
+        with an image after the first one.
 
     Notes
     -----
-    An answer in the log is found by a SHA-256 over the model (weights, dtype, vocabulary, chat
-    template, image processor; for a callable its ``revision``), the system message, the question,
-    the content of the sample and the length of the answer. So an answer is never taken for that of
-    another model or question, and a changed setting asks anew. Equal samples are asked once.
+    An answer in the log is found by a SHA-256 over the model (up to 64 weights of each parameter,
+    dtype, vocabulary, chat template, image processor; for a callable its ``revision``), the system
+    message, the question, the content of the sample and the length of the answer. So an answer is
+    never taken for that of another model or question, and a changed setting asks anew. Equal
+    samples are asked once.
 
     References
     ----------
@@ -248,7 +248,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         """
         self._check_params()
         targets = check_targets(self, y, len(as_list(X)))
-        names = _names(self.concepts, targets)
+        names = check_names(self.concepts, targets)
         self.multilabel_ = targets.classes is None
         self.classes_ = _classes(targets)
         self.concept_names_ = np.array(names, dtype=object)
@@ -334,7 +334,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
     def _check_params(self) -> None:
         self._validate_params()
         _check_model(self.model)
-        _check_template(self.prompt)
+        check_template(self.prompt)
         if callable(self.model):
             if self.system is not None:
                 raise ValueError("system is for Hugging Face models; a callable adds its own.")
@@ -366,6 +366,8 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
 
     def _ask(self, samples: list[Any], digests: list[str], model: _Answerer) -> Array:
         """Answers (n_samples, n_concepts), from the log where it has them."""
+        from tqdm import tqdm
+
         questions = [self.prompt.format(concept=c, kind=model.kind) for c in self.concept_names_]
         log = None if self.log is None else AnswerLog(self.log)
         known = {} if log is None else log.read()
@@ -383,8 +385,6 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
                 yield Prompt(sample, self.concept_names_[c], text)
 
         model.check(prompts(missing))
-        from tqdm import tqdm
-
         with tqdm(total=len(missing), unit="question", disable=not self.progress) as bar:
             for start in range(0, len(missing), self.batch_size):
                 batch = missing[start : start + self.batch_size]
@@ -480,47 +480,6 @@ def _check_model(model: Any) -> None:
     elif isinstance(model, type) or not (isinstance(model, str | Path) or callable(model)):
         got = "a class" if isinstance(model, type) else repr(model)[:60]
         raise (ValueError if model is None else TypeError)(f"{expected}; got {got}.")
-
-
-def _check_template(prompt: str) -> None:
-    needs = f"prompt must hold {{concept}}, and may hold {{kind}}; got {prompt!r}"
-    try:
-        parts = list(string.Formatter().parse(prompt))
-    except ValueError as error:
-        raise ValueError(f"{needs}: {error}.") from error
-    fields = {name for _, name, _, _ in parts if name is not None}
-    if fields - _PLACEHOLDERS:
-        unknown = ", ".join(f"{{{name}}}" for name in sorted(fields - _PLACEHOLDERS))
-        raise ValueError(f"{needs}: {unknown} is unknown. (Write literal braces twice.)")
-    if any(spec or conversion for _, _, spec, conversion in parts):
-        raise ValueError(f"{needs}: placeholders take no format.")
-    if "concept" not in fields:
-        raise ValueError(f"{needs}.")
-
-
-def _names(concepts: Any, targets: Targets) -> list[str]:
-    columns = targets.names if targets.classes is None else None
-    if concepts is None:
-        if columns is None:
-            raise ValueError(
-                "a prompt needs names of concepts: pass concepts=[...], or y as a data frame whose "
-                "columns are the names."
-            )
-        names: list[str] = columns
-    else:
-        if isinstance(concepts, str):
-            raise ValueError(f"concepts must be a list of str, got the str {concepts!r}.")
-        names = list(concepts)
-    if len(names) != targets.n_concepts:
-        raise ValueError(f"concepts has {len(names)} names, y has {targets.n_concepts} concepts.")
-    for c, name in enumerate(names):
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"concepts[{c}] must be a str that is not empty, got {name!r}.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"concepts must differ from each other, got {names}.")
-    if columns is not None and names != columns and sorted(names) == sorted(columns):
-        raise ValueError(f"concepts is {names}, but the columns of y are {columns}: other order.")
-    return [str(name) for name in names]
 
 
 def _key(identity: list[Any], question: str, digest: str) -> str:

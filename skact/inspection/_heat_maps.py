@@ -2,215 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.pipeline import Pipeline
 
-from skact.inspection._html import is_dark, page, patch_map, titled, token_map, write_page
-from skact.inspection._reading import (
-    attribution,
-    center_of,
-    find_concept,
-    is_localizer,
-    tokens_and_marks,
-)
+from skact.inspection._display import HeatMapDisplay
+from skact.inspection._html import is_dark, patch_map, token_map
 from skact.samples import open_image
 
 __all__ = ["PatchHeatMapDisplay", "TokenHeatMapDisplay"]
 
 Array = npt.NDArray[Any]
 
+# Characters to a line, and the height of a line on the axes, where a character is 1 wide.
 _COLUMNS = 64
 _LINE = 2.0
 # Width of a character of matplotlib's monospaced font, in units of its size.
 _ASPECT = 0.602
 
 
-class _HeatMapDisplay(ABC):
-    """Scores and SuperActivators of one sample for one concept."""
-
-    _cmap: ClassVar[str]
-
-    ax_: Any
-    figure_: Any
-
-    def __init__(
-        self,
-        sample: Any,
-        tokens: Sequence[Any],
-        scores: npt.ArrayLike,
-        superactivators: npt.ArrayLike | None = None,
-        *,
-        concept: str | None = None,
-        center: float | None = None,
-    ) -> None:
-        self.sample = sample
-        self.tokens = tokens
-        self.scores = np.asarray(scores, dtype=np.float64)
-        self.superactivators = (
-            np.zeros(len(self.scores), bool)
-            if superactivators is None
-            else np.asarray(superactivators, dtype=bool)
-        )
-        self.concept = concept
-        self.center = center
-        for name, values in (("scores", self.scores), ("superactivators", self.superactivators)):
-            if values.shape != (len(tokens),):
-                raise ValueError(
-                    f"{name} must have shape ({len(tokens)},), one entry per token, got "
-                    f"{values.shape}."
-                )
-
-    @classmethod
-    def from_estimator(
-        cls, estimator: Any, sample: Any, concept: int | str = 0, *, ax: Any = None
-    ) -> Self:
-        """Score or localize in one raw sample and draw it.
-
-        Parameters
-        ----------
-        estimator : Pipeline or ConceptLocalizer
-            Fitted. A pipeline from a TransformerEmbedder to a detector gives scores of tokens; a
-            localizer gives attributions, which have a sign.
-        sample : str, image or path
-            One raw sample.
-        concept : int or str, default=0
-            Number or name of the concept.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : Display
-            With ``ax_`` and ``figure_``.
-
-        Raises
-        ------
-        ValueError
-            If the estimator does not know the concept.
-        TypeError
-            If the estimator is neither a localizer nor a pipeline that starts at raw samples.
-        """
-        center: float | None
-        if is_localizer(estimator):
-            number, name = find_concept(estimator.concept_names_, concept)
-            tokens, marks = tokens_and_marks(estimator, sample, number)
-            scores = attribution(estimator, sample, number)
-            center = center_of(estimator.method, scores)
-        elif isinstance(estimator, Pipeline) and hasattr(estimator[0], "tokens_of"):
-            detector = estimator[-1]
-            number, name = find_concept(detector.concept_names_, concept)
-            all_scores = estimator[:-1].transform([sample])
-            tokens = estimator[0].tokens_of([sample])[0]
-            marks = detector.superactivators(all_scores)[0][:, number]
-            scores = all_scores[0][:, detector.matched_columns_[number]]
-            center = None
-        else:
-            raise TypeError(
-                "estimator must be a ConceptLocalizer or a Pipeline that starts with a "
-                f"TransformerEmbedder, got {type(estimator).__name__}."
-            )
-        return cls(sample, tokens, scores, marks, concept=name, center=center).plot(ax=ax)
-
-    def plot(self, *, ax: Any = None, cmap: str | None = None, title: str | None = None) -> Self:
-        """Draw the sample.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-        cmap : str, default=None
-            Colour map. None is "RdBu_r" with a centre; without one it is "YlOrRd" for text and
-            "gray" for images, which keeps their hues.
-        title : str, default=None
-            None names the concept.
-
-        Returns
-        -------
-        self : Display
-            With ``ax_`` and ``figure_``.
-        """
-        import matplotlib.pyplot as plt
-
-        if ax is None:
-            _, ax = plt.subplots(figsize=self._size(), layout="constrained")
-        ax.set_title(self.concept if title is None else title, parse_math=False)
-        ax.set_axis_off()
-        self._draw(ax, self._colours(cmap))
-        self.ax_, self.figure_ = ax, ax.figure
-        return self
-
-    def to_html(
-        self,
-        path: str | os.PathLike[str] | None = None,
-        *,
-        cmap: str | None = None,
-        title: str | None = None,
-    ) -> str:
-        """Give the map as a page that needs no other file and runs no script.
-
-        Parameters
-        ----------
-        path : str or path-like, default=None
-            Also write it there, in one step.
-        cmap, title : as in ``plot``
-            Colour map and heading.
-
-        Returns
-        -------
-        html : str
-            A whole document. All text of the sample is escaped.
-        """
-        title = self.concept if title is None else title
-        html = page(title or type(self).__name__, titled(title, self._fragment(cmap)))
-        if path is not None:
-            write_page(path, html)
-        return html
-
-    def _repr_html_(self) -> str:
-        return titled(self.concept, self._fragment(None))
-
-    def _colours(self, cmap: str | None) -> Array:
-        """Red, green, blue and opacity of each token, from its score."""
-        from matplotlib import colormaps
-
-        # A map of a missing score is no zero: such tokens stay uncoloured.
-        known = self.scores[np.isfinite(self.scores)]
-        if self.center is None:
-            low, span = (known.min(), np.ptp(known)) if len(known) else (0.0, 0.0)
-            shade = (self.scores - low) / (span if span > 0 else 1)
-        else:
-            reach = np.abs(known - self.center).max(initial=0)
-            shade = 0.5 + (self.scores - self.center) / (2 * reach if reach > 0 else 1)
-        name = cmap or (self._cmap if self.center is None else "RdBu_r")
-        colours = np.array(colormaps[name](np.nan_to_num(shade, nan=0.5)), dtype=np.float64)
-        colours[:, 3] = self._opacity(shade)
-        colours[~np.isfinite(self.scores)] = (1, 1, 1, 0)
-        return colours
-
-    def _opacity(self, shade: Array) -> Array | float:
-        """Opacity of the colour of each token."""
-        return 1.0
-
-    @abstractmethod
-    def _size(self) -> tuple[float, float]:
-        """Size of a new figure in inches."""
-
-    @abstractmethod
-    def _draw(self, ax: Any, colours: Array) -> None:
-        """Draw coloured tokens, with SuperActivators outlined."""
-
-    @abstractmethod
-    def _fragment(self, cmap: str | None) -> str:
-        """HTML of the map alone."""
-
-
-class TokenHeatMapDisplay(_HeatMapDisplay):
+class TokenHeatMapDisplay(HeatMapDisplay):
     """Scores of one concept over a text; SuperActivators are outlined.
 
     Parameters
@@ -311,7 +124,7 @@ class TokenHeatMapDisplay(_HeatMapDisplay):
             )
 
 
-class PatchHeatMapDisplay(_HeatMapDisplay):
+class PatchHeatMapDisplay(HeatMapDisplay):
     """Scores of one concept over an image; SuperActivators are outlined.
 
     Parameters

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["page", "patch_map", "token_map", "write_page"]
+__all__ = ["is_dark", "page", "patch_map", "titled", "token_map"]
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +23,7 @@ _SIDE = 320
 _FONT = "font:14px/1.9 system-ui,sans-serif"
 
 
-def page(title: str, body: str) -> str:
+def page(title: str, body: str, path: str | os.PathLike[str] | None = None) -> str:
     """Wrap a fragment into a page that may load nothing and run nothing.
 
     Parameters
@@ -32,6 +32,8 @@ def page(title: str, body: str) -> str:
         Plain text, escaped here.
     body : str
         HTML, escaped where it was made.
+    path : str or path-like, default=None
+        Also write it there, in one step; the folder has to be there.
 
     Returns
     -------
@@ -39,25 +41,19 @@ def page(title: str, body: str) -> str:
         A whole document.
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    return (
+    html = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f"<title>{escape(title)}</title>\n</head>\n"
         f'<body style="margin:2em;background:#fff">\n{body}\n</body>\n</html>\n'
     )
+    if path is not None:
+        _write(Path(path), html)
+    return html
 
 
-def write_page(path: str | os.PathLike[str], html: str) -> None:
-    """Write a file in one step, so that nobody reads half of it.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file; its folder has to be there.
-    html : str
-        Its text.
-    """
-    path = Path(path)
+def _write(path: Path, html: str) -> None:
+    """Write a file in one step, so that nobody reads half of it."""
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", delete=False
     ) as file:

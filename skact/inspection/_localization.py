@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skact.inspection._heat_maps import PatchHeatMapDisplay, TokenHeatMapDisplay
-from skact.inspection._html import page, titled, write_page
+from skact.inspection._html import page, titled
 from skact.inspection._reading import (
     attribution,
     center_of,
@@ -86,23 +86,7 @@ class LocalizationDisplay:
         self.superactivators = superactivators
         self.concept = concept
         self._is_image = hasattr(tokens[0], "box")
-        targets = {method: list(row) for method, row in maps.items()}
-        if not any(targets.values()):
-            raise ValueError("maps must hold at least one map, as maps[method][target].")
-        first = next(iter(targets.values()))
-        for method, own in targets.items():
-            if own != first:
-                raise ValueError(f"maps has the targets {first}, but {own} for {method!r}.")
-        cells = [[self._cell(maps[m][t], m, t) for t in first] for m in maps]
-        if self._is_image:
-            # The image as it is leads the first row; all else is a map.
-            blank: Any = None
-            plain = PatchHeatMapDisplay(
-                sample, tokens, np.full(len(tokens), np.nan), superactivators, concept="image"
-            )
-            rows = list(map(list, zip(*cells, strict=True)))
-            cells = [[blank if i else plain, *row] for i, row in enumerate(rows)]
-        self._cells = cells
+        self._cells = self._grid(_targets(maps))
 
     @classmethod
     def from_estimator(
@@ -166,6 +150,21 @@ class LocalizationDisplay:
             maps[method] = {str(v.target): attribution(v, sample, number) for v in variants}
         return cls(sample, tokens, maps, marks, concept=name).plot(figure=figure)
 
+    def _grid(self, targets: list[str]) -> list[list[Any]]:
+        """Lay the displays out in rows and columns; None where a place stays empty."""
+        cells = [
+            [self._cell(row[t], method, t) for t in targets] for method, row in self.maps.items()
+        ]
+        if not self._is_image:
+            return cells
+        # The image as it is leads the first row; all else is a map.
+        nothing = np.full(len(self.tokens), np.nan)
+        plain = PatchHeatMapDisplay(
+            self.sample, self.tokens, nothing, self.superactivators, concept="image"
+        )
+        rows = zip(*cells, strict=True)
+        return [[None if i else plain, *row] for i, row in enumerate(rows)]
+
     def _cell(self, scores: npt.ArrayLike, method: str, target: str) -> Any:
         display: Any = PatchHeatMapDisplay if self._is_image else TokenHeatMapDisplay
         # Images are narrow, so their titles take two lines.
@@ -220,10 +219,7 @@ class LocalizationDisplay:
         html : str
             A whole document. All text of the sample is escaped.
         """
-        html = page(self.concept or type(self).__name__, self._repr_html_())
-        if path is not None:
-            write_page(path, html)
-        return html
+        return page(self.concept or type(self).__name__, self._repr_html_(), path)
 
     def _flat(self) -> list[Any]:
         return [cell for row in self._cells for cell in row]
@@ -235,3 +231,15 @@ class LocalizationDisplay:
             f'max-content);gap:1em 1.5em">{"".join(cells)}</div>'
         )
         return titled(self.concept, grid)
+
+
+def _targets(maps: Mapping[str, Mapping[str, npt.ArrayLike]]) -> list[str]:
+    """Return the targets that every method has a map of."""
+    targets = {method: list(row) for method, row in maps.items()}
+    if not any(targets.values()):
+        raise ValueError("maps must hold at least one map, as maps[method][target].")
+    first = next(iter(targets.values()))
+    for method, own in targets.items():
+        if own != first:
+            raise ValueError(f"maps has the targets {first}, but {own} for {method!r}.")
+    return first

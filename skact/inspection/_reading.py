@@ -36,9 +36,8 @@ def find_concept(names: Any, concept: int | str) -> tuple[int, str]:
 def tokens_and_marks(localizer: Any, sample: Any, concept: int) -> tuple[Sequence[Any], Array]:
     """Tokens of one raw sample, and which of them are SuperActivators of a concept."""
     parts = Pipeline([(name, getattr(localizer, name)) for name in _PARTS])
-    return localizer.embedder.tokens_of([sample])[0], superactivators(parts, [sample])[0][
-        :, concept
-    ]
+    marks = superactivators(parts, [sample])[0][:, concept]
+    return localizer.embedder.tokens_of([sample])[0], marks
 
 
 def attribution(localizer: Any, sample: Any, concept: int) -> Array:

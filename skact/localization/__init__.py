@@ -14,16 +14,9 @@ from skact.localization._faithfulness import (
     insertion_curve,
 )
 from skact.localization._game import Game
+from skact.localization._interactions import Interactions, shapiq, shapley_interactions
 from skact.localization._localizer import METHODS, ConceptLocalizer
-from skact.localization._perturbation import (
-    Interactions,
-    kernel_shap,
-    lime,
-    rise,
-    rise_map,
-    shapiq,
-    shapley_interactions,
-)
+from skact.localization._perturbation import kernel_shap, lime, rise, rise_map
 from skact.localization._targets import GlobalTarget, LocalTarget, Target
 
 __all__ = [

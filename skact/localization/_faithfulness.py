@@ -131,14 +131,15 @@ class FaithfulnessResult:
         result : FaithfulnessResult
             The curves after the affine map of the module's formula.
         """
-        span = self.full - self.empty
+        empty = self.empty
+        span = self.full - empty
         # A NaN stays NaN, so a comparison that is false for it will do.
         span[span <= tolerance] = np.nan
 
         def scaled(curves: tuple[Curve, ...]) -> tuple[Curve, ...]:
             return tuple(
                 Curve(curve.shares, (curve.values - low) / wide)
-                for curve, low, wide in zip(curves, self.empty, span, strict=True)
+                for curve, low, wide in zip(curves, empty, span, strict=True)
             )
 
         return FaithfulnessResult(scaled(self.insertion_curves), scaled(self.deletion_curves))
@@ -192,7 +193,7 @@ def insertion_curve(
     >>> insertion_curve(Sum(), [[0.1], [0.0], [0.3]]).values.ravel()
     array([0., 3., 4., 4.])
     """
-    return _one(game, attribution, "insertion", n_steps, order, random_state)
+    return _one_curve(game, attribution, "insertion", n_steps, order, random_state)
 
 
 def deletion_curve(
@@ -232,7 +233,7 @@ def deletion_curve(
     >>> deletion_curve(Sum(), [[0.1], [0.0], [0.3]]).area.round(3)
     array([1.])
     """
-    return _one(game, attribution, "deletion", n_steps, order, random_state)
+    return _one_curve(game, attribution, "deletion", n_steps, order, random_state)
 
 
 def faithfulness(
@@ -315,7 +316,7 @@ def faithfulness(
     return FaithfulnessResult(insertion, deletion)
 
 
-def _one(
+def _one_curve(
     game: Game,
     attribution: npt.ArrayLike,
     kind: str,

@@ -157,7 +157,7 @@ def mfaba(
         Length :math:`\eta` of a step.
     n_steps : int
         Number of steps :math:`K`.
-    clamp : callable, default: none
+    clamp : callable, default=identity
         Brings a step back into the range of valid inputs.
 
     Returns

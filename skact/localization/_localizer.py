@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokensOutMixin
 from skact.detection._thresholds import best_cut
+from skact.localization._embedded import Embedded, cosines
 from skact.localization._game import Game
+from skact.localization._interactions import shapiq, shapley_interactions
 from skact.localization._parts import Parts, take_apart
-from skact.localization._perturbation import (
-    check_budget,
-    kernel_shap,
-    lime,
-    need,
-    rise,
-    shapiq,
-    shapley_interactions,
-)
+from skact.localization._perturbation import check_budget, kernel_shap, lime, need, rise
 from skact.localization._targets import Target, resolve_target
 from skact.metrics import token_f1_score
 from skact.samples import as_list
@@ -35,15 +29,12 @@ from skact.tokens import TokenArray
 from skact.validation import Targets, check_more_targets, check_targets, check_token_labels
 
 if TYPE_CHECKING:
+    from skact.embedding._perturbed import Perturbed
     from skact.localization._explained import ConceptGame
 
 __all__ = ["METHODS", "ConceptLocalizer"]
 
 Array = npt.NDArray[Any]
-# Vectors (n_concepts, n_features) of each sample, NaN where it has no target.
-Directions: TypeAlias = Sequence[Array]
-# Number of a sample, concepts that have a target (n_concepts,), attributions of those.
-Columns: TypeAlias = Iterator[tuple[int, Array, Array]]
 
 _ON_GAMES: dict[str, Callable[..., Array]] = {
     "lime": lime,
@@ -80,7 +71,7 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     =========================  =====================================  ================
     ``"direct"``               1; :math:`\cos(z_i, t)`                no
     ``"grad_cam"``             1                                      of :math:`g` only
-    ``"calm"``                 1, and a fit on the calibration data   of :math:`g` only
+    ``"calm"``                 1, and a fit on the calibration data   of its heads only
     ``"lime"``                 ``n_masks`` for all concepts           no
     ``"kernel_shap"``          ``n_masks`` for all concepts           no
     ``"rise"``                 ``n_masks`` for all concepts           no
@@ -109,9 +100,9 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         What the map looks for.
     baseline : {"auto", "mean", "black", "blur", "mask", "pad", "delete"}, default="auto"
         What perturbation puts in the place of a player. Images: the mean colour of the image
-        ("auto"), black, or the blurred image. Texts: the mask token ("auto", where there is one),
-        padding that is not attended to, or nothing. The mean of :math:`g` is over the tokens that
-        are left, 0 where none is.
+        ("auto"), black, or the blurred image. Texts: the mask token ("auto" where there is one),
+        padding that is not attended to, or nothing ("auto" elsewhere). The mean of :math:`g` is
+        over the tokens that are left, 0 where none is.
     unit : {"token", "word"}, default="token"
         Players of a text: tokens, or runs of characters without white space. The value of a word
         is given to each of its tokens.
@@ -133,8 +124,8 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     classes_ : ndarray of shape (2,) or None
         The two classes; None where y was an indicator matrix.
     without_target_ : ndarray of shape (n_concepts,), dtype int64
-        Samples of ``fit`` that hold the concept, but no SuperActivator of it. They have no local
-        target, hence no map.
+        Samples of ``fit`` that hold the concept, but have no target and hence no map: for the
+        local target those without a SuperActivator of it. 0 for the global one.
     seed_ : int
         Seed of the masks.
     calm_position_ : ndarray of shape (n_features + 1,), dtype float64
@@ -258,18 +249,19 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         ValueError, TypeError
             If the parts do not belong together, or X, y and token_labels do not.
         """
-        samples, parts, target = self._start(X)
+        parts, target, samples = self._start(X)
         targets = check_targets(self, y, len(samples))
-        scaled, marks = self._embed(samples, parts)
+        embedded = Embedded.of(parts, target, samples)
         self.concept_names_ = parts.concept_names
-        labels, targets = self._check_labels(token_labels, scaled, targets, all_present=True)
+        labels, targets = self._check_labels(
+            token_labels, embedded.tokens, targets, all_present=True
+        )
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.classes_ = targets.classes
-        directions = _directions(parts, target, scaled, marks)
         if self.method == "calm":
-            self._fit_calm(scaled, directions, targets)
-        maps = self._maps(samples, parts, scaled, directions)
-        missing = _missing(directions) & targets.present
+            self._fit_calm(embedded, targets)
+        maps = self._maps(embedded)
+        missing = embedded.missing & targets.present
         self.without_target_ = missing.sum(axis=0)
         _warn(missing, "samples that hold the concept")
         self.thresholds_ = _thresholds(maps.flat(), labels.flat())
@@ -296,11 +288,9 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
             If the parts do not belong together, or the method does not suit the samples.
         """
         check_is_fitted(self)
-        samples, parts, target = self._start(X)
-        scaled, marks = self._embed(samples, parts)
-        directions = _directions(parts, target, scaled, marks)
-        _warn(_missing(directions), "pairs of sample and concept")
-        return self._maps(samples, parts, scaled, directions)
+        embedded = Embedded.of(*self._start(X))
+        _warn(embedded.missing, "pairs of sample and concept")
+        return self._maps(embedded)
 
     def predict(self, X: Any) -> TokenArray:
         """Mark the tokens whose attribution reaches the threshold of the concept.
@@ -361,10 +351,8 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
             One per sample, with one target per concept in the order of the detector; NaN for a
             target that the sample does not have. ``fit`` is not needed for it.
         """
-        samples, parts, target = self._start(X)
-        scaled, marks = self._embed(samples, parts)
-        directions = _directions(parts, target, scaled, marks)
-        yield from self._games(samples, parts, directions)
+        embedded = Embedded.of(*self._start(X))
+        yield from self._games(embedded.samples, embedded.parts, embedded.directions)
 
     def interactions(self, X: Any) -> Iterator[Array]:
         """Pairwise Shapley interactions of the players of each sample, by SHAP-IQ.
@@ -378,15 +366,28 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         ------
         pairs : ndarray of shape (n_concepts, n_players, n_players), dtype float64
             One per sample; symmetric, 0 on the diagonal, NaN where the sample has no target.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError, TypeError
+            As in ``transform``.
+        ImportError
+            If shapiq is not installed.
         """
         check_is_fitted(self)
-        samples, parts, target = self._start(X)
-        scaled, marks = self._embed(samples, parts)
-        directions = _directions(parts, target, scaled, marks)
-        self._check_budget(samples, parts, scaled)
-        for game in self._games(samples, parts, directions):
-            found = shapley_interactions(game, n_masks=self.n_masks, random_state=self.seed_)
-            yield found.pairs
+        embedded = Embedded.of(*self._start(X))
+        self._check_budget(embedded)
+        there = ~embedded.missing
+        vectors = (one[known] for one, known in zip(embedded.directions, there, strict=True))
+        games = self._games(embedded.samples, embedded.parts, vectors)
+        for game, known in zip(games, there, strict=True):
+            pairs = np.full((len(known), game.n_players, game.n_players), np.nan)
+            if known.any():
+                found = shapley_interactions(game, n_masks=self.n_masks, random_state=self.seed_)
+                pairs[known] = found.pairs
+            yield pairs
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Return the names of the concepts.
@@ -404,31 +405,20 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         check_is_fitted(self)
         return self.concept_names_
 
-    def _parts(self) -> Parts:
-        return take_apart(self.embedder, self.concepts, self.detector)
-
-    def _start(self, X: Any) -> tuple[list[Any], Parts, Target]:
+    def _start(self, X: Any) -> tuple[Parts, Target, list[Any]]:
         """Check everything that can be checked on one sample."""
         self._validate_params()
         target = resolve_target(self.target)
-        parts = self._parts()
+        parts = take_apart(self.embedder, self.concepts, self.detector)
         samples = as_list(X)
-        first = parts.embedder.transform(samples[:1])
-        assert isinstance(first, TokenArray)
-        parts.check(first)
+        parts.check(parts.embed(samples[:1]))
         if self.method in _LIBRARIES:
             need(_LIBRARIES[self.method], self.method)
         if self.method not in _AT_THE_LAYER:
             (game,) = self._games(samples[:1], parts, [parts.vectors[:1]])
             if self.method in _AT_THE_INPUT:
                 self._input_map(game, "full_grad")
-        return samples, parts, target
-
-    def _embed(self, samples: list[Any], parts: Parts) -> tuple[TokenArray, TokenArray]:
-        tokens = parts.embedder.transform(samples)
-        assert isinstance(tokens, TokenArray)
-        scaled = parts.scale(tokens)
-        return scaled, parts.marks(scaled)
+        return parts, target, samples
 
     def _check_labels(
         self, token_labels: Any, tokens: TokenArray, targets: Targets, *, all_present: bool
@@ -447,69 +437,72 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
             )
         return labels, targets
 
-    def _fit_calm(self, scaled: TokenArray, directions: Directions, targets: Targets) -> None:
+    def _fit_calm(self, embedded: Embedded, targets: Targets) -> None:
         from skact.localization._calm import fit_calm
 
-        pairs = zip(scaled, directions, strict=True)
-        cosines = np.concatenate([_cosines(tokens, vectors) for tokens, vectors in pairs])
-        heads = fit_calm(scaled.flat(), scaled.lengths, cosines, targets.present)
+        tokens = embedded.tokens
+        pairs = zip(tokens, embedded.directions, strict=True)
+        seen = np.concatenate([cosines(one, vectors) for one, vectors in pairs])
+        heads = fit_calm(tokens.flat(), tokens.lengths, seen, targets.present)
         self.calm_position_, self.calm_evidence_ = heads
 
-    def _maps(
-        self, samples: list[Any], parts: Parts, scaled: TokenArray, directions: Directions
-    ) -> TokenArray:
+    def _maps(self, embedded: Embedded) -> TokenArray:
         """Attributions of all samples; a column of NaN where a sample has no target."""
         if self.method in _ON_GAMES:
-            self._check_budget(samples, parts, scaled)
+            self._check_budget(embedded)
         if self.method in _AT_THE_LAYER:
-            columns = self._at_the_layer(scaled, directions)
+            found = self._at_the_layer(embedded)
         else:
-            columns = self._in_the_model(samples, parts, directions)
-        out = np.full((scaled.n_tokens, len(parts.concept_names)), np.nan)
-        starts = np.cumsum(scaled.lengths) - scaled.lengths
-        for i, there, found in columns:
-            out[starts[i] : starts[i] + len(found), there] = found
-        return scaled.with_values(out, list(parts.concept_names), scaled.source)
+            found = self._in_the_model(embedded)
+        tokens, names = embedded.tokens, embedded.parts.concept_names
+        out = np.full((tokens.n_tokens, len(names)), np.nan)
+        starts = np.cumsum(tokens.lengths) - tokens.lengths
+        for (i, there), attributions in zip(embedded.known, found, strict=True):
+            out[starts[i] : starts[i] + len(attributions), there] = attributions
+        return tokens.with_values(out, list(names), tokens.source)
 
-    def _at_the_layer(self, scaled: TokenArray, directions: Directions) -> Columns:
-        for i, there in _with_target(directions):
-            tokens, vectors = scaled[i], directions[i][there]
+    def _at_the_layer(self, embedded: Embedded) -> Iterator[Array]:
+        """Attributions of each sample that has a target, from its tokens alone."""
+        for i, there in embedded.known:
+            tokens, vectors = embedded.tokens[i], embedded.directions[i][there]
             if self.method == "direct":
-                yield i, there, _cosines(tokens, vectors)
+                yield cosines(tokens, vectors)
             elif self.method == "calm":
                 from skact.localization._calm import Calm, calm
 
                 heads = Calm(self.calm_position_, self.calm_evidence_[:, there])
-                yield i, there, calm(tokens, _cosines(tokens, vectors), heads)
+                yield calm(tokens, cosines(tokens, vectors), heads)
             else:
                 from skact.localization._explained import MeanCosine
                 from skact.localization._gradients import grad_cam
 
-                explained = MeanCosine(vectors, np.zeros(scaled.n_features))
-                yield i, there, grad_cam(tokens, explained)
+                yield grad_cam(tokens, MeanCosine(vectors, np.zeros(tokens.shape[1])))
 
-    def _in_the_model(self, samples: list[Any], parts: Parts, directions: Directions) -> Columns:
-        known = list(_with_target(directions))
-        kept = [samples[i] for i, _ in known]
-        vectors = [directions[i][there] for i, there in known]
-        for (i, there), game in zip(known, self._games(kept, parts, vectors), strict=True):
+    def _in_the_model(self, embedded: Embedded) -> Iterator[Array]:
+        """Attributions of each sample that has a target, from what it does to the model."""
+        samples = [embedded.samples[i] for i, _ in embedded.known]
+        vectors = (embedded.directions[i][there] for i, there in embedded.known)
+        for game in self._games(samples, embedded.parts, vectors):
             if self.method in _ON_GAMES:
                 explain = _ON_GAMES[self.method]
-                found = explain(game, n_masks=self.n_masks, random_state=self.seed_)[game.players]
+                of_players = explain(game, n_masks=self.n_masks, random_state=self.seed_)
+                yield of_players[game.players]
             else:
-                found = self._input_map(game, self.method)
-            yield i, there, found
+                yield self._input_map(game, self.method)
+
+    def _perturbed(self, samples: list[Any], parts: Parts) -> Iterator[Perturbed]:
+        from skact.embedding._perturbed import perturbed_samples
+
+        return perturbed_samples(parts.embedder, samples, baseline=self.baseline, unit=self.unit)
 
     def _games(
-        self, samples: list[Any], parts: Parts, directions: Directions
+        self, samples: list[Any], parts: Parts, directions: Iterable[Array]
     ) -> Iterator[ConceptGame]:
-        from skact.embedding._perturbed import perturbed_samples
         from skact.localization._explained import ConceptGame, MeanCosine
 
         if not samples:
             return
-        copies = perturbed_samples(parts.embedder, samples, baseline=self.baseline, unit=self.unit)
-        for sample, vectors in zip(copies, directions, strict=True):
+        for sample, vectors in zip(self._perturbed(samples, parts), directions, strict=True):
             yield ConceptGame(sample, MeanCosine(vectors, parts.shift))
 
     def _input_map(self, game: ConceptGame, method: str) -> Array:
@@ -526,11 +519,11 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
                 f"block, which this model does not give ({error}). Methods that work: {works}."
             ) from error
 
-    def _check_budget(self, samples: list[Any], parts: Parts, scaled: TokenArray) -> None:
-        counts: Any = scaled.lengths
+    def _check_budget(self, embedded: Embedded) -> None:
+        counts: Iterable[int] = embedded.tokens.lengths
         if self.unit == "word":
-            nothing = [parts.vectors] * len(samples)
-            counts = [game.n_players for game in self._games(samples, parts, nothing)]
+            perturbed = self._perturbed(embedded.samples, embedded.parts)
+            counts = [sample.n_players for sample in perturbed]
         for i, n_players in enumerate(counts):
             check_budget(int(n_players), self.n_masks, f"sample {i}")
 
@@ -552,24 +545,6 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         return tags
 
 
-def _directions(parts: Parts, target: Target, scaled: TokenArray, marks: TokenArray) -> Directions:
-    vectors = parts.vectors
-    pairs = zip(scaled, marks, strict=True)
-    return [target.vectors(tokens, marked, vectors) for tokens, marked in pairs]
-
-
-def _missing(directions: Directions) -> Array:
-    """Concepts that have no target in a sample, bool of shape (n_samples, n_concepts)."""
-    return np.array([np.isnan(vectors).any(axis=1) for vectors in directions])
-
-
-def _with_target(directions: Directions) -> Iterator[tuple[int, Array]]:
-    """Yield the samples that have a target, and of which concepts."""
-    for i, missing in enumerate(_missing(directions)):
-        if not missing.all():
-            yield i, ~missing
-
-
 def _warn(missing: Array, where: str) -> None:
     if missing.any():
         warnings.warn(
@@ -578,14 +553,6 @@ def _warn(missing: Array, where: str) -> None:
             UserWarning,
             stacklevel=3,
         )
-
-
-def _cosines(tokens: Array, vectors: Array) -> Array:
-    """Cosine of each token with each vector, 0 for a zero token and NaN for a missing vector."""
-    tokens = tokens.astype(np.float64)
-    lengths = np.linalg.norm(tokens, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)
-    products = tokens @ vectors.T
-    return np.divide(products, lengths, out=np.zeros(products.shape), where=lengths != 0)
 
 
 def _thresholds(maps: Array, labels: Array) -> Array:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.preprocessing import TokenScaler
+from skact.source import Source
 from skact.tokens import TokenArray
 
 __all__ = ["Parts", "take_apart"]
@@ -47,12 +50,14 @@ class Parts:
         """Names of the concepts, in the order of the detector."""
         return self.detector.concept_names_
 
-    @property
+    @cached_property
     def vectors(self) -> Array:
-        """Vector of the column that the detector reads for each concept."""
-        return np.asarray(self.method.concept_vectors_)[self.detector.matched_columns_]
+        """Vector of the column that the detector reads for each concept, in float64."""
+        vectors = np.asarray(self.method.concept_vectors_)[self.detector.matched_columns_]
+        # Once here, so that global targets are this array in all samples, and not a copy in each.
+        return vectors.astype(np.float64, copy=False)
 
-    @property
+    @cached_property
     def shift(self) -> Array:
         """What the scalers subtract in all, in units of the model; the factor is positive."""
         shift, scale = np.zeros(self.vectors.shape[1]), 1.0
@@ -60,6 +65,12 @@ class Parts:
             shift = shift + scale * (scaler.mean_ if scaler.with_mean else 0.0)
             scale *= scaler.scale_ if scaler.with_scale else 1.0
         return shift
+
+    def embed(self, samples: list[Any]) -> TokenArray:
+        """Activations of raw samples."""
+        tokens = self.embedder.transform(samples)
+        assert isinstance(tokens, TokenArray)
+        return tokens
 
     def scale(self, tokens: TokenArray) -> TokenArray:
         """Bring tokens of the model into the space of the concepts."""
@@ -90,7 +101,7 @@ class Parts:
         """
         first = [*self.scalers, self.method][0]
         fitted, given = getattr(first, "source_", None), sample.source
-        field = None if fitted is None or given is None else fitted.conflict(given)
+        field = _conflict(fitted, given)
         if field is not None:
             raise ValueError(
                 f"embedder reads another {field} than concepts were fitted on: concepts were "
@@ -109,7 +120,7 @@ class Parts:
                 f"{scores.n_features}: it was fitted on other concepts."
             )
         fitted, given = detector.source_, scores.source
-        field = None if fitted is None or given is None else fitted.conflict(given)
+        field = _conflict(fitted, given)
         if field is not None:
             raise ValueError(
                 f"detector was fitted on scores of another {field} than concepts give: fitted on "
@@ -129,6 +140,11 @@ class Parts:
             raise ValueError(
                 f"detector was fitted on other concepts: it detects {names}, concepts score {read}."
             )
+
+
+def _conflict(fitted: Source | None, given: Source | None) -> str | None:
+    """Name the field in which two sources differ, if both are known."""
+    return None if fitted is None or given is None else fitted.conflict(given)
 
 
 def _unwrap(estimator: Any) -> Any:
@@ -172,9 +188,24 @@ def take_apart(embedder: Any, concepts: Any, detector: Any) -> Parts:
         If one is not fitted.
     """
     embedder = _unwrap(embedder)
+    _check_embedder(embedder)
+    *scalers, method = _steps(concepts) or [None]
+    for scaler in scalers:
+        _check_scaler(scaler)
+    _check_method(method)
+    detector = _unwrap(detector)
+    if not isinstance(detector, BaseDetector):
+        raise TypeError(
+            f"detector must be a detector such as SuperActivator, got {type(detector).__name__}."
+        )
+    check_is_fitted(detector)
+    return Parts(embedder, scalers, method, detector)
+
+
+def _check_embedder(embedder: Any) -> None:
     if not isinstance(embedder, TransformerEmbedder):
         raise TypeError(f"embedder must be a TransformerEmbedder, got {type(embedder).__name__}.")
-    if not isinstance(embedder.layer, int | float | np.integer | np.floating):
+    if not isinstance(embedder.layer, Real):
         raise ValueError(
             f"embedder must read one layer, got layer={embedder.layer!r}; take the one that the "
             "concepts were fitted on."
@@ -188,14 +219,18 @@ def take_apart(embedder: Any, concepts: Any, detector: Any) -> Parts:
             "embedder must leave special tokens out, got special_tokens=True; they have no place "
             "in the sample."
         )
-    *scalers, method = _steps(concepts) or [None]
-    for scaler in scalers:
-        if not isinstance(scaler, TokenScaler):
-            raise TypeError(
-                "concepts must be a concept method, or a Pipeline of TokenScaler and a concept "
-                f"method, got the step {type(scaler).__name__}."
-            )
-        check_is_fitted(scaler)
+
+
+def _check_scaler(scaler: Any) -> None:
+    if not isinstance(scaler, TokenScaler):
+        raise TypeError(
+            "concepts must be a concept method, or a Pipeline of TokenScaler and a concept "
+            f"method, got the step {type(scaler).__name__}."
+        )
+    check_is_fitted(scaler)
+
+
+def _check_method(method: Any) -> None:
     if not hasattr(method, "transform"):
         raise TypeError(f"concepts must end in a concept method, got {type(method).__name__}.")
     check_is_fitted(method)
@@ -204,10 +239,3 @@ def take_apart(embedder: Any, concepts: Any, detector: Any) -> Parts:
             f"concepts must end in a concept method with concept_vectors_, which "
             f"{type(method).__name__} does not have."
         )
-    detector = _unwrap(detector)
-    if not isinstance(detector, BaseDetector):
-        raise TypeError(
-            f"detector must be a detector such as SuperActivator, got {type(detector).__name__}."
-        )
-    check_is_fitted(detector)
-    return Parts(embedder, scalers, method, detector)

@@ -42,8 +42,8 @@ class Target(ABC):
             Scaled tokens of the sample.
         marks : ndarray of shape (n_tokens, n_concepts), dtype bool
             Its SuperActivators.
-        concept_vectors : ndarray of shape (n_concepts, n_features)
-            Vectors of the concepts, in the order of the detector.
+        concept_vectors : ndarray of shape (n_concepts, n_features), dtype float64
+            Vectors of the concepts, in the order of the detector; not to be changed.
 
         Returns
         -------

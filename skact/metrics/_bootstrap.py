@@ -134,7 +134,7 @@ def bootstrap_interval(
         (everything,),
         statistic,
         n_resamples=n_resamples,
-        # 2**24 counts at a time are 128 MB.
+        # 2**24 counts at a time are 128 MiB.
         batch=max(1, 2**24 // (n_samples * _width(y_true))),
         vectorized=True,
         confidence_level=confidence_level,

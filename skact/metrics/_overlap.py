@@ -10,7 +10,19 @@ import numpy.typing as npt
 
 from skact.tokens import TokenArray
 
-__all__ = ["token_f1_score", "token_iou_score", "weighted_f1_score"]
+__all__ = [
+    "Statistic",
+    "check_alike",
+    "check_marks",
+    "sample_f1",
+    "score_of",
+    "token_f1",
+    "token_f1_score",
+    "token_iou",
+    "token_iou_score",
+    "weighted_f1_score",
+    "weighted_mean",
+]
 
 Array = npt.NDArray[Any]
 # Score of resampled samples: numbers of samples (..., n_drawn) to scores (...).

@@ -10,7 +10,13 @@ import numpy.typing as npt
 from skact.metrics._overlap import Statistic, check_alike, check_marks, score_of, weighted_mean
 from skact.tokens import TokenArray
 
-__all__ = ["keep_pairs", "pointing_game_score", "token_average_precision_score"]
+__all__ = [
+    "keep_pairs",
+    "pointing_game",
+    "pointing_game_score",
+    "token_average_precision",
+    "token_average_precision_score",
+]
 
 Array = npt.NDArray[Any]
 
@@ -153,7 +159,7 @@ def token_average_precision(labels_true: Any, scores: Any, name: str = "scores")
     def one(rows: Array) -> Array:
         times = np.bincount(rows, minlength=n_samples)
         values = np.array([_average_precision(times, *column) for column in ranked])
-        return weighted_mean(values, positive[rows].sum(axis=0))
+        return weighted_mean(values, times @ positive)
 
     return lambda rows: np.apply_along_axis(one, -1, rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -57,7 +58,8 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     ------
     ValueError
         Whatever the concept method raises, with the fold named: for instance if a rare concept has
-        no positive sample in a training part.
+        no positive sample in a training part. By ``fit_transform`` also if the folds do not hold
+        every sample once, or the method finds its units without labels.
 
     Examples
     --------
@@ -81,7 +83,7 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         "cv": ["cv_object"],
         "shuffle": ["boolean"],
         "random_state": ["random_state"],
-        "n_jobs": [int, np.integer, None],
+        "n_jobs": [Integral, None],
     }
 
     estimator_: Any
@@ -146,12 +148,12 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
             )
             for k, (train, test) in enumerate(folds)
         )
-        if all(isinstance(part, TokenArray) for part in parts):
-            return TokenArray.concatenate(parts)[np.argsort(tested)]
-        return np.concatenate(parts)[np.argsort(tested)]
+        ragged = all(isinstance(part, TokenArray) for part in parts)
+        joined = TokenArray.concatenate(parts) if ragged else np.concatenate(parts)
+        return joined[np.argsort(tested)]
 
     def _splitter(self, y: Any) -> Any:
-        if not isinstance(self.cv, int | np.integer):
+        if not isinstance(self.cv, Integral):
             return check_cv(self.cv, y, classifier=True)
         labels = y is not None and type_of_target(y) in ("binary", "multiclass")
         splitter = StratifiedKFold if labels else KFold

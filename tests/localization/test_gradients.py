@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from skact.localization import rise_map, shapiq
 from skact.localization._calm import calm, fit_calm
 from skact.localization._gradients import full_grad, grad_cam, integrated_gradients, mfaba
-from skact.localization._perturbation import rise_map, shapiq
 from tests.localization.toy import Toy
 
 

@@ -22,6 +22,7 @@ from skact import (
     token_f1_score,
 )
 from skact.localization import METHODS, ConceptLocalizer, LocalTarget
+from skact.localization._parts import take_apart
 from tests import tiny_models
 
 ON_GAMES = ["lime", "kernel_shap", "rise", "shapiq"]
@@ -260,6 +261,17 @@ def test_missing_local_targets_are_reported(shapes):
     assert not localizer.predict(shapes.samples).flat()[:, 0].any()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_samples_without_any_target_are_mapped_to_nothing(method, texts):
+    tokens = texts.concepts.transform(texts.embedder.transform(texts.samples))
+    there = texts.detector.superactivators(tokens).max().any(axis=1)
+    assert 0 < there.sum() < len(there)
+    maps = texts.fitted(method=method, target="local").transform(
+        [sample for sample, held in zip(texts.samples, there, strict=True) if not held]
+    )
+    assert np.isnan(maps.flat()).all()
+
+
 def test_global_targets_never_warn(shapes):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -279,9 +291,10 @@ def test_method_and_target_are_hyperparameters(shapes, routing):
     assert search.best_params_["method"] in ("direct", "grad_cam")
 
 
-def test_clones_share_the_fitted_parts(shapes):
-    fitted = shapes.fitted()
+def test_clones_share_the_fitted_parts(shapes, routing):
+    fitted = shapes.fitted().set_fit_request(token_labels=False)
     twin = clone(fitted)
+    assert twin.get_metadata_routing().fit.requests == {"token_labels": False}
     assert twin.concepts is shapes.concepts
     assert twin.detector is shapes.detector
     assert twin.embedder is shapes.embedder
@@ -296,6 +309,12 @@ def test_wrappers_are_opened(shapes):
     scaler, separator = (step for _, step in shapes.concepts.steps)
     pipe = make_pipeline(FrozenEstimator(scaler), FrozenEstimator(separator))
     wrapped.set_params(concepts=FrozenEstimator(pipe), detector=FrozenEstimator(shapes.detector))
+    np.testing.assert_array_equal(wrapped.transform(shapes.samples[:2]).flat(), plain.flat())
+    scores = shapes.concepts.transform(shapes.embedder.transform(shapes.samples))
+    everything = np.arange(9)
+    search = GridSearchCV(SuperActivator(), {"delta": [0.2]}, cv=[(everything, everything)])
+    search.fit(scores, shapes.y)
+    wrapped.set_params(detector=search)
     np.testing.assert_array_equal(wrapped.transform(shapes.samples[:2]).flat(), plain.flat())
 
 
@@ -344,6 +363,20 @@ def test_interactions(texts):
         assert pairs.shape == (2, game.n_players, game.n_players)
         np.testing.assert_allclose(pairs, pairs.swapaxes(1, 2), atol=1e-10)
         assert np.abs(pairs).max() > 1e-4
+
+
+def test_interactions_of_a_missing_target_are_nan(texts):
+    localizer = texts.fitted(n_masks=40, target="local")
+    everywhere = texts.fitted(n_masks=40).interactions(texts.samples)
+    tokens = texts.concepts.transform(texts.embedder.transform(texts.samples))
+    there = texts.detector.superactivators(tokens).max()
+    assert {(True, False), (False, False)} <= set(map(tuple, there.tolist()))
+    found = localizer.interactions(texts.samples)
+    for pairs, like, held in zip(found, everywhere, there, strict=True):
+        assert pairs.shape == like.shape
+        np.testing.assert_array_equal(np.isnan(pairs).all(axis=(1, 2)), ~held)
+        assert np.isfinite(pairs[held]).all()
+        assert np.isfinite(like).all()
 
 
 def test_the_model_is_left_as_it_was(shapes):
@@ -405,9 +438,9 @@ def other_names(case):
         ({"embedder__layer": [1, 3]}, ValueError, r"embedder must read one layer, got layer=\[1"),
         ({"embedder__pooling": "mean"}, ValueError, "must keep the tokens, got pooling='mean'"),
         ({"embedder__special_tokens": True}, ValueError, "must leave special tokens out"),
-        ({"concepts": StandardScaler()}, TypeError, "one_step"),
+        ({"concepts": StandardScaler()}, NotFittedError, "StandardScaler instance is not fitted"),
         ({"concepts": None}, TypeError, "concepts must end in a concept method, got NoneType"),
-        ({"concepts": TokenScaler()}, TypeError, "one_step"),
+        ({"concepts": TokenScaler()}, NotFittedError, "TokenScaler instance is not fitted"),
         (unfitted, NotFittedError, "MeanPrototype instance is not fitted"),
         ({"detector": MeanPrototype()}, TypeError, "detector must be a detector such as"),
         ({"detector": SuperActivator()}, NotFittedError, "SuperActivator instance is not fitted"),
@@ -433,9 +466,6 @@ def other_names(case):
     ],
 )
 def test_bad_parts(change, error, match, shapes):
-    if match == "one_step":
-        match = "NotFitted|not fitted|concept_vectors_"
-        error = (TypeError, NotFittedError)
     params = change(shapes) if callable(change) else dict(change)
     nested = {k: v for k, v in params.items() if k.startswith("embedder__")}
     if nested:
@@ -504,7 +534,7 @@ def test_other_errors_of_the_model_pass_through(shapes):
 
     handle = shapes.embedder._load().blocks[1].register_forward_pre_hook(fail)
     localizer = shapes.localizer(method="full_grad")
-    parts = localizer._parts()
+    parts = take_apart(shapes.embedder, shapes.concepts, shapes.detector)
     game = next(localizer._games(shapes.samples[:1], parts, [parts.vectors]))
     try:
         with pytest.raises(RuntimeError, match="out of order"):

@@ -141,6 +141,13 @@ def test_all_coalitions_give_exact_values_and_interactions(n_masks):
             np.testing.assert_allclose(found.pairs[0, [i, j], [j, i]], exact, atol=1e-10)
 
 
+def test_a_single_player_has_all_of_the_gain_and_no_partner():
+    game = Pairwise(1, 3)
+    found = shapley_interactions(game, n_masks=5, random_state=0)
+    np.testing.assert_allclose(found.values, game.a.T)
+    np.testing.assert_array_equal(found.pairs, np.zeros((3, 1, 1)))
+
+
 def test_sampled_interactions_within_error_bars():
     game = Pairwise(10, 2)
     runs = np.array(

@@ -16,12 +16,7 @@ from skact.metrics import (
     token_average_precision_score,
     token_iou_score,
 )
-
-
-def make_marks(rng, n_samples=10, n_concepts=3, shares=(0.3, 0.5)):
-    lengths = rng.integers(1, 5, n_samples)
-    offsets = np.cumsum([0, *lengths])
-    return [TokenArray(rng.random((offsets[-1], n_concepts)) < p, offsets) for p in shares]
+from tests.metrics.marks import make_marks
 
 
 def make_decisions(rng, n_samples=60, n_concepts=3, flip=0.2):

@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score, jaccard_score
 
 from skact import TokenArray, token_f1_score, weighted_f1_score
 from skact.metrics import token_iou_score
+from tests.metrics.marks import make_marks
 
 pairs = array_shapes(min_dims=2, max_dims=2, max_side=8).flatmap(
     lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape))
@@ -36,12 +37,6 @@ def test_weighted_f1_by_hand():
     assert weighted_f1_score(true, pred) == pytest.approx((3 * 2 / 3 + 1 * 0) / 4)
     assert weighted_f1_score(true, true) == 1
     assert weighted_f1_score(np.zeros((3, 2)), np.ones((3, 2))) == 0
-
-
-def make_marks(rng, n_samples=10, n_concepts=3, shares=(0.3, 0.5)):
-    lengths = rng.integers(1, 5, n_samples)
-    offsets = np.cumsum([0, *lengths])
-    return [TokenArray(rng.random((offsets[-1], n_concepts)) < p, offsets) for p in shares]
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV, KFold, ParameterGrid
 from sklearn.pipeline import Pipeline
@@ -292,12 +293,18 @@ def rare(problem):
     [
         ({"param_grid": {"nowhere__delta": [0.1]}}, {}, ValueError, "Invalid parameter 'nowhere'"),
         ({"param_grid": {"detect__delta": [0.1, 1.5]}}, {}, ValueError, r"'delta' parameter.*1\.5"),
-        ({"estimator": MeanPrototype()}, {}, Exception, "predict|ends in a detector"),
+        ({"estimator": MeanPrototype()}, {}, ValueError, "'estimator' parameter.*'predict'"),
+        (
+            {"estimator": LogisticRegression(), "param_grid": {"C": [1.0]}},
+            {},
+            TypeError,
+            "ends in a detector, got LogisticRegression",
+        ),
         (
             {"estimator": Pipeline([("a", MeanPrototype()), ("b", MeanPrototype())])},
             {},
-            Exception,
-            "'estimator' parameter|ends in a detector",
+            ValueError,
+            "'estimator' parameter.*'predict'",
         ),
         ({"scoring": "accuracy"}, {}, ValueError, "'scoring' parameter"),
         ({"cv": np.ones(90, bool)}, {}, ValueError, "calibration split must be bool"),
@@ -326,9 +333,11 @@ def test_bad_input(problem, params, change, error, message):
 def test_before_fitting_and_without_refit(problem):
     X, y, _ = problem
     search = ConceptSearchCV(pipeline(), {"detect__delta": [0.5]}, cv=FOLDS, refit=False)
-    with pytest.raises(NotFittedError):
-        search.predict(X)
+    for read in (search.predict, search.decision_function, search.superactivators):
+        with pytest.raises(NotFittedError):
+            read(X)
     search.fit(X, y)
     assert search.best_score_.shape == (3,)
-    with pytest.raises(AttributeError, match="refit=False"):
-        search.predict(X)
+    for read in (search.predict, search.decision_function, search.superactivators):
+        with pytest.raises(AttributeError, match="refit=False"):
+            read(X)

@@ -1,0 +1,138 @@
+"""Fit and score the candidates of a search on one fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.model_selection import check_cv
+from sklearn.pipeline import Pipeline
+from sklearn.utils._indexing import _safe_indexing
+from sklearn.utils.metadata_routing import get_routing_for_object
+
+from skact.detection import BaseDetector
+from skact.embedding import TransformerEmbedder
+from skact.model_selection._search_plan import Group, configure, detector_of
+from skact.validation import check_tokens
+
+__all__ = ["Data", "Metric", "Split", "assemble", "evaluate", "fit_group", "make_splits"]
+
+Array = npt.NDArray[Any]
+Metric = Callable[[Array, Array], float]
+
+
+class Data(NamedTuple):
+    """Samples with their targets and labels of tokens."""
+
+    X: Any
+    y: Any
+    token_labels: Any
+
+    def rows(self, rows: Array) -> Data:
+        """Take samples, with what belongs to them."""
+        return Data(*(None if part is None else _safe_indexing(part, rows) for part in self))
+
+
+class Split(NamedTuple):
+    """Rows for the steps before the detector, for the detector, and for scoring.
+
+    By the protocol the last two are the calibration split, else the first two are a training part.
+    """
+
+    head: Array
+    detector: Array
+    score: Array
+    protocol: bool
+
+
+def make_splits(cv: Any, y: Any, n_samples: int) -> list[Split]:
+    """Make one split per fold, or the one of the protocol if ``cv`` marks a calibration split."""
+    if isinstance(cv, np.ndarray) and cv.dtype == bool:
+        if cv.shape != (n_samples,) or cv.all() or not cv.any():
+            raise ValueError(
+                f"cv as a calibration split must be bool of shape ({n_samples},) with some but "
+                f"not all True; got shape {cv.shape} with {int(cv.sum())} True."
+            )
+        cal = np.flatnonzero(cv)
+        return [Split(np.flatnonzero(~cv), cal, cal, True)]
+    folds = check_cv(cv, y, classifier=True).split(np.zeros(n_samples), y)
+    return [Split(train, train, test, False) for train, test in folds]
+
+
+def fit_group(
+    estimator: Any, group: Group, data: Data, split: Split
+) -> tuple[Pipeline | None, dict[int, BaseDetector], Any]:
+    """Fit what the candidates of a group share, and on the scores it gives a detector of each.
+
+    The steps before the detector (None if there are none), the detectors by candidate, the scores.
+    """
+    configured = configure(estimator, group.head)
+    has_head = isinstance(configured, Pipeline) and len(configured.steps) > 1
+    head = Pipeline(configured.steps[:-1]) if has_head else None
+    calibration = data.rows(split.detector)
+    scores = calibration.X
+    if head is not None:
+        first = data.rows(split.head) if split.protocol else calibration
+        with config_context(enable_metadata_routing=True):
+            # Without routing, only labels named step by step would reach the steps.
+            method = "fit" if split.protocol else "fit_transform"
+            wanted = get_routing_for_object(head).consumes(method, ["token_labels"])
+            labels = {name: first.token_labels for name in wanted if first.token_labels is not None}
+            made = getattr(head, method)(first.X, first.y, **labels)
+        scores = head.transform(calibration.X) if split.protocol else made
+    detectors: dict[int, BaseDetector] = {}
+    for variant in group.variants:
+        detector = detector_of(configure(configured, variant.params))
+        path = detector.fit_path(
+            scores, calibration.y, calibration.token_labels, deltas=variant.deltas
+        )
+        detectors.update(zip(variant.candidates, path, strict=True))
+    return head, detectors, scores
+
+
+def evaluate(
+    estimator: Any,
+    group: Group,
+    data: Data,
+    present: Array,
+    split: Split,
+    metric: Metric,
+    fold: str,
+) -> tuple[list[int], Array, BaseDetector]:
+    """Score each candidate of a group for each concept on one fold."""
+    try:
+        head, detectors, scores = fit_group(estimator, group, data, split)
+    except ValueError as error:
+        raise ValueError(f"in {fold} of the search: {error}") from error
+    if not split.protocol:
+        scored = data.rows(split.score).X
+        scores = scored if head is None else head.transform(scored)
+    truth = present[split.score].astype(np.int64)
+    values = []
+    for variant in group.variants:
+        first = detectors[variant.candidates[0]]
+        pooled = first._pool(check_tokens(first, scores, reset=False))
+        for i in variant.candidates:
+            found = (detectors[i]._decide(pooled) > 0).astype(np.int64)
+            values.append([metric(t, f) for t, f in zip(truth.T, found.T, strict=True)])
+    return group.candidates, np.array(values), first
+
+
+def assemble(
+    estimator: Any,
+    embedder: TransformerEmbedder | None,
+    head: Pipeline | None,
+    detector: BaseDetector,
+) -> Any:
+    """Put the fitted parts together again, with the embedder in its place."""
+    if not isinstance(estimator, Pipeline):
+        return detector
+    steps = [] if head is None else list(head.steps)
+    if embedder is not None:
+        name, chosen = steps[0]
+        steps[0] = (name, clone(embedder).set_params(layer=chosen.layer_))
+    return Pipeline([*steps, (estimator.steps[-1][0], detector)])

@@ -1,0 +1,126 @@
+"""What a search fits: candidates in groups that share fits, and their order among equals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from skact.detection import BaseDetector
+from skact.embedding import TransformerEmbedder
+from skact.embedding.depth import resolve_layers
+from skact.preprocessing import SelectLayer
+
+__all__ = ["Group", "Params", "Plan", "Variant", "configure", "detector_of", "make_plan"]
+
+Params = dict[str, Any]
+
+
+class Variant(NamedTuple):
+    """Settings of a detector, with a candidate for each delta."""
+
+    params: Params
+    deltas: list[float]
+    candidates: list[int]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Candidates that share everything before the detector."""
+
+    head: Params
+    variants: list[Variant]
+
+    @property
+    def candidates(self) -> list[int]:
+        """Numbers of the candidates, variant by variant."""
+        return [i for variant in self.variants for i in variant.candidates]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is fitted, in which groups, and the order among equal candidates."""
+
+    estimator: Any
+    groups: list[Group]
+    blocks: list[int]
+    ranks: list[tuple[float, int, int]]
+
+
+def detector_of(estimator: Any) -> BaseDetector:
+    """Return the detector that an estimator ends in; a TypeError if there is none."""
+    detector = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    if not isinstance(detector, BaseDetector):
+        raise TypeError(
+            "ConceptSearchCV needs an estimator that ends in a detector, got "
+            f"{type(detector).__name__}."
+        )
+    return detector
+
+
+def make_plan(estimator: Any, candidates: list[Params]) -> tuple[TransformerEmbedder | None, Plan]:
+    """Group the candidates; take the embedder out if the grid varies nothing but its layer."""
+    configured = [configure(estimator, params) for params in candidates]
+    detectors = [detector_of(one) for one in configured]
+    layers = [_layer(one) for one in configured]
+    embedder, blocks = _shared_embedder(estimator, candidates), []
+    if embedder is not None:
+        name = estimator.steps[0][0]
+        layers = [resolve_layers([layer], embedder.n_blocks)[0][0] for layer in layers]
+        blocks = sorted(set(layers))
+        estimator = Pipeline([(name, SelectLayer()), *estimator.steps[1:]])
+        candidates = [
+            {**params, f"{name}__layer": layer}
+            for params, layer in zip(candidates, layers, strict=True)
+        ]
+    deltas = [float(detector.delta) for detector in detectors]
+    groups = _groups(estimator, candidates, deltas)
+    ranks = list(zip(deltas, layers, range(len(candidates)), strict=True))
+    return embedder, Plan(estimator, groups, blocks, ranks)
+
+
+def configure(estimator: Any, params: Params) -> Any:
+    """Return a clone with these settings; steps of the grid are cloned, so that none is changed."""
+    return clone(estimator).set_params(**clone(params, safe=False))
+
+
+def _layer(estimator: Any) -> Any:
+    """Layer that a configured estimator reads; 0 where it does not choose one."""
+    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else []
+    return next((step.layer for step in steps if hasattr(step, "layer")), 0)
+
+
+def _shared_embedder(estimator: Any, candidates: list[Params]) -> TransformerEmbedder | None:
+    if not isinstance(estimator, Pipeline):
+        return None
+    name, first = estimator.steps[0]
+    keys = {key for params in candidates for key in params} - {f"{name}__layer"}
+    untouched = not any(key == name or key.startswith(f"{name}__") for key in keys)
+    return first if isinstance(first, TransformerEmbedder) and untouched else None
+
+
+def _groups(estimator: Any, candidates: list[Params], deltas: list[float]) -> list[Group]:
+    last = estimator.steps[-1][0] if isinstance(estimator, Pipeline) else None
+    delta = "delta" if last is None else f"{last}__delta"
+    groups: dict[Any, tuple[Params, dict[Any, Variant]]] = {}
+    for i, params in enumerate(candidates):
+        of_detector = {
+            key for key in params if last is None or key == last or key.startswith(f"{last}__")
+        }
+        head = {key: value for key, value in params.items() if key not in of_detector}
+        own = {key: params[key] for key in of_detector - {delta}}
+        _, variants = groups.setdefault(_identity(head), (head, {}))
+        variant = variants.setdefault(_identity(own), Variant(own, [], []))
+        variant.deltas.append(deltas[i])
+        variant.candidates.append(i)
+    return [Group(head, list(variants.values())) for head, variants in groups.values()]
+
+
+def _identity(params: Params) -> Any:
+    """Tell settings apart; a grid hands out the same object for the same setting."""
+    return tuple(
+        (key, value if isinstance(value, int | float | str) else id(value))
+        for key, value in sorted(params.items())
+    )
