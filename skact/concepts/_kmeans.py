@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -38,10 +38,11 @@ from skact.shards import as_floats, may_hold
 from skact.tokens import TokenArray
 from skact.validation import check_tokens
 
-__all__ = ["KMeansConcepts", "elbow_curve", "kmeans", "nearest"]
+__all__ = ["BACKENDS", "Backend", "KMeansConcepts", "elbow_curve", "kmeans", "nearest"]
 
 Array = npt.NDArray[Any]
-Backend = Literal["auto", "faiss", "sklearn"]
+Backend = Literal["auto", "faiss", "sklearn", "minibatch"]
+BACKENDS = frozenset(get_args(Backend))
 Step = Callable[[Array], Array]
 
 # Distances of a chunk that fit the cache.
@@ -83,8 +84,9 @@ def kmeans(
         Iterations at most.
     n_init : int
         Runs from different tokens, of which the one with the smallest inertia is kept.
-    backend : {"auto", "faiss", "sklearn"}
-        Library that does the work; "auto" takes faiss where it is installed.
+    backend : {"auto", "faiss", "sklearn", "minibatch"}
+        What does the work on tokens that are held: Lloyd's iteration by faiss or scikit-learn, or
+        scikit-learn's mini-batches. "auto" takes faiss where it is installed, else mini-batches.
     random_state : int, RandomState instance or None
         Draws the tokens that centroids start from. The first draws of a larger ``n_clusters`` are
         those of a smaller one.
@@ -98,10 +100,12 @@ def kmeans(
     """
     check_enough_tokens(tokens, n_clusters, f"n_concepts={n_clusters} clusters")
     random = check_random_state(random_state)
+    if backend == "auto":
+        backend = "minibatch" if find_spec("faiss") is None else "faiss"
     held = may_hold(4 * tokens.n_tokens * tokens.n_features)
     if held:
         values, mean = _centred(tokens)
-        step = _backend(backend, values)
+        step = partial(_step_faiss if backend == "faiss" else _step_sklearn, values)
     else:
         mean = token_mean(tokens)
         step = partial(_step_in_blocks, tokens, mean)
@@ -109,7 +113,10 @@ def kmeans(
     for _ in range(n_init):
         rows = random.permutation(tokens.n_tokens)[:n_clusters]
         start = values[rows] if held else _centred_block(tokens.rows(rows), mean)
-        centroids, n_iter = _iterate(step, start, max_iter, mean, report)
+        if held and backend == "minibatch":
+            centroids, n_iter = _minibatches(values, start, max_iter, mean, report, random)
+        else:
+            centroids, n_iter = _iterate(step, start, max_iter, mean, report)
         if held:
             labels, distances = nearest(values, centroids)
             inertia = float(distances.sum())
@@ -175,10 +182,22 @@ def _iterate(
     return centroids, n_iter
 
 
-def _backend(backend: Backend, values: Array) -> Step:
-    if backend == "auto":
-        backend = "sklearn" if find_spec("faiss") is None else "faiss"
-    return partial(_step_faiss if backend == "faiss" else _step_sklearn, values)
+def _minibatches(
+    values: Array,
+    centroids: Array,
+    max_iter: int,
+    mean: Array,
+    report: Report | None,
+    random: np.random.RandomState,
+) -> tuple[Array, int]:
+    """Go through the tokens in mini-batches until the centroids no longer get better."""
+    method = MiniBatchKMeans(
+        len(centroids), init=centroids, n_init=1, max_iter=max_iter, random_state=random
+    )
+    found = np.asarray(method.fit(values).cluster_centers_)
+    if report is not None:
+        report(partial(np.add, found, mean))
+    return found, int(method.n_iter_)
 
 
 def _step_in_blocks(tokens: TokenArray, mean: Array, centroids: Array) -> Array:
@@ -266,7 +285,7 @@ class KMeansConcepts(EpochsMixin, StreamingUnits):
     .. math:: \min_{v_1, \dots, v_K} \sum_i \min_k \lVert z_i - v_k \rVert^2, \qquad
               s_k(z) = \frac{\langle z, v_k \rangle}{\lVert z \rVert \lVert v_k \rVert}
 
-    over **all** training tokens, never a subsample [1]_. A zero token scores 0.
+    over **all** training tokens, never a fixed subsample [1]_. A zero token scores 0.
 
     Parameters
     ----------
@@ -277,10 +296,12 @@ class KMeansConcepts(EpochsMixin, StreamingUnits):
         Iterations at most; fewer once no centroid moves any more.
     n_init : int, default=1
         Runs from different tokens, of which the one with the smallest inertia is kept.
-    backend : {"auto", "faiss", "sklearn"}, default="auto"
-        Library that does the work; "auto" takes faiss where it is installed. Both start from the
-        same tokens and differ only in how they revive a cluster that has lost all tokens: faiss
-        splits a large cluster, scikit-learn moves the centroid to a far token.
+    backend : {"auto", "faiss", "sklearn", "minibatch"}, default="auto"
+        What does the work: Lloyd's iteration by faiss or by scikit-learn, which start from the same
+        tokens and differ only in how they revive a cluster that has lost all of them (faiss splits
+        a large cluster, scikit-learn moves the centroid to a far token); or scikit-learn's
+        mini-batches, which come near that result in less time. "auto" takes faiss where it is
+        installed, else mini-batches.
     random_state : int, RandomState instance or None, default=None
         Draws the tokens that centroids start from.
 
@@ -294,7 +315,7 @@ class KMeansConcepts(EpochsMixin, StreamingUnits):
         Sum of squared distances of all training tokens to the nearest centroid; after
         ``partial_fit``, of its tokens to the centroids they were assigned to.
     n_iter_ : int
-        Iterations of the run that was kept.
+        Iterations of the run that was kept, or its passes in mini-batches.
     n_features_in_ : int
         Features of a token.
     source_ : Source or None
@@ -304,9 +325,8 @@ class KMeansConcepts(EpochsMixin, StreamingUnits):
     -----
     Fitting holds a centred float32 copy of the tokens where it takes at most half of scikit-learn's
     ``working_memory``. Otherwise each iteration reads the tokens once, in blocks, whatever the
-    backend: the same algorithm from the same start, in which an empty cluster splits the largest.
+    backend: Lloyd's iteration from the same start, in which an empty cluster splits the largest.
 
-    scikit-learn's backend is the full iteration, not mini-batches: it gives what faiss gives.
     :meth:`partial_fit` is mini-batch k-means [2]_: each block of tokens is assigned to the nearest
     centroids, and a centroid becomes the mean of all tokens that were ever assigned to it. It
     starts from tokens of the first call.
@@ -333,7 +353,7 @@ class KMeansConcepts(EpochsMixin, StreamingUnits):
         "n_concepts": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
-        "backend": [StrOptions({"auto", "faiss", "sklearn"})],
+        "backend": [StrOptions(BACKENDS)],
         "random_state": ["random_state"],
     }
 
@@ -421,7 +441,7 @@ def elbow_curve(
         Training tokens.
     n_concepts_grid : iterable of int
         Numbers of clusters, ascending.
-    max_iter, n_init, backend : int, int, {"auto", "faiss", "sklearn"}
+    max_iter, n_init, backend : int, int, {"auto", "faiss", "sklearn", "minibatch"}
         As in :class:`KMeansConcepts`.
     random_state : int, RandomState instance or None, default=None
         Draws the tokens that centroids start from; those of fewer clusters are among those of

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._base import BaseUnits, products
-from skact.concepts._kmeans import Backend, kmeans
+from skact.concepts._kmeans import BACKENDS, Backend, kmeans
 from skact.concepts._logistic import balanced_weights, fit_logistic
 from skact.tokens import TokenArray
 
@@ -42,8 +42,8 @@ class KMeansSeparator(BaseUnits):
         :math:`\lambda`.
     separator_max_iter : int, default=200
         Iterations of the separators.
-    backend : {"auto", "faiss", "sklearn"}, default="auto"
-        Library that clusters; "auto" takes faiss where it is installed.
+    backend : {"auto", "faiss", "sklearn", "minibatch"}, default="auto"
+        What clusters; see :class:`KMeansConcepts`.
     random_state : int, RandomState instance or None, default=None
         Draws the tokens that centroids start from.
 
@@ -87,7 +87,7 @@ class KMeansSeparator(BaseUnits):
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "separator_max_iter": [Interval(Integral, 1, None, closed="left")],
-        "backend": [StrOptions({"auto", "faiss", "sklearn"})],
+        "backend": [StrOptions(BACKENDS)],
         "random_state": ["random_state"],
     }
 

@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from skact import LinearSeparator, TokenArray
 from skact.concepts import _kmeans, _logistic
-from skact.concepts._kmeans import KMeansConcepts, elbow_curve, nearest
+from skact.concepts._kmeans import KMeansConcepts, elbow_curve, kmeans, nearest
 from skact.concepts._kmeans_separator import KMeansSeparator
 
 METHODS = [KMeansConcepts, KMeansSeparator]
@@ -87,8 +87,44 @@ def test_a_large_common_part_does_no_harm(tokens, backend):
     assert far.inertia_ == pytest.approx(near.inertia_, rel=1e-5)
 
 
-def test_without_faiss_scikit_learn_does_it(tokens, monkeypatch):
-    expected = KMeansConcepts(5, backend="sklearn", random_state=0).fit(tokens)
+@pytest.mark.parametrize("estimator", [KMeansConcepts, KMeansSeparator])
+def test_minibatches_come_near_the_full_iteration(rng, estimator):
+    centres = 5 * rng.normal(size=(6, 8))
+    X = centres[rng.integers(6, size=6000)] + rng.normal(size=(6000, 8))
+    full, near, again = (
+        estimator(6, backend=name, n_init=4, random_state=0).fit(X)
+        for name in ("faiss", "minibatch", "minibatch")
+    )
+    assert full.inertia_ < near.inertia_ < 1.02 * full.inertia_
+    np.testing.assert_array_equal(near.concept_vectors_, again.concept_vectors_)
+    labels, _ = nearest(X, getattr(near, "centroids_", near.concept_vectors_))
+    one = KMeansConcepts(1, random_state=0).fit(X)
+    assert len(np.unique(labels)) == 6
+    assert one.inertia_ > 3 * near.inertia_
+
+
+def test_minibatches_report_where_they_end(tokens):
+    reported = []
+
+    def report(centroids):
+        reported.append(centroids())
+        return False
+
+    clusters = kmeans(
+        tokens,
+        5,
+        max_iter=20,
+        n_init=1,
+        backend="minibatch",
+        random_state=0,
+        report=report,
+    )
+    (last,) = reported
+    np.testing.assert_allclose(last, clusters.centroids, rtol=1e-6)
+
+
+def test_without_faiss_minibatches_do_it(tokens, monkeypatch):
+    expected = KMeansConcepts(5, backend="minibatch", random_state=0).fit(tokens)
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr(_kmeans, "find_spec", lambda name: None)
     method = KMeansConcepts(5, random_state=0).fit(tokens)
