@@ -13,39 +13,41 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import get_config
+from sklearn import config_context, get_config
+
+from skact.floats import CHUNK
 
 __all__ = [
     "Mapped",
     "Shards",
-    "all_finite",
-    "as_floats",
     "expect",
-    "finite_floats",
     "may_hold",
     "on_disk",
     "pack",
     "read",
+    "read_ahead",
     "release",
-    "row_chunks",
     "unpack",
 ]
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 _DTYPES = ("float16", "float32", "float64", "bool")
 
-# Values of a chunk that stays in the cache while it is converted, or goes through functions.
-_CHUNK = 2**18
 # Rows in a row, on average, that are worth reading as a stretch.
 _STRETCH = 16
+# Threads that read ahead.
+_READERS = 2
 # Bytes of a file to ask for at a time, and those that a fault maps around it.
 _REQUEST, _AROUND = 2**19, 2**16
 # Absent on Windows, where nothing is asked for or let go of.
@@ -248,7 +250,7 @@ class Mapped:
         values : ndarray of shape (n_rows_read, n_new_features)
             The result, which is not kept.
         """
-        size = max(_CHUNK // max(self.values.shape[1], self.shape[1]), 1)
+        size = max(CHUNK // max(self.values.shape[1], self.shape[1]), 1)
         chunks = [part for some in _selection(rows, len(self)) for part in _cut(some, size)]
         if len(chunks) == 1:
             return self.function(self.values[chunks[0]])
@@ -322,110 +324,6 @@ def _n_rows(chunk: Any) -> int:
     return chunk.stop - chunk.start if isinstance(chunk, slice) else len(chunk)
 
 
-def as_floats(values: Array) -> Array:
-    """Return values in a precision that linear algebra computes in, float32 or float64.
-
-    Parameters
-    ----------
-    values : ndarray
-        Of dtype float64, float32, float16 or bool.
-
-    Returns
-    -------
-    values : ndarray
-        As they are if float64 or float32, else in float32; half precision is for storage.
-    """
-    if values.dtype in (np.float64, np.float32):
-        return values
-    wide = finite_floats(values) if values.dtype == np.float16 else None
-    return values.astype(np.float32) if wide is None else wide
-
-
-def finite_floats(values: Array) -> Array | None:
-    """Return what :func:`as_floats` does, or None where an entry is NaN or infinite.
-
-    Parameters
-    ----------
-    values : ndarray
-        Of dtype float64, float32, float16 or bool.
-
-    Returns
-    -------
-    values : ndarray, or None
-        In float32 or float64.
-    """
-    if not all_finite(values):
-        return None
-    if values.dtype == np.float16 and values.flags.c_contiguous:
-        return _widened(values)
-    return values if values.dtype in (np.float64, np.float32) else values.astype(np.float32)
-
-
-def _widened(values: Array) -> Array:
-    """Convert finite float16 to float32, several times faster than ``astype``.
-
-    Shifted to the place of a float32's, the bits of a float16 are that number times 2**-112.
-    """
-    out = np.empty(values.shape, np.float32)
-    given, made = values.reshape(-1).view(np.int16), out.reshape(-1)
-    for start in range(0, len(made), _CHUNK):
-        part = made[start : start + _CHUNK]
-        bits = part.view(np.int32)
-        bits[:] = given[start : start + _CHUNK]
-        bits <<= 13
-        # The sign was extended over the three bits that a float16's exponent does not have.
-        bits &= np.int32(-0x70002000)
-        part *= np.float32(2.0**112)
-    return out
-
-
-def row_chunks(values: Array) -> Iterator[Array]:
-    """Cut rows into chunks that stay in the cache while something is computed from them.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_rows, n_features)
-        Rows.
-
-    Yields
-    ------
-    chunk : ndarray of shape (n_rows_of_chunk, n_features)
-        A view.
-    """
-    n_rows = max(_CHUNK // max(values.shape[1], 1), 1)
-    for start in range(0, len(values), n_rows):
-        yield values[start : start + n_rows]
-
-
-def all_finite(values: Array) -> bool:
-    """Tell whether no entry is NaN or infinite, without a mask as large as the values.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_rows, n_features)
-        Numbers of any dtype, or bools.
-
-    Returns
-    -------
-    finite : bool
-        True or False.
-    """
-    if values.dtype.kind != "f" or not values.size:
-        return True
-    flat = values.reshape(-1)
-    for start in range(0, len(flat), _CHUNK):
-        part = flat[start : start + _CHUNK]
-        if part.dtype == np.float16:
-            finite = np.bitwise_and(part.view(np.uint16), 0x7C00).max() < 0x7C00
-        else:
-            # A sum of squares is finite unless an entry is not, or is very large.
-            with np.errstate(over="ignore", invalid="ignore"):
-                finite = np.isfinite(np.vdot(part, part)) or np.isfinite(part).all()
-        if not finite:
-            return False
-    return True
-
-
 def may_hold(n_bytes: int) -> bool:
     """Tell whether something is small enough to be held whole.
 
@@ -467,6 +365,52 @@ def read(values: Any, rows: slice | Array) -> Array:
     if _mapping(result) is None:
         release(values, rows)
     return result
+
+
+def read_ahead(
+    values: Any, pieces: Sequence[T], rows_of: Callable[[T], slice | Array]
+) -> Iterator[Array]:
+    """Read pieces one after the other, and let go of each once the next is asked for.
+
+    While one of :class:`Shards` or :class:`Mapped` is used, threads read and compute those behind
+    it, and the system fetches what comes after them.
+
+    Parameters
+    ----------
+    values : ndarray, memmap, Shards or Mapped of shape (n_rows, n_features)
+        The rows.
+    pieces : sequence
+        Pieces, of any kind.
+    rows_of : callable
+        Gives the rows of a piece, a slice or an ndarray of int.
+
+    Yields
+    ------
+    values : ndarray of shape (n_rows_of_piece, n_features)
+        As from :func:`read`.
+    """
+    if not isinstance(values, Shards | Mapped):
+        for piece in pieces:
+            rows = rows_of(piece)
+            yield read(values, rows)
+            release(values, rows)
+        return
+    # scikit-learn keeps a configuration for each thread.
+    config = get_config()
+
+    def reading(number: int) -> Array:
+        with config_context(**config):
+            for later in pieces[number + _READERS : number + _READERS + 1]:
+                expect(values, rows_of(later))
+            return read(values, rows_of(pieces[number]))
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        ahead: deque[Future[Array]] = deque()
+        for number, piece in enumerate(pieces):
+            while number + len(ahead) < min(number + _READERS + 1, len(pieces)):
+                ahead.append(readers.submit(reading, number + len(ahead)))
+            yield ahead.popleft().result()
+            release(values, rows_of(piece))
 
 
 def expect(values: Any, rows: slice | Array) -> None:

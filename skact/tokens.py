@@ -17,31 +17,18 @@ that scikit-learn's splitters and meta-estimators ask for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import config_context, get_config
+from sklearn import get_config
 from sklearn.utils._array_api import get_namespace
 
-from skact.shards import (
-    Mapped,
-    Shards,
-    as_floats,
-    expect,
-    may_hold,
-    on_disk,
-    pack,
-    read,
-    release,
-    row_chunks,
-    unpack,
-)
+from skact.floats import as_floats, row_chunks
+from skact.shards import Mapped, Shards, may_hold, on_disk, pack, read, read_ahead, unpack
 from skact.source import Columns, Source, rescaled
 
 __all__ = ["Columns", "LayerStack", "Source", "TokenArray", "as_numpy", "rescaled"]
@@ -49,8 +36,6 @@ __all__ = ["Columns", "LayerStack", "Source", "TokenArray", "as_numpy", "rescale
 Array = npt.NDArray[Any]
 
 _DTYPES = ("float16", "float32", "float64", "bool")
-# Threads that read, and compute what is computed when it is read, ahead of who uses it.
-_READERS = 2
 
 
 def as_numpy(item: Any) -> Array:
@@ -453,30 +438,8 @@ class TokenArray(_SampleView):
         tokens : ndarray of shape (n_tokens_of_piece, n_features)
             Their tokens.
         """
-        if not isinstance(self.values, Shards | Mapped):
-            for samples in self._pieces():
-                rows = self._rows(samples)
-                yield samples, read(self.values, rows)
-                release(self.values, rows)
-            return
-        # While a piece is used, threads read and compute the next ones, and the system fetches what
-        # comes after those. The threads have to be told the configuration: each has its own.
-        config = get_config()
         pieces = list(self._pieces())
-
-        def piece(number: int) -> Array:
-            with config_context(**config):
-                for later in pieces[number + _READERS : number + _READERS + 1]:
-                    expect(self.values, self._rows(later))
-                return read(self.values, self._rows(pieces[number]))
-
-        with ThreadPoolExecutor(_READERS) as readers:
-            ahead: deque[Future[Array]] = deque()
-            for number, samples in enumerate(pieces):
-                while number + len(ahead) < min(number + _READERS + 1, len(pieces)):
-                    ahead.append(readers.submit(piece, number + len(ahead)))
-                yield samples, ahead.popleft().result()
-                release(self.values, self._rows(samples))
+        yield from zip(pieces, read_ahead(self.values, pieces, self._rows), strict=True)
 
     def row_blocks(self) -> Iterator[tuple[slice, Array]]:
         """Go through the pieces of :meth:`blocks` with their rows.

@@ -14,7 +14,8 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
-from skact.shards import Mapped, as_floats, finite_floats, may_hold, on_disk
+from skact.floats import as_floats, finite_floats
+from skact.shards import Mapped, may_hold, on_disk
 from skact.tokens import LayerStack, Source, TokenArray, as_numpy
 
 __all__ = [

@@ -11,7 +11,8 @@ import skact
 
 PACKAGE = Path(skact.__file__).parent
 FLOORS = [
-    {"shards", "source"},
+    {"floats", "source"},
+    {"shards"},
     {"tokens"},
     {"samples", "validation"},
     {"base", "hub"},

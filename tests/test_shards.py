@@ -9,16 +9,7 @@ from joblib import Parallel, delayed
 from sklearn import config_context
 
 from skact import Source, TokenArray
-from skact.shards import (
-    Mapped,
-    Shards,
-    all_finite,
-    as_floats,
-    finite_floats,
-    on_disk,
-    pack,
-    release,
-)
+from skact.shards import Mapped, Shards, on_disk, pack, release
 
 
 @pytest.fixture
@@ -88,7 +79,7 @@ def test_what_is_computed_is_computed_in_chunks_of_about_equal_size(
         sizes.append(len(values))
         return -values
 
-    monkeypatch.setattr("skact.shards._CHUNK", 8 * 5)
+    monkeypatch.setattr("skact.shards.CHUNK", 8 * 5)
     mapped = Mapped(Shards(files), seen)
     sizes.clear()
     np.testing.assert_array_equal(mapped[chosen], -matrix[chosen])
@@ -150,32 +141,6 @@ def test_parts_that_do_not_fit_are_refused(parts, error, match):
 def test_rows_that_do_not_exist_are_refused(files, kind, rows, match):
     with pytest.raises(IndexError, match=match):
         kind(Shards(files))[rows]
-
-
-def test_half_precision_is_widened_exactly():
-    half = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    finite = half[np.isfinite(half)]
-    for values in (finite, half, finite[::2]):
-        wide = as_floats(values.reshape(-1, 1))
-        assert wide.dtype == np.float32
-        np.testing.assert_array_equal(wide[:, 0], values.astype(np.float32))
-        np.testing.assert_array_equal(np.signbit(wide[:, 0]), np.signbit(values))
-    double = np.zeros((2, 2))
-    assert as_floats(double) is double
-    assert as_floats(double > 0).dtype == np.float32
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_finite(dtype, value):
-    values = np.full((3000, 100), np.finfo(dtype).max, dtype)
-    assert all_finite(values)
-    np.testing.assert_array_equal(finite_floats(values), as_floats(values))
-    values[2999, 99] = value
-    assert not all_finite(values)
-    assert finite_floats(values) is None
-    assert all_finite(values > 0)
-    assert all_finite(values[:0])
 
 
 def test_pickles_name_files_and_hold_no_rows(files, matrix, tmp_path):

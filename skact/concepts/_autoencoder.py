@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from skact.concepts._base import StreamingUnits, token_mean
 from skact.concepts._callbacks import EpochsMixin
 from skact.concepts._reconstruction import ReconstructingUnits
-from skact.shards import as_floats
+from skact.floats import as_floats
 from skact.tokens import Source, TokenArray
 from skact.validation import check_tokens
 

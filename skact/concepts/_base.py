@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer, concept_names
 from skact.concepts._callbacks import reporting, with_callbacks
-from skact.shards import as_floats
+from skact.floats import as_floats
 from skact.tokens import Columns, Source, TokenArray
 from skact.validation import (
     Targets,

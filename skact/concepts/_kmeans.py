@@ -34,7 +34,8 @@ from skact.concepts._base import (
     token_mean,
 )
 from skact.concepts._callbacks import EpochsMixin, Report
-from skact.shards import as_floats, may_hold
+from skact.floats import as_floats
+from skact.shards import may_hold
 from skact.tokens import TokenArray
 from skact.validation import check_tokens
 

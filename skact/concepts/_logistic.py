@@ -21,7 +21,8 @@ from scipy.linalg import cholesky, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 
 from skact.concepts._callbacks import Report
-from skact.shards import as_floats, may_hold
+from skact.floats import as_floats
+from skact.shards import may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["balanced_weights", "fit_logistic"]

@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import Interval
 
 from skact.concepts._base import BaseConcepts, check_separable, products
 from skact.concepts._logistic import balanced_weights
-from skact.shards import as_floats
+from skact.floats import as_floats
 from skact.tokens import TokenArray
 
 __all__ = ["MaxSeparator", "soft_maximum"]

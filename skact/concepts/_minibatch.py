@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skact.concepts._logistic import balanced_weights
-from skact.shards import as_floats
+from skact.floats import as_floats
 from skact.tokens import TokenArray
 
 __all__ = ["Descent", "descend", "shuffled_runs"]

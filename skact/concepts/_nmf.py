@@ -28,7 +28,8 @@ from skact.concepts._base import StreamingUnits, check_enough_tokens
 from skact.concepts._kmeans import kmeans
 from skact.concepts._minibatch import shuffled_runs
 from skact.concepts._reconstruction import ReconstructingUnits
-from skact.shards import as_floats, may_hold
+from skact.floats import as_floats
+from skact.shards import may_hold
 from skact.tokens import TokenArray
 from skact.validation import first_token
 

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval
 
 from skact.concepts._base import check_enough_tokens, token_mean
 from skact.concepts._reconstruction import ReconstructingUnits
-from skact.shards import as_floats
+from skact.floats import as_floats
 from skact.tokens import TokenArray
 
 __all__ = ["PCAConcepts", "scatter"]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skact.concepts._base import StreamingConcepts, cosines
-from skact.shards import as_floats, row_chunks
+from skact.floats import as_floats, row_chunks
 from skact.tokens import TokenArray
 
 __all__ = ["MeanPrototype", "labelled_sums"]

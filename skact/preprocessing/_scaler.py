@@ -12,7 +12,7 @@ from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer
-from skact.shards import as_floats
+from skact.floats import as_floats
 from skact.tokens import TokenArray, rescaled
 from skact.validation import check_tokens, like_input
 
