@@ -33,6 +33,7 @@ HEAVY = {
     "faiss": {"concepts/_kmeans.py"},
     "captum": {"localization"},
     "shapiq": {"localization"},
+    "numba": {"concepts/_adam_compiled.py"},
 }
 
 
@@ -86,10 +87,10 @@ def test_the_rule_can_be_broken(tmp_path):
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        ("import skact", ["torch", "transformers", "faiss", "sklearn", "matplotlib"]),
+        ("import skact", ["torch", "transformers", "faiss", "sklearn", "matplotlib", "numba"]),
         (
             "import skact\nfor n in skact.__all__: getattr(skact, n)\nskact.TransformerEmbedder()",
-            ["torch", "transformers", "faiss", "matplotlib"],
+            ["torch", "transformers", "faiss", "matplotlib", "numba"],
         ),
     ],
 )

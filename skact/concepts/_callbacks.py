@@ -47,6 +47,10 @@ class EpochsMixin(CallbackSupportMixin):
     def _attributes(self, vectors: Any) -> dict[str, Any]:
         return {"concept_vectors_": np.array(vectors, dtype=np.float64)}
 
+    def _is_watched(self) -> bool:
+        """Tell whether there is a callback to report to."""
+        return bool(getattr(self, "_skl_callbacks", None))
+
     def _report(self, vectors: Callable[[], Any]) -> bool:
         """Report an epoch; tell whether a callback wants to stop."""
         epochs = vars(self).get("_epochs")

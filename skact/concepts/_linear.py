@@ -279,7 +279,7 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
             init,
             recipe,
             seed=int(random.randint(2**31 - 1)),
-            report=self._report,
+            report=self._report if self._is_watched() else None,
         )
         self.loss_curves_, self.f1_curves_ = result.loss_curves, result.f1_curves
         self.n_iter_ = max(map(len, result.loss_curves))

@@ -86,8 +86,7 @@ def test_a_callback_may_stop(problem, method):
     recorder = Recorder(stop_after=2)
     method = clone(method).set_callbacks(recorder).fit(X, y)
     assert recorder.events.count("end epoch") == 2
-    # Groups of concepts that adam trains side by side may be ahead of the slowest one.
-    assert method.n_iter_ == 2 or method.get_params().get("solver") == "adam"
+    assert method.n_iter_ == 2
 
 
 def test_a_failed_fit_is_torn_down(problem):
