@@ -10,7 +10,9 @@ bare        the model alone on batches made by the same rule, tokenised and sort
             all texts at once, and on its device; what it puts out is dropped
 usual loop  texts as they come, 32 at a time, padded to the longest, all hidden states kept
 
-The texts are cut into parts that the sides take in turn, so that a busy machine slows all of them.
+Store and bare passes take turns, all texts each time, and the ratio is the median over rounds; the
+usual loop runs once. Before, each side runs some texts untimed: the first pass of a process takes
+new memory.
 With ``--device cuda --dtype bfloat16`` the same comparison runs on a GPU.
 """
 
@@ -28,6 +30,7 @@ from skact.embedding._forward import TextBatches, cut
 from skact.embedding._text import encode
 
 BATCH = 32
+WARM_UP = 512  # texts that each side runs once before it is timed
 
 
 def usual_loop(model, tokenizer, texts):
@@ -73,8 +76,8 @@ def main():
     parser.add_argument("--dtype", default="float32", help="of the model")
     parser.add_argument("--store-dtype", default="float32")
     parser.add_argument("--limit", type=int, help="use the first texts only")
-    parser.add_argument("--parts", type=int, default=3, help="calls that each side makes")
-    parser.add_argument("--chunk-size", type=int, default=512, help="samples in a shard")
+    parser.add_argument("--rounds", type=int, default=3, help="times that both sides run")
+    parser.add_argument("--chunk-size", type=int, default=2048, help="samples in a shard")
     parser.add_argument("--out", help="write the result as JSON to this file")
     args = parser.parse_args()
     texts = load_spans(args.data).data[: args.limit]
@@ -85,41 +88,39 @@ def main():
         args.model, device=args.device, dtype=args.dtype, batch_size=BATCH
     )
     embedder.set_params(layer=list(range(embedder.n_blocks)))
-    n_tokens, padding = 0, []
-    seconds = {side: [] for side in ("store", "bare", "usual loop")}
     with tempfile.TemporaryDirectory() as folder:
-        store = ActivationStore(folder, args.store_dtype, chunk_size=args.chunk_size)
-        embed_to_store(["a text to warm up"] * BATCH, embedder, store)
-        usual_loop(model, tokenizer, texts[:BATCH])
-        for part in range(args.parts):
-            own = texts[part :: args.parts]
-            ready, share = ready_batches(model, tokenizer, own)
-            padding.append(share)
-            bare_passes(model, ready[-1:])
-            sides = {
-                "store": lambda own=own: embed_to_store(own, embedder, store),
-                "bare": lambda ready=ready: bare_passes(model, ready),
-                "usual loop": lambda own=own: usual_loop(model, tokenizer, own),
-            }
-            order = list(sides)[part % 3 :] + list(sides)[: part % 3]
-            for side in order if part % 2 else order[::-1]:
-                start = time.perf_counter()
-                sides[side]()
-                seconds[side].append(time.perf_counter() - start)
-                print(f"{side}: {seconds[side][-1]:.2f} s for {len(own)} texts", flush=True)
-        n_tokens = sum(layer["tokens"] for layer in store.info()["layers"]) // embedder.n_blocks
-    total = {side: sum(parts) for side, parts in seconds.items()}
+        store = ActivationStore(folder, args.store_dtype)
+        embed_to_store(texts[:WARM_UP], embedder, store)
+    bare_passes(model, ready_batches(model, tokenizer, texts[:WARM_UP])[0])
+    usual_loop(model, tokenizer, texts[:WARM_UP])
+    ready, padding = ready_batches(model, tokenizer, texts)
+    seconds = {side: [] for side in ("store", "bare", "usual loop")}
+
+    def timed(side, function):
+        start = time.perf_counter()
+        function()
+        seconds[side].append(time.perf_counter() - start)
+        print(f"{side}: {seconds[side][-1]:.2f} s", flush=True)
+
+    for turn in range(args.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            store = ActivationStore(folder, args.store_dtype, chunk_size=args.chunk_size)
+            if turn % 2:
+                timed("bare", lambda: bare_passes(model, ready))
+            timed("store", lambda store=store: embed_to_store(texts, embedder, store))
+            if not turn % 2:
+                timed("bare", lambda: bare_passes(model, ready))
+            n_tokens = sum(layer["tokens"] for layer in store.info()["layers"]) // embedder.n_blocks
+    timed("usual loop", lambda: usual_loop(model, tokenizer, texts))
+    middle = {side: float(np.median(times)) for side, times in seconds.items()}
     result = {
         "texts": len(texts),
         "tokens": n_tokens,
         "blocks": embedder.n_blocks,
-        "padding": round(float(np.mean(padding)), 4),
-        "seconds": {side: round(value, 1) for side, value in total.items()},
-        "store / bare": round(total["store"] / total["bare"], 3),
-        "store / bare, median of parts": round(
-            float(np.median(np.divide(seconds["store"], seconds["bare"]))), 3
-        ),
-        "throughput over usual loop": round(total["usual loop"] / total["store"], 3),
+        "padding of bare": round(padding, 4),
+        "seconds": {side: [round(t, 1) for t in times] for side, times in seconds.items()},
+        "store / bare": round(float(np.median(np.divide(seconds["store"], seconds["bare"]))), 3),
+        "throughput over usual loop": round(middle["usual loop"] / middle["store"], 3),
     }
     for name, value in result.items():
         print(f"{name}: {value}")

@@ -96,7 +96,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     ------
     ValueError, TypeError, OSError
         On first use, if parameters, model and samples do not fit each other; a faulty sample is
-        named by its number before anything is embedded.
+        named by its number before anything is embedded, or with a store, which keeps what came
+        before it, at the latest when its turn comes.
 
     Notes
     -----

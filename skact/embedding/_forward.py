@@ -16,7 +16,7 @@ Imports torch: import this module only where a model is at hand.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ from torch import Tensor
 from skact.embedding._geometry import Geometry
 from skact.embedding._hooks import Run, capture
 from skact.embedding._models import Loaded
+from skact.embedding._sink import Arrays, Sink
 from skact.embedding._text import Encoded
 from skact.embedding._writer import Writer, rows_of, send
 from skact.samples import open_image
@@ -191,8 +192,10 @@ def _try(
     """Embed one batch; False if memory did not suffice and the batch can be made smaller."""
     inputs, kept = ready
     try:
-        states = run({k: send(v, loaded.device) for k, v in inputs.items()} | loaded.extra)
-        writer.write(samples, states, kept)
+        writer.start(samples, kept, loaded.device)
+        sent = {k: send(v, loaded.device) for k, v in inputs.items()}
+        run(sent | loaded.extra, writer.take)
+        writer.end()
     except (RuntimeError, MemoryError) as error:
         if len(samples) == 1 or not _out_of_memory(error):
             raise
@@ -208,7 +211,7 @@ def forward(
     pooling: str | None,
     batch_size: int,
     progress: bool | Bar,
-    allocate: Callable[[int, tuple[int, int], np.dtype[Any]], Array] | None = None,
+    sink: Sink | None = None,
 ) -> dict[int, Array]:
     """Read blocks of a model over all samples, in one forward pass per batch.
 
@@ -227,37 +230,36 @@ def forward(
         sample. Halved for good when memory does not suffice.
     progress : bool or bar
         Whether to show a bar, in tokens; or a bar whose ``update`` takes the tokens of a batch.
-    allocate : callable or None, default=None
-        ``allocate(block, (n_rows, n_features), dtype)`` gives the writable array that the rows of
-        a block go into, straight from the model; called once per block before any work. Its dtype
-        may be another one: float32, float16, or uint16 for the bits of bfloat16. None takes
-        ordinary memory.
+    sink : Sink or None, default=None
+        Where the rows go, straight from the model, batch by batch. None takes memory for all.
 
     Returns
     -------
     values : dict of int to ndarray of shape (n_tokens or n_samples, n_features)
         The arrays by block, samples in their original order; float32, or float16 for the tokens
-        of a model in float16, unless ``allocate`` chose another dtype.
+        of a model in float16. Empty where a sink has taken the rows.
 
     Raises
     ------
     RuntimeError
         If memory does not suffice for a single sample.
     OverflowError
-        If an array of float16 cannot hold a value.
+        If a sink of float16 cannot hold a value.
     """
-    half = pooling is None and loaded.dtype == torch.float16
-    n_rows = int(batches.n_kept.sum()) if pooling is None else len(batches.n_kept)
-    shape, dtype = (n_rows, loaded.width), np.dtype(np.float16 if half else np.float32)
-    allocate = allocate or (lambda _, shape, dtype: np.empty(shape, dtype))
-    out = {block: allocate(block, shape, dtype) for block in blocks}
+    n_kept = batches.n_kept
+    memory = None
+    if sink is None:
+        half = pooling is None and loaded.dtype == torch.float16
+        dtype = np.dtype(np.float16 if half else np.float32)
+        lengths = n_kept if pooling is None else np.ones_like(n_kept)
+        sink = memory = Arrays(blocks, lengths, loaded.width, dtype)
+    writer = Writer(sink, n_kept, pooling)
     budget = batch_size * int(batches.lengths.sum()) // len(batches.order)
     with (
         _ONE_AT_A_TIME,
         capture(loaded.base, loaded.blocks, blocks) as run,
-        Writer(out, batches.n_kept, pooling) as writer,
         ThreadPoolExecutor(1) as ahead,
-        _bar(progress, int(batches.n_kept.sum())) as bar,
+        _bar(progress, int(n_kept.sum())) as bar,
     ):
 
         def prepare(samples: Array) -> Any:
@@ -271,7 +273,7 @@ def forward(
             ready = prepare(following)
             if _try(run, batch, samples, loaded, writer):
                 done += len(samples)
-                bar.update(int(batches.n_kept[samples].sum()))
+                bar.update(int(n_kept[samples].sum()))
             else:
                 budget = len(samples) // 2 * int(batches.lengths[samples[0]])
                 following = cut(batches, done, budget)
@@ -280,4 +282,4 @@ def forward(
                     torch.cuda.empty_cache()
             samples = following
         writer.flush()
-    return out
+    return {} if memory is None else memory.values

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from skact.hub import evaluating
 
-__all__ = ["capture", "check_hooks", "find_blocks"]
+__all__ = ["Run", "Take", "capture", "check_hooks", "find_blocks"]
 
-Run = Callable[[dict[str, Any]], dict[int, Tensor]]
+Take = Callable[[int, Tensor], None]
+Run = Callable[[dict[str, Any], Take], None]
 
 
 class _DeepEnoughError(Exception):
@@ -78,26 +79,26 @@ def capture(base: nn.Module, blocks: nn.ModuleList, wanted: Sequence[int]) -> It
     Yields
     ------
     run : callable
-        Takes the keyword arguments of the model, returns block -> tensor (n_samples,
-        n_positions, n_features) from one forward pass that ends after the deepest wanted block.
-        On leaving the context every hook is removed and the model is as it was.
+        Takes the keyword arguments of the model, and a function that is given each wanted block
+        and its tensor (n_samples, n_positions, n_features) as soon as the block has run, while the
+        tensor is still in the cache. The one forward pass ends after the deepest wanted block. On
+        leaving the context every hook is removed and the model is as it was.
     """
-    states: dict[int, Tensor] = {}
     deepest = max(wanted)
+    taking: list[Take] = []
 
     def reader(block: int) -> Callable[..., None]:
         def read(module: nn.Module, args: Any, output: Any) -> None:
-            states[block] = _state(output, base)
+            taking[-1](block, _state(output, base))
             if block == deepest:
                 raise _DeepEnoughError
 
         return read
 
-    def run(inputs: dict[str, Any]) -> dict[int, Tensor]:
-        states.clear()
+    def run(inputs: dict[str, Any], take: Take) -> None:
+        taking[:] = [take]
         with suppress(_DeepEnoughError):
             base(**inputs)
-        return dict(states)
 
     handles: list[Any] = []
     try:
@@ -108,7 +109,6 @@ def capture(base: nn.Module, blocks: nn.ModuleList, wanted: Sequence[int]) -> It
     finally:
         for handle in handles:
             handle.remove()
-        states.clear()
 
 
 def _norms(base: nn.Module) -> list[nn.Module]:

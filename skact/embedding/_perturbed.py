@@ -202,9 +202,10 @@ class Perturbed:
         inputs, kept = self.copies.batch(masks)
         device = self.loaded.device
         inputs = {name: value.to(device) for name, value in inputs.items()}
-        state = run(inputs | self.loaded.extra)[self.block]
+        states: dict[int, Tensor] = {}
+        run(inputs | self.loaded.extra, states.__setitem__)
         left = torch.tensor(kept, device=device)
-        return reduce(state, left).to("cpu", torch.float64).numpy()
+        return reduce(states[self.block], left).to("cpu", torch.float64).numpy()
 
     def block_inputs(self) -> BlockInputs:
         """Return the untouched sample as a function of what enters the first block."""

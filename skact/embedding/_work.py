@@ -5,7 +5,7 @@ Imports torch: import this module only where a model is at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from skact.embedding._forward import Bar, ImageBatches, TextBatches, forward
 from skact.embedding._geometry import Geometry
 from skact.embedding._models import Loaded
+from skact.embedding._sink import Sink
 from skact.embedding._text import Encoded
 from skact.embedding._writer import rows_of
 from skact.samples import open_image
@@ -85,7 +86,7 @@ class Work:
         self,
         rows: Array,
         blocks: Sequence[int],
-        allocate: Callable[[int, tuple[int, int], np.dtype[Any]], Array] | None = None,
+        sink: Sink | None = None,
         progress: bool | Bar = False,
     ) -> dict[int, Array]:
         """Run the model on some samples.
@@ -94,13 +95,13 @@ class Work:
         ----------
         rows : ndarray of shape (n_taken,), int
             Which ones.
-        blocks, allocate, progress
+        blocks, sink, progress
             As in :func:`~skact.embedding._forward.forward`.
 
         Returns
         -------
         values : dict of int to ndarray of shape (n_rows, n_features)
-            By block, one sample after another.
+            By block, one sample after another; none where a sink has taken them.
         """
         try:
             return forward(
@@ -110,7 +111,7 @@ class Work:
                 pooling=self.pooling,
                 batch_size=self.batch_size,
                 progress=progress,
-                allocate=allocate,
+                sink=sink,
             )
         except ValueError:
             if self.loaded.modality == "image":

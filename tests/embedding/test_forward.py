@@ -1,7 +1,6 @@
 """The numbers: the same place in every model, whatever else is in the batch."""
 
 import copy
-import os
 import threading
 from types import SimpleNamespace
 
@@ -12,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from skact.embedding import TransformerEmbedder, _writer
+from skact.embedding import TransformerEmbedder
 from skact.embedding._forward import TextBatches, cut, forward
 from skact.embedding._hooks import capture, check_hooks, find_blocks
 from skact.embedding._models import load
+from skact.embedding._sink import Arrays
 from skact.embedding._text import encode
 from skact.embedding._writer import Writer
 from tests import tiny_models
@@ -45,7 +45,7 @@ def text_batches(loaded, texts, **options):
     return TextBatches(encode(texts, loaded.processor, **options), loaded.processor.pad_token_id)
 
 
-def run_forward(pair, texts, blocks, *, pooling=None, batch_size=3, progress=False, allocate=None):
+def run_forward(pair, texts, blocks, *, pooling=None, batch_size=3, progress=False, sink=None):
     loaded = load(pair)
     return forward(
         loaded,
@@ -54,8 +54,35 @@ def run_forward(pair, texts, blocks, *, pooling=None, batch_size=3, progress=Fal
         pooling=pooling,
         batch_size=batch_size,
         progress=progress,
-        allocate=allocate,
+        sink=sink,
     )
+
+
+class Kept:
+    """A sink that gives new memory for each batch and keeps it."""
+
+    def __init__(self, blocks, lengths, width, dtype):
+        self.dtype = np.dtype(dtype)
+        self.blocks, self.lengths, self.width = blocks, lengths, width
+        self.batches = []
+
+    def room(self, samples):
+        ends = np.cumsum(self.lengths[samples])
+        places = {b: np.full((ends[-1], self.width), 7, self.dtype) for b in self.blocks}
+        self.given = samples, places
+        return places, ends - self.lengths[samples]
+
+    def keep(self, samples):
+        np.testing.assert_array_equal(samples, self.given[0])
+        self.batches.append(self.given)
+
+    def rows(self, block):
+        """Rows of all samples, in their order."""
+        own = {}
+        for samples, places in self.batches:
+            ends = np.cumsum(self.lengths[samples])
+            own.update(zip(samples.tolist(), np.split(places[block], ends[:-1]), strict=True))
+        return np.concatenate([own[i] for i in range(len(self.lengths))])
 
 
 @pytest.mark.parametrize("kind", tiny_models.TEXT)
@@ -193,7 +220,7 @@ def test_hooks_and_modes_are_restored_also_after_an_error(texts):
         assert n_hooks(model) == before + 2
         assert not any(module.training for module in model.modules())
         with pytest.raises(ValueError, match="input_ids"):
-            run({"no_such_argument": 1})
+            run({"no_such_argument": 1}, print)
     assert n_hooks(model) == before
     with pytest.raises(ZeroDivisionError), capture(model, blocks, [0, 2]):
         raise ZeroDivisionError
@@ -259,7 +286,7 @@ class Failing(nn.Module):
             raise self.error
 
 
-@pytest.mark.parametrize("kept_in", ["memory", "given arrays"])
+@pytest.mark.parametrize("kept_in", ["memory", "sink"])
 @pytest.mark.parametrize(
     "error",
     [
@@ -272,14 +299,15 @@ def test_out_of_memory_halves_the_batch(error, kept_in):
     pair = tiny_models.text_pair("bert")
     texts = ["the cat", "cat sat", "sat the", "not the", "the not"]
     expected = TransformerEmbedder(pair).transform(texts)
-    allocate = None if kept_in == "memory" else lambda _, shape, dtype: np.full(shape, 7, dtype)
+    sink = None if kept_in == "memory" else Kept([3], expected.lengths, 32, "float32")
     failing = Failing(pair[0], 1, error)
     try:
-        found = run_forward(pair, texts, [3], batch_size=4, allocate=allocate)
+        found = run_forward(pair, texts, [3], batch_size=4, sink=sink)
     finally:
         failing.handle.remove()
     assert failing.sizes == [4, 2, 1, 1, 1, 1, 1]
-    np.testing.assert_allclose(found[3], expected.values, atol=1e-5)
+    values = found[3] if sink is None else sink.rows(3)
+    np.testing.assert_allclose(values, expected.values, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -424,6 +452,7 @@ def test_a_batch_holds_one_group():
 def test_batch_size_counts_samples_of_mean_length():
     pair = tiny_models.text_pair("gpt2")
     short, long = ["x"] * 40, ["y" * 40] * 4
+    run_forward(pair, short[:1], [0], batch_size=1)  # tries the model once
     failing = Failing(pair[0], 99, None)
     try:
         run_forward(pair, short, [0], batch_size=16)
@@ -434,51 +463,29 @@ def test_batch_size_counts_samples_of_mean_length():
     assert failing.sizes == [16, 16, 8, 1, 1, 1, 1, 40]
 
 
-@pytest.mark.parametrize("kept_in", ["memory", "file", "part of a file"])
 @pytest.mark.parametrize("pooling", [None, "mean"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_rows_go_straight_into_given_arrays(dtype, pooling, kept_in, texts, tmp_path):
+def test_rows_go_straight_into_a_sink(dtype, pooling, texts):
     pair = tiny_models.text_pair("llama")
     exact = run_forward(pair, texts, [1, 3], pooling=pooling)
     raw = np.dtype("uint16" if dtype == "bfloat16" else dtype)
-    asked = []
-
-    def allocate(block, shape, wanted):
-        asked.append((block, shape, wanted))
-        if kept_in == "memory":
-            return np.full(shape, 7, raw)
-        more = 2 if kept_in == "part of a file" else 0
-        file = np.lib.format.open_memmap(
-            tmp_path / f"{block}.npy", "w+", raw, (shape[0] + more, shape[1])
-        )
-        return file[more:] if more else file
-
-    found = run_forward(pair, texts, [1, 3], pooling=pooling, allocate=allocate)
-    shape = exact[1].shape
-    assert asked == [(1, shape, np.float32), (3, shape, np.float32)]
+    lengths = (
+        text_batches(load(pair), texts).n_kept if pooling is None else np.ones(len(texts), int)
+    )
+    sink = Kept([1, 3], lengths, exact[1].shape[1], raw)
+    assert run_forward(pair, texts, [1, 3], pooling=pooling, sink=sink) == {}
+    assert len(sink.batches) > 1
     for block, values in exact.items():
-        rows = found[block]
-        if kept_in != "memory":
-            assert isinstance(rows, np.memmap)
-            rows = np.load(tmp_path / f"{block}.npy")[-len(rows) :]
         rounded = torch.from_numpy(values).to(getattr(torch, dtype))
-        assert torch.equal(torch.from_numpy(np.array(rows)).view(rounded.dtype), rounded)
+        assert torch.equal(torch.from_numpy(sink.rows(block)).view(rounded.dtype), rounded)
     assert np.abs(exact[1] - exact[3]).max() > 0.1
 
 
-def test_a_system_that_writes_less_than_asked_is_asked_again(texts, tmp_path, monkeypatch):
-    pair = tiny_models.text_pair("bert")
-    expected = run_forward(pair, texts, [0])[0]
-    whole = os.pwrite
-    monkeypatch.setattr(_writer.os, "pwritev", lambda d, data, p: whole(d, bytes(data[0])[:99], p))
-    monkeypatch.setattr(_writer.os, "pwrite", lambda d, data, p: whole(d, data[:999], p))
-    found = run_forward(
-        pair,
-        texts,
-        [0],
-        allocate=lambda _, shape, dtype: np.memmap(tmp_path / "x", dtype, "w+", shape=shape),
-    )
-    np.testing.assert_array_equal(found[0], expected)
+def write(writer, samples, states, kept):
+    writer.start(samples, kept, torch.device("cpu"))
+    for block, state in states.items():
+        writer.take(block, state)
+    writer.end()
 
 
 @pytest.mark.parametrize("pooling", [None, "last"])
@@ -490,34 +497,35 @@ def test_writer_equals_a_slow_replica_for_any_tokens(pooling, rng):
     states = rng.normal(size=(9, 8, 4)).astype(np.float32)
     expected = [state[keep] for state, keep in zip(states, kept, strict=True)]
     expected = [rows[-1:] for rows in expected] if pooling else expected
-    out = np.full((sum(map(len, expected)), 4), np.nan, np.float32)
-    writer = Writer({5: out}, n_kept, pooling)
+    out = Arrays([5], np.array([len(rows) for rows in expected]), 4, np.dtype("f4"))
+    writer = Writer(out, n_kept, pooling)
     for samples in np.array_split(rng.permutation(9), 3):
-        writer.write(samples, {5: torch.from_numpy(states[samples])}, kept[samples])
-    np.testing.assert_array_equal(out, np.concatenate(expected))
+        write(writer, samples, {5: torch.from_numpy(states[samples])}, kept[samples])
+    np.testing.assert_array_equal(out.values[5], np.concatenate(expected))
 
 
 def test_values_that_float16_cannot_hold_are_refused_but_padding_may_hold_them():
     states = torch.ones(2, 3, 4)
     states[1, 2] = 70_000
     kept = np.array([[True, True, True], [True, True, False]])
-    out = np.zeros((5, 4), np.float16)
-    Writer({7: out}, np.array([3, 2]), None).write(np.arange(2), {7: states}, kept)
-    assert (out == 1).all()
+    out = Arrays([7], np.array([3, 2]), 4, np.dtype("f2"))
+    write(Writer(out, np.array([3, 2]), None), np.arange(2), {7: states}, kept)
+    assert (out.values[7] == 1).all()
     kept[1, 2] = True
     for dtype, error in [("uint16", None), ("float32", None), ("float16", OverflowError)]:
-        writer = Writer({7: np.zeros((6, 4), dtype)}, np.array([3, 3]), None)
+        lengths = np.array([3, 3])
+        writer = Writer(Arrays([7], lengths, 4, np.dtype(dtype)), lengths, None)
         if error is None:
-            writer.write(np.arange(2), {7: states}, kept)
+            write(writer, np.arange(2), {7: states}, kept)
         else:
             with pytest.raises(error, match=r"block 7 .* 65504"):
-                writer.write(np.arange(2), {7: states}, kept)
+                write(writer, np.arange(2), {7: states}, kept)
 
 
 def test_a_block_that_drops_positions_is_refused():
-    writer = Writer({0: np.zeros((3, 4), np.float32)}, np.array([3]), None)
+    writer = Writer(Arrays([0], np.array([3]), 4, np.dtype("f4")), np.array([3]), None)
     with pytest.raises(RuntimeError, match=r"block 0 put out \(1, 2, 4\) for 3 positions"):
-        writer.write(np.arange(1), {0: torch.ones(1, 2, 4)}, np.ones((1, 3), bool))
+        write(writer, np.arange(1), {0: torch.ones(1, 2, 4)}, np.ones((1, 3), bool))
 
 
 def test_the_next_batch_is_prepared_in_another_thread(texts):

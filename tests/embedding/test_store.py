@@ -17,6 +17,7 @@ from sklearn.base import clone
 from skact.embedding import ActivationStore
 from skact.embedding.store import _fill
 from skact.shards import Shards
+from tests.embedding import toy_store
 from tests.embedding.toy_store import (
     WIDTH,
     check,
@@ -395,3 +396,44 @@ def test_a_bar_shows_tokens(tmp_path, capsys):
     assert f"{total}.0/{total}.0" in capsys.readouterr().err
     fill(store, NUMBERS)
     assert capsys.readouterr().err == ""
+
+
+def fill_by_windows(store, numbers, seen, fail_at=None):
+    def prepare(places):
+        seen.append(("prepare", len(places)))
+        if fail_at is not None and places[0] >= fail_at:
+            raise ValueError("the tokenizer failed")
+        return toy_store.Job(
+            [numbers[i] for i in places], pause=lambda: seen.append(("embed", None))
+        )
+
+    return store._fill([key(n) for n in numbers], identities(0), {}, prepare)
+
+
+def test_windows_are_bounded_and_the_model_starts_before_the_last_is_prepared(tmp_path):
+    store, numbers, seen = ActivationStore(tmp_path / "a", chunk_size=4), list(range(30)), []
+    assert fill_by_windows(store, numbers, seen).n_embedded == 30
+    sizes = [size for what, size in seen if what == "prepare"]
+    assert sizes == [4] * 7 + [2]
+    for window in range(2, len(sizes)):  # one ahead, and no more
+        prepared = [i for i, (what, _) in enumerate(seen) if what == "prepare"][window]
+        assert [what for what, _ in seen[:prepared]].count("embed") >= window - 1
+    whole, at_once = ActivationStore(tmp_path / "b"), []
+    fill_by_windows(whole, numbers, at_once)
+    assert [what for what, _ in at_once] == ["prepare", "embed"]  # the control
+    check(store, numbers)
+    check(whole, numbers)
+
+
+def test_an_error_while_preparing_reaches_the_caller_and_leaves_what_was_there(tmp_path):
+    store, numbers = ActivationStore(tmp_path, chunk_size=4), list(range(30))
+    with pytest.raises(ValueError, match="the tokenizer failed"):
+        fill_by_windows(store, numbers, [], fail_at=12)
+    assert held(store, numbers) == numbers[:12]
+    assert len(shards(store)) == 3
+    assert store.verify() == []
+    with store._index.reading() as connection:
+        for table in ("claims", "owners"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    fill_by_windows(store, numbers, [])
+    check(store, numbers)

@@ -253,19 +253,63 @@ def test_other_faults_of_the_disk_are_left_as_they_are(tmp_path, monkeypatch):
 
 def test_space_is_taken_where_it_cannot_be_reserved(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate")
-    monkeypatch.setattr(_shards, "_BLANK", bytes(7))
     store = ActivationStore(tmp_path)
     fill(store, [1, 2, 3])
     check(store, [1, 2, 3])
 
 
+@pytest.mark.parametrize("refused", ["on opening", "on writing"])
+def test_a_file_system_that_wants_the_cache(tmp_path, monkeypatch, refused):
+    opened, ways = os.open, []
+
+    def refuse(name, flags, *mode):
+        ways.append(flags & _shards._DIRECT)
+        if ways[-1] and refused == "on opening":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return opened(name, flags, *mode)
+
+    monkeypatch.setattr(_shards.os, "open", refuse)
+    if refused == "on writing":  # blocks that are none
+        monkeypatch.setattr(_shards, "_BLOCK", 16)
+    monkeypatch.setattr(_shards, "_PIECE", 2**13)
+    store, numbers = ActivationStore(tmp_path), list(range(2000))
+    fill(store, numbers)
+    check(store, numbers)
+    assert store.verify() == []
+    assert 0 in ways
+    assert any(ways) == bool(_shards._DIRECT)
+
+
+def test_a_full_disk_that_shows_on_writing_only(tmp_path):
+    finished([start(write_beyond_the_limit, tmp_path)])
+    assert "no space left for 1 MiB" in (tmp_path / "said").read_text()
+    assert os.listdir(tmp_path) == ["said"]
+
+
+def write_beyond_the_limit(folder):
+    del os.posix_fallocate
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, 2**19))
+    shards = _shards.PendingShards(
+        folder, "abc-0", "float32", [0], [b""], [2**16], 4, _shards.Disk()
+    )
+    shards.reserve()
+    shards.room(np.array([0]))[0][0][:] = 1
+    shards.keep(np.array([0]))
+    try:
+        shards.seal()
+    except OSError as error:
+        shards.discard()
+        (folder / "said").write_text(str(error))
+
+
 def over_the_limit(store, folder):
     """Files of this process may not grow, which is how a quota looks."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))
-    shards = _shards.PendingShards(store.path / "shards", "abc-0", "float32")
-    shards.allocate(0, (2**10, 4), np.dtype("f4"))
+    shards = _shards.PendingShards(
+        store.path / "shards", "abc-0", "float32", [0], [b""], [2**15], 4, _shards.Disk()
+    )
     for name, use in (
-        ("shard", lambda: shards.allocate(1, (2**15, 4), np.dtype("f4"))),
+        ("shard", shards.reserve),
         ("index", lambda: fill(store, list(range(2**13)))),
     ):
         try:

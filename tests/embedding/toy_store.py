@@ -43,14 +43,16 @@ class Job:
         self.log = log
         self.pause = pause
 
-    def embed(self, rows, blocks, allocate, progress):
+    def embed(self, rows, blocks, sink, progress):
         numbers = [self.numbers[i] for i in rows]
+        places, _ = sink.room(np.arange(len(rows)))
         for block in blocks:
             if self.pause:
                 self.pause()
             values = np.concatenate([rows_of(n, block) for n in numbers])
-            out = allocate(block, values.shape, values.dtype)
+            out = places[block]
             out[:] = values.view(np.uint32) >> 16 if out.dtype == np.uint16 else values
+        sink.keep(np.arange(len(rows)))
         if self.log is not None:
             self.log += [(n, tuple(blocks)) for n in numbers]
         progress.update(int(self.n_tokens[rows].sum()))

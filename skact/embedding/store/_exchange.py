@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from skact.embedding.store._fill import Allocate, Job
+from skact.embedding._sink import Sink
+from skact.embedding.store._fill import Job
 from skact.embedding.store._index import Identity, Index, ShardRow
 from skact.embedding.store._shards import RAW, Shelf, checksums, sync_folder
 from skact.tokens import Array
@@ -146,21 +147,22 @@ class Imported:
         taken.starts = self.starts[rows]
         return taken
 
-    def embed(self, rows: Array, blocks: Sequence[int], allocate: Allocate, progress: Any) -> None:
+    def embed(self, rows: Array, blocks: Sequence[int], sink: Sink, progress: Any) -> None:
         """Copy the rows of some samples, and check them on the way."""
         (block,) = blocks
-        lengths = self.n_rows[rows]
-        shape = int(lengths.sum()), self.n_features
-        out = allocate(block, shape, self.values.dtype)
-        done = 0
-        for i, length in zip(rows.tolist(), lengths.tolist(), strict=True):
-            out[done : done + length] = self.values[self.starts[i] : self.starts[i] + length]
-            done += length
-        found = checksums(out, lengths, [self.samples[i] for i in rows.tolist()])
-        bad = np.flatnonzero(found != self.expected[rows])
-        if len(bad):
+        n_bad = 0
+        for number, i in enumerate(rows.tolist()):
+            length = int(self.n_rows[i])
+            sample = np.array([number])
+            places, (start,) = sink.room(sample)
+            out = places[block][start : start + length]
+            out[:] = self.values[self.starts[i] : self.starts[i] + length]
+            found = checksums(out, self.n_rows[i : i + 1], [self.samples[i]])
+            n_bad += int(found[0] != self.expected[i])
+            sink.keep(sample)
+        if n_bad:
             raise ValueError(
-                f"{str(self.file)!r} is damaged: the rows of {len(bad)} samples do not have their "
+                f"{str(self.file)!r} is damaged: the rows of {n_bad} samples do not have their "
                 "checksums. What was imported before is intact."
             )
 

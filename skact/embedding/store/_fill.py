@@ -1,21 +1,23 @@
 """Put into a store what it does not hold, whoever else writes at the same time.
 
-Samples go in chunks. A chunk is claimed, embedded straight into the mapped files of its shards,
-brought to the disk, and committed in one transaction; so a run that dies loses the chunk it works
-on and the one that is on its way to the disk. All layers that a sample lacks come from one pass.
+Samples go in windows. A window is claimed and prepared by one thread while the model embeds the one
+before, in chunks, and another thread writes what it puts out. A chunk is committed in one
+transaction when all of it is on the disk; so a run that dies loses the chunk it works on and the
+one that is on its way to the disk. All layers that a sample lacks come from one pass.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
 
+from skact.embedding._sink import Sink
 from skact.embedding.store._claims import Owner
 from skact.embedding.store._index import (
     Identity,
@@ -25,15 +27,13 @@ from skact.embedding.store._index import (
     missing,
     row_ids,
 )
-from skact.embedding.store._shards import RAW, PendingShards, Shelf
+from skact.embedding.store._shards import RAW, Disk, PendingShards, Shelf
 from skact.tokens import Array
 
-__all__ = ["Allocate", "Filled", "Job", "commit", "fill"]
+__all__ = ["Filled", "Job", "commit", "fill"]
 
 _CHUNK_BYTES = 2**28  # of a shard
 _POLL = 0.05, 1.0  # seconds to wait for other writers: the first time, and at most
-
-Allocate = Callable[[int, tuple[int, int], np.dtype[Any]], Array]
 
 
 class Job(Protocol):
@@ -41,17 +41,15 @@ class Job(Protocol):
 
     ``n_rows`` says how many rows each gives, of ``n_features`` numbers, and ``n_tokens`` how many
     tokens the model puts out for it. ``embed`` writes the rows of the samples with the given
-    numbers, one sample after another, into the arrays that ``allocate(block, shape, dtype)``
-    gives, and reports tokens to a bar.
+    numbers, in any order, into the room that the sink gives for the first, second, and so on of
+    them, and reports tokens to a bar.
     """
 
     n_rows: Array
     n_tokens: Array
     n_features: int
 
-    def embed(
-        self, rows: Array, blocks: Sequence[int], allocate: Allocate, progress: Any
-    ) -> object: ...
+    def embed(self, rows: Array, blocks: Sequence[int], sink: Sink, progress: Any) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -128,88 +126,147 @@ def commit(
     return True
 
 
+class _NoBar:
+    """A bar that shows nothing. tqdm's own has a lock that a killed process would take with it."""
+
+    n = total = 0
+
+    def update(self, n: int) -> None:
+        pass
+
+
+def _bar(progress: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    about = {"desc": "Embedding", "unit": "token", "unit_scale": True}
+    return tqdm(**about) if progress else nullcontext(_NoBar())
+
+
 class _TakenForDeadError(Exception):
     """The owner was silent for so long that others took its claims."""
 
 
+@dataclass
+class _Window:
+    """Samples that lack the same layers: their numbers, keys, and layers by block."""
+
+    places: list[int]
+    keys: list[bytes]
+    layers: Mapping[int, Identity]
+
+
 class _Writer:
-    """Chunk after chunk under one owner; the disk works while the model does."""
+    """Window after window under one owner, with a thread before the model and one behind it."""
 
     def __init__(self, index: Index, shelf: Shelf, dtype: str) -> None:
         self.index = index
         self.shelf = shelf
         self.dtype = dtype
         self.owner = Owner(index)
+        self.ahead = ThreadPoolExecutor(1)
+        self.disk = Disk()
         self.n_chunks = 0
-        self.disk = ThreadPoolExecutor(1)
-        self.unfinished: Future[None] | None = None
+        self.n_embedded = 0
 
     def __enter__(self) -> Self:
         self.owner.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.disk.shutdown()
+        self.ahead.shutdown()
+        self.disk.__exit__()
         self.owner.__exit__()
 
-    def write(
-        self,
-        job: Job,
-        rows: Array,
-        samples: Sequence[bytes],
-        identities: Mapping[int, Identity],
-        progress: Any,
-    ) -> None:
-        """Embed some samples of a job, and leave them to the disk."""
-        prefix = f"{self.owner.name}-{self.n_chunks}"
-        self.n_chunks += 1
-        shards = PendingShards(self.shelf.folder, prefix, self.dtype)
-        try:
-            job.embed(rows, list(identities), shards.allocate, progress)
-            self.wait()
-        except BaseException:
-            shards.discard()
-            raise
-        lengths = job.n_rows[rows]
-        self.unfinished = self.disk.submit(self._finish, shards, lengths, samples, identities)
+    def prepared(
+        self, windows: list[_Window], prepare: Callable[[list[int]], Job]
+    ) -> Iterator[tuple[_Window, Job | None]]:
+        """Claim and prepare each window while the one before is embedded.
 
-    def _finish(
-        self,
-        shards: PendingShards,
-        lengths: Array,
-        samples: Sequence[bytes],
-        identities: Mapping[int, Identity],
-    ) -> None:
+        Samples that others have claimed are left out; the job is None if they all are.
+        """
+        following = self.ahead.submit(self._claim_and_prepare, windows[0], prepare)
+        for window in windows[1:]:
+            ready = following.result()
+            following = self.ahead.submit(self._claim_and_prepare, window, prepare)
+            yield ready
+        yield following.result()
+
+    def _claim_and_prepare(
+        self, window: _Window, prepare: Callable[[list[int]], Job]
+    ) -> tuple[_Window, Job | None]:
+        free = self.owner.claim(window.keys, window.layers)
+        places = [window.places[i] for i in free]
+        own = _Window(places, [window.keys[i] for i in free], window.layers)
+        return own, prepare(places) if free else None
+
+    def write(self, window: _Window, job: Job, progress: Any) -> None:
+        """Embed a window, chunk by chunk, and leave it to the disk."""
+        for chunk in _cut(job.n_rows * job.n_features * RAW[self.dtype].itemsize):
+            rows = np.arange(len(job.n_rows))[chunk]
+            shards = PendingShards(
+                self.shelf.folder,
+                f"{self.owner.name}-{self.n_chunks}",
+                self.dtype,
+                list(window.layers),
+                window.keys[chunk],
+                job.n_rows[rows],
+                job.n_features,
+                self.disk,
+            )
+            self.n_chunks += 1
+            try:
+                shards.reserve()
+                job.embed(rows, list(window.layers), shards, progress)
+                self.n_embedded += len(rows)
+                self.disk.run(self._finish, shards, window.layers)
+            except BaseException:
+                with suppress(Exception):
+                    self.disk.wait()  # it may be writing these files
+                shards.discard()
+                raise
+
+    def _finish(self, shards: PendingShards, layers: Mapping[int, Identity]) -> None:
         try:
-            rows = shards.seal(lengths, samples)
-            if not commit(self.index, self.owner, rows, samples, identities):
+            try:
+                rows, samples = shards.seal()
+            except FileNotFoundError as error:  # litter that was removed
+                raise _TakenForDeadError from error
+            if not commit(self.index, self.owner, rows, samples, layers):
                 raise _TakenForDeadError
         except BaseException:
             shards.discard()
             raise
 
-    def wait(self) -> None:
-        """Wait for the disk, and hear what went wrong there."""
-        unfinished, self.unfinished = self.unfinished, None
-        if unfinished is not None:
-            unfinished.result()
 
-
-def _groups(lacking: Array, places: Array) -> Iterator[tuple[Array, Array]]:
-    """Put samples together that lack the same layers: which layers, and which samples."""
+def _windows(
+    samples: Sequence[bytes],
+    lacking: Array,
+    needed: Array,
+    layers: Mapping[int, Identity],
+    size: int,
+) -> list[_Window]:
+    """Put the samples that lack a needed layer together by what they lack, so many at most."""
+    blocks = list(layers)
+    places = np.flatnonzero(lacking[:, needed].any(axis=1))
     patterns, group = np.unique(lacking[places], axis=0, return_inverse=True)
+    windows = []
     for number, pattern in enumerate(patterns):
-        yield np.flatnonzero(pattern), places[group.reshape(-1) == number]
+        own = places[group.reshape(-1) == number].tolist()
+        wanted = {blocks[column]: layers[blocks[column]] for column in np.flatnonzero(pattern)}
+        for start in range(0, len(own), size):
+            part = own[start : start + size]
+            windows.append(_Window(part, [samples[place] for place in part], wanted))
+    return windows
 
 
-def _cut(n_bytes: Array, chunk_size: int) -> Iterator[slice]:
-    """Cut samples into chunks of bounded number and size."""
+def _cut(n_bytes: Array) -> Iterator[slice]:
+    """Cut samples into chunks of bounded size."""
     ends = np.cumsum(n_bytes)
     start = 0
     while start < len(ends):
         used = ends[start - 1] if start else 0
         stop = int(np.searchsorted(ends, used + _CHUNK_BYTES, side="right"))
-        stop = min(max(stop, start + 1), start + chunk_size)
+        stop = max(stop, start + 1)
         yield slice(start, stop)
         start = stop
 
@@ -239,13 +296,15 @@ def fill(
     also : mapping of int to Identity
         Layers to keep too where a sample goes through the model anyway, by block.
     prepare : callable
-        Makes a :class:`Job` of the samples with the given numbers; called if any is missing.
+        Makes a :class:`Job` of the samples with the given numbers; called in another thread, for
+        a window of samples that are missing at a time.
     dtype : {"float32", "float16", "bfloat16"}
         What to store.
     chunk_size : int
-        Most samples of a chunk.
+        Most samples of a window, and so of a chunk.
     progress : bool, default=False
-        Whether to show a bar.
+        Whether to show a bar. What is not prepared yet is taken to have as many tokens per sample
+        as the window that is.
 
     Returns
     -------
@@ -257,39 +316,28 @@ def fill(
     OSError
         If the store cannot be written, before anything is embedded, or the disk is full.
     """
-    from tqdm.auto import tqdm
-
     every = {**also, **identities}
-    blocks = list(every)
-    needed = [block in identities for block in blocks]
-    number: dict[int, int] = {}
+    needed = np.array([block in identities for block in every])
     n_embedded, pause = 0, _POLL[0]
-    with tqdm(desc="Embedding", unit="token", unit_scale=True, disable=not progress) as bar:
-        while True:
-            lacking = missing(index, samples, every)
-            places = np.flatnonzero(lacking[:, needed].any(axis=1))
-            if len(places) == 0:
-                return Filled(len(samples), n_embedded)
+    with _bar(progress) as bar:
+        while windows := _windows(
+            samples, missing(index, samples, every), needed, every, chunk_size
+        ):
             make_folder(shelf.folder)
-            if not set(places.tolist()) <= number.keys():
-                number = {place: i for i, place in enumerate(places.tolist())}
-                job = prepare(places.tolist())
-                bar.reset(int(job.n_tokens.sum()))
-            before = n_embedded
+            n_left = sum(len(window.places) for window in windows)
             with suppress(_TakenForDeadError), _Writer(index, shelf, dtype) as writer:
-                for columns, group in _groups(lacking, places):
-                    layers = {blocks[column]: every[blocks[column]] for column in columns}
-                    rows = np.array([number[place] for place in group.tolist()])
-                    n_bytes = job.n_rows[rows] * job.n_features * RAW[dtype].itemsize
-                    for chunk in _cut(n_bytes, chunk_size):
-                        keys = [samples[place] for place in group[chunk]]
-                        free = writer.owner.claim(keys, layers)
-                        if free:
-                            ours = [keys[i] for i in free]
-                            writer.write(job, rows[chunk][free], ours, layers, bar)
-                            n_embedded += len(free)
-                writer.wait()
-            if n_embedded == before:
+                for window, (own, job) in zip(
+                    windows, writer.prepared(windows, prepare), strict=True
+                ):
+                    n_left -= len(window.places)
+                    if job is not None:
+                        n_tokens = int(job.n_tokens.sum())
+                        bar.total = bar.n + n_tokens + n_tokens * n_left // len(own.places)
+                        writer.write(own, job, bar)
+                writer.disk.wait()
+            n_embedded += writer.n_embedded
+            if not writer.n_embedded:
                 # All that is left is being written by others.
                 time.sleep(pause)
-            pause = _POLL[0] if n_embedded > before else min(2 * pause, _POLL[1])
+            pause = _POLL[0] if writer.n_embedded else min(2 * pause, _POLL[1])
+    return Filled(len(samples), n_embedded)

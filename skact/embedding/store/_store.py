@@ -47,8 +47,9 @@ class ActivationStore:
         Layers to keep whenever a sample goes through the model, besides those asked for; in the
         forms of the embedder's ``layer``. With them a search over layers costs one pass.
     chunk_size : int, default=2048
-        Most samples that are embedded before they are committed. A chunk is also cut where its
-        activations at one layer exceed 256 MiB.
+        Most samples that are embedded before they are committed; the next so many are made ready
+        for the model meanwhile. A chunk is also cut where its activations at one layer exceed
+        256 MiB. In it long samples come first, so that little is padded.
     journal : {"wal", "delete"}, default="wal"
         How SQLite keeps the index of a new store consistent. "wal" needs a local disk; "delete"
         is slower and is meant for folders that several machines share.
