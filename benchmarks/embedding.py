@@ -76,7 +76,7 @@ def main():
     parser.add_argument("--dtype", default="float32", help="of the model")
     parser.add_argument("--store-dtype", default="float32")
     parser.add_argument("--limit", type=int, help="use the first texts only")
-    parser.add_argument("--rounds", type=int, default=3, help="times that both sides run")
+    parser.add_argument("--rounds", type=int, default=4, help="times that both sides run")
     parser.add_argument("--chunk-size", type=int, default=2048, help="samples in a shard")
     parser.add_argument("--out", help="write the result as JSON to this file")
     args = parser.parse_args()
