@@ -14,7 +14,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
-from skact.embedding.store import ActivationStore, _claims, _fill, _shards
+from skact.embedding.store import ActivationStore, _claims, _fill, _pending, _shards
 from tests.embedding.toy_store import check, fill, held, identities, key, n_rows
 
 fork = get_context("fork")
@@ -263,21 +263,21 @@ def test_a_file_system_that_wants_the_cache(tmp_path, monkeypatch, refused):
     opened, ways = os.open, []
 
     def refuse(name, flags, *mode):
-        ways.append(flags & _shards._DIRECT)
+        ways.append(flags & _pending._DIRECT)
         if ways[-1] and refused == "on opening":
             raise OSError(errno.EINVAL, "Invalid argument")
         return opened(name, flags, *mode)
 
-    monkeypatch.setattr(_shards.os, "open", refuse)
+    monkeypatch.setattr(_pending.os, "open", refuse)
     if refused == "on writing":  # blocks that are none
-        monkeypatch.setattr(_shards, "_BLOCK", 16)
-    monkeypatch.setattr(_shards, "_PIECE", 2**13)
+        monkeypatch.setattr(_pending, "_BLOCK", 16)
+    monkeypatch.setattr(_pending, "_PIECE", 2**13)
     store, numbers = ActivationStore(tmp_path), list(range(2000))
     fill(store, numbers)
     check(store, numbers)
     assert store.verify() == []
     assert 0 in ways
-    assert any(ways) == bool(_shards._DIRECT)
+    assert any(ways) == bool(_pending._DIRECT)
 
 
 def test_a_full_disk_that_shows_on_writing_only(tmp_path):
@@ -289,8 +289,8 @@ def test_a_full_disk_that_shows_on_writing_only(tmp_path):
 def write_beyond_the_limit(folder):
     del os.posix_fallocate
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**19, 2**19))
-    shards = _shards.PendingShards(
-        folder, "abc-0", "float32", [0], [b""], [2**16], 4, _shards.Disk()
+    shards = _pending.PendingShards(
+        folder, "abc-0", "float32", [0], [b""], [2**16], 4, _pending.Disk()
     )
     shards.reserve()
     shards.room(np.array([0]))[0][0][:] = 1
@@ -305,8 +305,8 @@ def write_beyond_the_limit(folder):
 def over_the_limit(store, folder):
     """Files of this process may not grow, which is how a quota looks."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))
-    shards = _shards.PendingShards(
-        store.path / "shards", "abc-0", "float32", [0], [b""], [2**15], 4, _shards.Disk()
+    shards = _pending.PendingShards(
+        store.path / "shards", "abc-0", "float32", [0], [b""], [2**15], 4, _pending.Disk()
     )
     for name, use in (
         ("shard", shards.reserve),

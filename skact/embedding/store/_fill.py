@@ -27,7 +27,8 @@ from skact.embedding.store._index import (
     missing,
     row_ids,
 )
-from skact.embedding.store._shards import RAW, Disk, PendingShards, Shelf
+from skact.embedding.store._pending import Disk, PendingShards
+from skact.embedding.store._shards import RAW, Shelf
 from skact.tokens import Array
 
 __all__ = ["Filled", "Job", "commit", "fill"]
