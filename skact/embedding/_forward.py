@@ -192,7 +192,7 @@ def _try(
     """Embed one batch; False if memory did not suffice and the batch can be made smaller."""
     inputs, kept = ready
     try:
-        writer.start(samples, kept, loaded.device)
+        writer.start(samples, kept)
         sent = {k: send(v, loaded.device) for k, v in inputs.items()}
         run(sent | loaded.extra, writer.take)
         writer.end()
@@ -253,7 +253,7 @@ def forward(
         dtype = np.dtype(np.float16 if half else np.float32)
         lengths = n_kept if pooling is None else np.ones_like(n_kept)
         sink = memory = Arrays(blocks, lengths, loaded.width, dtype)
-    writer = Writer(sink, n_kept, pooling)
+    writer = Writer(sink, n_kept, pooling, loaded.device)
     budget = batch_size * int(batches.lengths.sum()) // len(batches.order)
     with (
         _ONE_AT_A_TIME,

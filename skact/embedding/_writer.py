@@ -69,17 +69,28 @@ class Writer:
         Tokens of each sample.
     pooling : {"cls", "mean", "last"} or None
         Whether to write one vector per sample only.
+    device : device
+        Of the model.
+
+    Attributes
+    ----------
+    delayed : bool
+        Whether a batch is put into place while the model works on the next.
     """
 
-    def __init__(self, sink: Sink, n_kept: Array, pooling: str | None) -> None:
+    def __init__(
+        self, sink: Sink, n_kept: Array, pooling: str | None, device: torch.device
+    ) -> None:
         self.sink = sink
+        self.device = device
+        self.delayed = device.type != "cpu"
         self.dtype = _AS_TORCH[sink.dtype.name]
         self.n_rows = n_kept if pooling is None else np.ones_like(n_kept)
         self.pooling = pooling
         self._sent: dict[int, Tensor] = {}
         self._arrived: Any = None
 
-    def start(self, samples: Array, kept: Array, device: torch.device) -> None:
+    def start(self, samples: Array, kept: Array) -> None:
         """Begin a batch; what was taken of one that did not end is forgotten.
 
         Parameters
@@ -88,15 +99,13 @@ class Writer:
             Their numbers.
         kept : ndarray of shape (n_batch, n_positions), dtype bool
             Positions that are tokens.
-        device : device
-            Of the model.
         """
-        self.samples, self.shape, self.device = samples, kept.shape, device
+        self.samples, self.shape = samples, kept.shape
         # Of a pooled batch the mask, else the rows to take.
         chosen = kept if self.pooling else np.flatnonzero(kept)
-        self._chosen = send(torch.from_numpy(chosen), device)
+        self._chosen = send(torch.from_numpy(chosen), self.device)
         self._sending: dict[int, Tensor] = {}
-        if device.type == "cpu":
+        if not self.delayed:
             self._places = self._room(samples)
 
     def take(self, block: int, state: Tensor) -> None:
@@ -120,7 +129,7 @@ class Writer:
             raise RuntimeError(
                 f"block {block} put out {tuple(state.shape)} for {self.shape[1]} positions."
             )
-        if self.device.type != "cpu":
+        if self.delayed:
             rows = self._rows(state).to(self.dtype)
             self._sending[block] = rows.to("cpu", non_blocking=self.device.type == "cuda")
             return
@@ -139,7 +148,7 @@ class Writer:
 
     def end(self) -> None:
         """End a batch of which every block was taken."""
-        if self.device.type == "cpu":
+        if not self.delayed:
             self.sink.keep(self.samples)
             return
         self.flush()
