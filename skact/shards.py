@@ -361,7 +361,11 @@ def read(values: Any, rows: slice | Array) -> Array:
         A view where ``values`` can give one, else a copy.
     """
     expect(values, rows)
-    result = values[rows]
+    return _read_expected(values, rows)
+
+
+def _read_expected(values: Any, rows: slice | Array) -> Array:
+    result: Array = values[rows]
     if _mapping(result) is None:
         release(values, rows)
     return result
@@ -402,8 +406,10 @@ def read_ahead(
         with config_context(**config):
             for later in pieces[number + _READERS : number + _READERS + 1]:
                 expect(values, rows_of(later))
-            return read(values, rows_of(pieces[number]))
+            return _read_expected(values, rows_of(pieces[number]))
 
+    for first in pieces[:_READERS]:
+        expect(values, rows_of(first))
     with ThreadPoolExecutor(_READERS) as readers:
         ahead: deque[Future[Array]] = deque()
         for number, piece in enumerate(pieces):

@@ -45,6 +45,8 @@ Array = npt.NDArray[Any]
 Backend = Literal["auto", "faiss", "sklearn", "minibatch"]
 BACKENDS = frozenset(get_args(Backend))
 Step = Callable[[Array], Array]
+# From centroids, with max_iter, the mean and a report, to centroids and the number of iterations.
+Run = Callable[[Array, int, Array, Report | None], tuple[Array, int]]
 
 # Distances of a chunk that fit the cache.
 _DISTANCES = 2**21
@@ -101,23 +103,18 @@ def kmeans(
     """
     check_enough_tokens(tokens, n_clusters, f"n_concepts={n_clusters} clusters")
     random = check_random_state(random_state)
-    if backend == "auto":
-        backend = "minibatch" if find_spec("faiss") is None else "faiss"
     held = may_hold(4 * tokens.n_tokens * tokens.n_features)
     if held:
         values, mean = _centred(tokens)
-        step = partial(_step_faiss if backend == "faiss" else _step_sklearn, values)
+        run = _runner(backend, values, random)
     else:
         mean = token_mean(tokens)
-        step = partial(_step_in_blocks, tokens, mean)
+        run = partial(_iterate, partial(_step_in_blocks, tokens, mean))
     best: Clusters | None = None
     for _ in range(n_init):
         rows = random.permutation(tokens.n_tokens)[:n_clusters]
         start = values[rows] if held else _centred_block(tokens.rows(rows), mean)
-        if held and backend == "minibatch":
-            centroids, n_iter = _minibatches(values, start, max_iter, mean, report, random)
-        else:
-            centroids, n_iter = _iterate(step, start, max_iter, mean, report)
+        centroids, n_iter = run(start, max_iter, mean, report)
         if held:
             labels, distances = nearest(values, centroids)
             inertia = float(distances.sum())
@@ -183,13 +180,21 @@ def _iterate(
     return centroids, n_iter
 
 
+def _runner(backend: Backend, values: Array, random: np.random.RandomState) -> Run:
+    if backend == "auto":
+        backend = "minibatch" if find_spec("faiss") is None else "faiss"
+    if backend == "minibatch":
+        return partial(_minibatches, values, random)
+    return partial(_iterate, partial(_step_faiss if backend == "faiss" else _step_sklearn, values))
+
+
 def _minibatches(
     values: Array,
+    random: np.random.RandomState,
     centroids: Array,
     max_iter: int,
     mean: Array,
     report: Report | None,
-    random: np.random.RandomState,
 ) -> tuple[Array, int]:
     """Go through the tokens in mini-batches until the centroids no longer get better."""
     method = MiniBatchKMeans(

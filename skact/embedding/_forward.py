@@ -18,7 +18,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,22 +27,17 @@ from torch import Tensor
 from skact.embedding._geometry import Geometry
 from skact.embedding._hooks import Run, capture
 from skact.embedding._models import Loaded
+from skact.embedding._progress import Bar, token_bar
 from skact.embedding._sink import Arrays, Sink
 from skact.embedding._text import Encoded
 from skact.embedding._writer import Writer, rows_of, send
 from skact.samples import open_image
 from skact.tokens import Array
 
-__all__ = ["Bar", "ImageBatches", "TextBatches", "cut", "forward"]
+__all__ = ["ImageBatches", "TextBatches", "cut", "forward"]
 
 # Hooks belong to a module, not to a thread: two passes at once would read each other's states.
 _ONE_AT_A_TIME = threading.RLock()
-
-
-class Bar(Protocol):
-    """Something that counts tokens, as tqdm does."""
-
-    def update(self, n: int) -> Any: ...
 
 
 class _Batches(Protocol):
@@ -173,15 +167,6 @@ def cut(batches: _Batches, start: int, budget: int) -> Array:
     return samples
 
 
-def _bar(progress: bool | Bar, n_tokens: int) -> Any:
-    from tqdm.auto import tqdm
-
-    if not isinstance(progress, bool):
-        return nullcontext(progress)
-    about = {"desc": "Embedding", "unit": "token", "unit_scale": True}
-    return tqdm(total=n_tokens, disable=not progress, **about)
-
-
 def _try(
     run: Run,
     ready: tuple[dict[str, Tensor], Array],
@@ -259,7 +244,7 @@ def forward(
         _ONE_AT_A_TIME,
         capture(loaded.base, loaded.blocks, blocks) as run,
         ThreadPoolExecutor(1) as ahead,
-        _bar(progress, int(n_kept.sum())) as bar,
+        token_bar(progress, int(n_kept.sum())) as bar,
     ):
 
         def prepare(samples: Array) -> Any:

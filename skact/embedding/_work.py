@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from skact.embedding._forward import Bar, ImageBatches, TextBatches, forward
+from skact.embedding._forward import ImageBatches, TextBatches, forward
 from skact.embedding._geometry import Geometry
 from skact.embedding._models import Loaded
+from skact.embedding._progress import Bar
 from skact.embedding._sink import Sink
 from skact.embedding._text import Encoded
 from skact.embedding._writer import rows_of

@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
 
+from skact.embedding._progress import token_bar
 from skact.embedding._sink import Sink
 from skact.embedding.store._claims import Owner
 from skact.embedding.store._index import (
@@ -125,22 +126,6 @@ def commit(
                 ((ids[block], sample) for sample in samples),
             )
     return True
-
-
-class _NoBar:
-    """A bar that shows nothing. tqdm's own has a lock that a killed process would take with it."""
-
-    n = total = 0
-
-    def update(self, n: int) -> None:
-        pass
-
-
-def _bar(progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    about = {"desc": "Embedding", "unit": "token", "unit_scale": True}
-    return tqdm(**about) if progress else nullcontext(_NoBar())
 
 
 class _TakenForDeadError(Exception):
@@ -320,7 +305,7 @@ def fill(
     every = {**also, **identities}
     needed = np.array([block in identities for block in every])
     n_embedded, pause = 0, _POLL[0]
-    with _bar(progress) as bar:
+    with token_bar(progress) as bar:
         while windows := _windows(
             samples, missing(index, samples, every), needed, every, chunk_size
         ):
