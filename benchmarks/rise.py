@@ -46,7 +46,7 @@ def bare(loaded, block, batches):
     """Forward passes alone, up to the block."""
     with capture(loaded.base, loaded.blocks, [block]) as run:
         for pixels in batches:
-            run({"pixel_values": pixels})
+            run({"pixel_values": pixels}, lambda block, state: None)
 
 
 def main():
