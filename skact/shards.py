@@ -11,12 +11,14 @@ does not grow with the file.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -366,7 +368,7 @@ def read(values: Any, rows: slice | Array) -> Array:
 
 def _read_expected(values: Any, rows: slice | Array) -> Array:
     result: Array = values[rows]
-    if _mapping(result) is None:
+    if not _shows_file(result):
         release(values, rows)
     return result
 
@@ -393,30 +395,39 @@ def read_ahead(
     values : ndarray of shape (n_rows_of_piece, n_features)
         As from :func:`read`.
     """
-    if not isinstance(values, Shards | Mapped):
-        for piece in pieces:
-            rows = rows_of(piece)
-            yield read(values, rows)
-            release(values, rows)
-        return
+    # A piece is asked for, read and let go of while no more than these others are.
+    rows = lru_cache(2 * _READERS + 2)(lambda number: rows_of(pieces[number]))
+    if isinstance(values, Shards | Mapped):
+        blocks = _in_threads(values, len(pieces), rows)
+    else:
+        blocks = (read(values, rows(number)) for number in range(len(pieces)))
+    for number, block in enumerate(blocks):
+        yield block
+        if _shows_file(block):
+            release(values, rows(number))
+
+
+def _in_threads(
+    values: Any, n_pieces: int, rows: Callable[[int], slice | Array]
+) -> Iterator[Array]:
+    """Read pieces by their numbers, with those behind in threads."""
     # scikit-learn keeps a configuration for each thread.
     config = get_config()
 
     def reading(number: int) -> Array:
         with config_context(**config):
-            for later in pieces[number + _READERS : number + _READERS + 1]:
-                expect(values, rows_of(later))
-            return _read_expected(values, rows_of(pieces[number]))
+            if number + _READERS < n_pieces:
+                expect(values, rows(number + _READERS))
+            return _read_expected(values, rows(number))
 
-    for first in pieces[:_READERS]:
-        expect(values, rows_of(first))
+    for first in range(min(_READERS, n_pieces)):
+        expect(values, rows(first))
     with ThreadPoolExecutor(_READERS) as readers:
         ahead: deque[Future[Array]] = deque()
-        for number, piece in enumerate(pieces):
-            while number + len(ahead) < min(number + _READERS + 1, len(pieces)):
+        for number in range(n_pieces):
+            while number + len(ahead) < min(number + _READERS + 1, n_pieces):
                 ahead.append(readers.submit(reading, number + len(ahead)))
             yield ahead.popleft().result()
-            release(values, rows_of(piece))
 
 
 def expect(values: Any, rows: slice | Array) -> None:
@@ -432,7 +443,7 @@ def expect(values: Any, rows: slice | Array) -> None:
     for mapping, start, n_bytes in _in_files(values, rows, exactly=True):
         # The system cuts longer requests off.
         for first in range(start - start % mmap.PAGESIZE, start + n_bytes, _REQUEST):
-            mapping.madvise(_WILL_NEED, first, min(_REQUEST, start + n_bytes - first))
+            _advise(mapping, first, min(first + _REQUEST, start + n_bytes), _WILL_NEED)
 
 
 def release(values: Any, rows: slice | Array) -> None:
@@ -446,8 +457,26 @@ def release(values: Any, rows: slice | Array) -> None:
         Which ones; for single rows, what lies between them goes as well.
     """
     for mapping, start, n_bytes in _in_files(values, rows, exactly=False):
-        first = start - start % _AROUND
-        mapping.madvise(_DONT_NEED, first, start + n_bytes + -(start + n_bytes) % _AROUND - first)
+        stop = start + n_bytes
+        _advise(mapping, start - start % _AROUND, stop + -stop % _AROUND, _DONT_NEED)
+
+
+def _advise(mapping: mmap.mmap, first: int, stop: int, advice: int) -> None:
+    """Tell the system what will happen to bytes of a mapping; it may not know, or not listen.
+
+    ``mmap.madvise`` would stop all other threads of Python until pages are found for the bytes.
+    """
+    begin, n_bytes = _address(mapping) + first, min(stop, len(mapping)) - first
+    _libc().madvise(ctypes.c_void_p(begin), ctypes.c_size_t(n_bytes), advice)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
+def _address(mapping: mmap.mmap) -> int:
+    return int(np.frombuffer(mapping, np.uint8).__array_interface__["data"][0])
 
 
 def _in_files(
@@ -528,7 +557,14 @@ def _mapping(values: Any) -> mmap.mmap | None:
     return getattr(values, "_mmap", None) if isinstance(values, np.memmap) else None
 
 
+def _shows_file(values: Array) -> bool:
+    """Tell whether an array is a view on a mapped file, of whatever class."""
+    owner: Any = values
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return isinstance(owner, mmap.mmap)
+
+
 def _position(values: Any) -> int:
     """Bytes from the begin of the mapping to the first value."""
-    begin = np.frombuffer(values._mmap, np.uint8).__array_interface__["data"][0]
-    return int(values.__array_interface__["data"][0] - begin)
+    return int(values.__array_interface__["data"][0]) - _address(values._mmap)

@@ -238,8 +238,8 @@ def test_what_the_page_on_large_data_says_of_the_benchmark():
     assert found["store"] == "8 GiB, float16, 384 features, 20 concepts"
     assert "peaks below 0.9 GiB and goes through the files five times" in text
     assert "about three times as long as reading the files as often from a fast disk" in text
-    for part in (found["cached"], found["disk"]):
+    for part in (found["cached"], found["limited"]):
         assert part["peak_rss_mib"] < 0.9 * 1024
         assert part["passes"] == 5
-    assert 2.5 < found["disk"]["ratio_to_reading"] < 3.5
+    assert 2.5 < found["limited"]["ratio_to_reading"] < 3.5
     assert found["cached"]["ratio_to_reading"] > 10
