@@ -33,13 +33,18 @@ BATCH = 32
 WARM_UP = 512  # texts that each side runs once before it is timed
 
 
+def longest(model, tokenizer):
+    """Positions that a text may have."""
+    return min(tokenizer.model_max_length, model.config.max_position_embeddings)
+
+
 def usual_loop(model, tokenizer, texts):
     """Hidden states of all blocks, batch by batch."""
-    kept = []
+    kept, options = [], {"padding": True, "truncation": True, "return_tensors": "pt"}
+    options["max_length"] = longest(model, tokenizer)
     with torch.inference_mode():
         for start in range(0, len(texts), BATCH):
-            own = texts[start : start + BATCH]
-            inputs = tokenizer(own, padding=True, truncation=True, return_tensors="pt")
+            inputs = tokenizer(texts[start : start + BATCH], **options)
             states = model(**inputs.to(model.device), output_hidden_states=True).hidden_states[1:]
             kept.append([state.cpu() for state in states])
     return kept
@@ -47,7 +52,8 @@ def usual_loop(model, tokenizer, texts):
 
 def ready_batches(model, tokenizer, texts):
     """Make the batches that the embedder makes; also the share of padding in them."""
-    encoded = encode(texts, tokenizer, max_length=tokenizer.model_max_length, special_tokens=False)
+    most = longest(model, tokenizer)
+    encoded = encode(texts, tokenizer, max_length=most, special_tokens=False)
     batches = TextBatches(encoded, tokenizer.pad_token_id)
     budget = BATCH * int(batches.lengths.sum()) // len(texts)
     ready, done = [], 0

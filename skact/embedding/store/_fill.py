@@ -1,9 +1,10 @@
 """Put into a store what it does not hold, whoever else writes at the same time.
 
-Samples go in windows. A window is claimed and prepared by one thread while the model embeds the one
-before, in chunks, and another thread writes what it puts out. A chunk is committed in one
-transaction when all of it is on the disk; so a run that dies loses the chunk it works on and the
-one that is on its way to the disk. All layers that a sample lacks come from one pass.
+Samples are prepared in windows, and a window goes in chunks of samples of about one length, so that
+little is padded. One thread prepares and claims what comes next while the model embeds a chunk, and
+another writes what it puts out. A chunk is committed in one transaction when all of it is on the
+disk; so a run that dies loses the chunk it works on and the one that is on its way to the disk. All
+layers that a sample lacks come from one pass.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from skact.tokens import Array
 __all__ = ["Filled", "Job", "commit", "fill"]
 
 _CHUNK_BYTES = 2**28  # of a shard
+# Chunks of a window, and samples of the first one: nothing else is done while it is prepared.
+_WINDOW, _FIRST = 4, 256
 _POLL = 0.05, 1.0  # seconds to wait for other writers: the first time, and at most
 
 
@@ -141,13 +144,25 @@ class _Window:
     layers: Mapping[int, Identity]
 
 
-class _Writer:
-    """Window after window under one owner, with a thread before the model and one behind it."""
+@dataclass
+class _Chunk:
+    """Samples of a window that are ours to embed."""
 
-    def __init__(self, index: Index, shelf: Shelf, dtype: str) -> None:
+    job: Job
+    rows: Array  # their numbers in the job
+    keys: list[bytes]
+    layers: Mapping[int, Identity]
+    n_behind: int  # tokens of all samples that come after them, about
+
+
+class _Writer:
+    """Chunk after chunk under one owner, with a thread before the model and one behind it."""
+
+    def __init__(self, index: Index, shelf: Shelf, dtype: str, chunk_size: int) -> None:
         self.index = index
         self.shelf = shelf
         self.dtype = dtype
+        self.chunk_size = chunk_size
         self.owner = Owner(index)
         self.ahead = ThreadPoolExecutor(1)
         self.disk = Disk()
@@ -163,53 +178,60 @@ class _Writer:
         self.disk.__exit__()
         self.owner.__exit__()
 
-    def prepared(
+    def chunks(
         self, windows: list[_Window], prepare: Callable[[list[int]], Job]
-    ) -> Iterator[tuple[_Window, Job | None]]:
-        """Claim and prepare each window while the one before is embedded.
+    ) -> Iterator[_Chunk]:
+        """Prepare and claim each chunk while the one before is embedded."""
+        chunks = self._claimed(windows, prepare)
+        following = self.ahead.submit(next, chunks, None)
+        while (chunk := following.result()) is not None:
+            following = self.ahead.submit(next, chunks, None)
+            yield chunk
 
-        Samples that others have claimed are left out; the job is None if they all are.
-        """
-        following = self.ahead.submit(self._claim_and_prepare, windows[0], prepare)
-        for window in windows[1:]:
-            ready = following.result()
-            following = self.ahead.submit(self._claim_and_prepare, window, prepare)
-            yield ready
-        yield following.result()
+    def _claimed(
+        self, windows: list[_Window], prepare: Callable[[list[int]], Job]
+    ) -> Iterator[_Chunk]:
+        """Prepare windows one by one, and leave out of their chunks what others have claimed."""
+        n_later = sum(len(window.places) for window in windows)
+        for window in windows:
+            job = prepare(window.places)
+            n_later -= len(window.places)
+            n_behind = int(job.n_tokens.sum()) * (1 + n_later / len(window.places))
+            n_bytes = job.n_rows * job.n_features * RAW[self.dtype].itemsize
+            order = np.argsort(-job.n_tokens, kind="stable")
+            for part in _cut(n_bytes[order], self.chunk_size):
+                rows = order[part]
+                n_behind -= int(job.n_tokens[rows].sum())
+                free = self.owner.claim([window.keys[i] for i in rows], window.layers)
+                if free:
+                    own = np.sort(rows[free])
+                    keys = [window.keys[i] for i in own]
+                    yield _Chunk(job, own, keys, window.layers, int(n_behind))
 
-    def _claim_and_prepare(
-        self, window: _Window, prepare: Callable[[list[int]], Job]
-    ) -> tuple[_Window, Job | None]:
-        free = self.owner.claim(window.keys, window.layers)
-        places = [window.places[i] for i in free]
-        own = _Window(places, [window.keys[i] for i in free], window.layers)
-        return own, prepare(places) if free else None
-
-    def write(self, window: _Window, job: Job, progress: Any) -> None:
-        """Embed a window, chunk by chunk, and leave it to the disk."""
-        for chunk in _cut(job.n_rows * job.n_features * RAW[self.dtype].itemsize):
-            rows = np.arange(len(job.n_rows))[chunk]
-            shards = PendingShards(
-                self.shelf.folder,
-                f"{self.owner.name}-{self.n_chunks}",
-                self.dtype,
-                list(window.layers),
-                window.keys[chunk],
-                job.n_rows[rows],
-                job.n_features,
-                self.disk,
-            )
-            self.n_chunks += 1
-            try:
-                shards.reserve()
-                job.embed(rows, list(window.layers), shards, progress)
-                self.n_embedded += len(rows)
-                self.disk.run(self._finish, shards, window.layers)
-            except BaseException:
-                with suppress(Exception):
-                    self.disk.wait()  # it may be writing these files
-                shards.discard()
-                raise
+    def write(self, chunk: _Chunk, progress: Any) -> None:
+        """Embed a chunk, and leave it to the disk."""
+        job = chunk.job
+        shards = PendingShards(
+            self.shelf.folder,
+            f"{self.owner.name}-{self.n_chunks}",
+            self.dtype,
+            list(chunk.layers),
+            chunk.keys,
+            job.n_rows[chunk.rows],
+            job.n_features,
+            self.disk,
+        )
+        self.n_chunks += 1
+        try:
+            shards.reserve()
+            job.embed(chunk.rows, list(chunk.layers), shards, progress)
+            self.n_embedded += len(chunk.rows)
+            self.disk.run(self._finish, shards, chunk.layers)
+        except BaseException:
+            with suppress(Exception):
+                self.disk.wait()  # it may be writing these files
+            shards.discard()
+            raise
 
     def _finish(self, shards: PendingShards, layers: Mapping[int, Identity]) -> None:
         try:
@@ -229,30 +251,31 @@ def _windows(
     lacking: Array,
     needed: Array,
     layers: Mapping[int, Identity],
-    size: int,
+    chunk_size: int,
 ) -> list[_Window]:
-    """Put the samples that lack a needed layer together by what they lack, so many at most."""
+    """Put samples together by what they lack, if that is a needed layer; a few of them first."""
     blocks = list(layers)
     places = np.flatnonzero(lacking[:, needed].any(axis=1))
     patterns, group = np.unique(lacking[places], axis=0, return_inverse=True)
-    windows = []
+    windows: list[_Window] = []
     for number, pattern in enumerate(patterns):
         own = places[group.reshape(-1) == number].tolist()
         wanted = {blocks[column]: layers[blocks[column]] for column in np.flatnonzero(pattern)}
-        for start in range(0, len(own), size):
-            part = own[start : start + size]
+        while own:
+            size = _WINDOW * chunk_size if windows else min(chunk_size, _FIRST)
+            part, own = own[:size], own[size:]
             windows.append(_Window(part, [samples[place] for place in part], wanted))
     return windows
 
 
-def _cut(n_bytes: Array) -> Iterator[slice]:
-    """Cut samples into chunks of bounded size."""
+def _cut(n_bytes: Array, n_most: int) -> Iterator[slice]:
+    """Cut samples into chunks of bounded size, in bytes and in samples."""
     ends = np.cumsum(n_bytes)
     start = 0
     while start < len(ends):
         used = ends[start - 1] if start else 0
         stop = int(np.searchsorted(ends, used + _CHUNK_BYTES, side="right"))
-        stop = max(stop, start + 1)
+        stop = max(min(stop, start + n_most), start + 1)
         yield slice(start, stop)
         start = stop
 
@@ -283,11 +306,11 @@ def fill(
         Layers to keep too where a sample goes through the model anyway, by block.
     prepare : callable
         Makes a :class:`Job` of the samples with the given numbers; called in another thread, for
-        a window of samples that are missing at a time.
+        some chunks of samples that are missing at a time.
     dtype : {"float32", "float16", "bfloat16"}
         What to store.
     chunk_size : int
-        Most samples of a window, and so of a chunk.
+        Most samples of a chunk.
     progress : bool, default=False
         Whether to show a bar. What is not prepared yet is taken to have as many tokens per sample
         as the window that is.
@@ -310,16 +333,14 @@ def fill(
             samples, missing(index, samples, every), needed, every, chunk_size
         ):
             make_folder(shelf.folder)
-            n_left = sum(len(window.places) for window in windows)
-            with suppress(_TakenForDeadError), _Writer(index, shelf, dtype) as writer:
-                for window, (own, job) in zip(
-                    windows, writer.prepared(windows, prepare), strict=True
-                ):
-                    n_left -= len(window.places)
-                    if job is not None:
-                        n_tokens = int(job.n_tokens.sum())
-                        bar.total = bar.n + n_tokens + n_tokens * n_left // len(own.places)
-                        writer.write(own, job, bar)
+            with (
+                suppress(_TakenForDeadError),
+                _Writer(index, shelf, dtype, chunk_size) as writer,
+            ):
+                for chunk in writer.chunks(windows, prepare):
+                    n_tokens = int(chunk.job.n_tokens[chunk.rows].sum())
+                    bar.total = bar.n + n_tokens + chunk.n_behind
+                    writer.write(chunk, bar)
                 writer.disk.wait()
             n_embedded += writer.n_embedded
             if not writer.n_embedded:
