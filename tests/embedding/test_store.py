@@ -16,6 +16,7 @@ from sklearn.base import clone
 
 from skact.embedding import ActivationStore
 from skact.embedding.store import _fill
+from skact.embedding.store._claims import Owner
 from skact.shards import Shards
 from tests.embedding import toy_store
 from tests.embedding.toy_store import (
@@ -443,6 +444,23 @@ def test_a_chunk_holds_samples_of_about_one_length(tmp_path):
         2,
         1,
     ]  # the control: in the order in which they came
+
+
+def test_what_others_have_claimed_is_not_prepared(tmp_path):
+    store, seen, numbers = ActivationStore(tmp_path, chunk_size=4), [], list(range(6))
+    fill(store, [100])
+    with Owner(store._index) as other:
+        assert other.free([key(n) for n in numbers], identities(0)) == numbers
+        assert other.claim([key(n) for n in numbers[1:]], identities(0)) == numbers[:-1]
+        assert other.free([key(n) for n in numbers], identities(0)) == [0]
+        waiting = threading.Thread(target=fill_by_windows, args=(store, numbers, seen))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        assert seen == [("prepare", 1), ("embed", None)]
+    waiting.join()
+    assert sum(size for what, size in seen if what == "prepare") == 6
+    check(store, numbers)
 
 
 def test_an_error_while_preparing_reaches_the_caller_and_leaves_what_was_there(tmp_path):

@@ -114,6 +114,22 @@ class Owner:
                     "UPDATE owners SET beat = ? WHERE id = ?", (time.time(), self.name)
                 )
 
+    def free(self, samples: Sequence[bytes], identities: Mapping[int, Identity]) -> list[int]:
+        """Tell what :meth:`claim` would take now.
+
+        Parameters
+        ----------
+        samples, identities
+            As there.
+
+        Returns
+        -------
+        places : list of int
+            The samples, ascending.
+        """
+        with self.index.writing(samples) as connection:
+            return [place for place, _ in self._free(connection, identities)]
+
     def claim(self, samples: Sequence[bytes], identities: Mapping[int, Identity]) -> list[int]:
         """Take what is missing and nobody has taken.
 
@@ -130,20 +146,29 @@ class Owner:
             The samples that are ours now, ascending; none for an owner taken for dead.
         """
         with self.index.writing(samples) as connection:
-            if self.name not in live_owners(connection):
-                return []
-            ids = list(row_ids(connection, identities).values())
-            among = ", ".join(map(str, ids))
-            free = connection.execute(
-                "SELECT place, sample FROM wanted WHERE NOT EXISTS (SELECT 1 FROM claims WHERE "
-                f"identity IN ({among}) AND sample = wanted.sample) AND NOT EXISTS (SELECT 1 FROM "
-                f"entries WHERE identity IN ({among}) AND sample = wanted.sample) ORDER BY place"
-            ).fetchall()
+            free = self._free(connection, identities)
             connection.executemany(
                 "INSERT INTO claims VALUES (?, ?, ?)",
-                ((i, sample, self.name) for i in ids for _, sample in free),
+                (
+                    (i, sample, self.name)
+                    for i in row_ids(connection, identities).values()
+                    for _, sample in free
+                ),
             )
         return [place for place, _ in free]
+
+    def _free(
+        self, connection: sqlite3.Connection, identities: Mapping[int, Identity]
+    ) -> list[tuple[int, bytes]]:
+        """Place and key of what is missing and not taken, among the samples looked up."""
+        if self.name not in live_owners(connection):
+            return []
+        among = ", ".join(map(str, row_ids(connection, identities).values()))
+        return connection.execute(
+            "SELECT place, sample FROM wanted WHERE NOT EXISTS (SELECT 1 FROM claims WHERE "
+            f"identity IN ({among}) AND sample = wanted.sample) AND NOT EXISTS (SELECT 1 FROM "
+            f"entries WHERE identity IN ({among}) AND sample = wanted.sample) ORDER BY place"
+        ).fetchall()
 
     def lives(self, connection: sqlite3.Connection) -> bool:
         """Tell whether nobody has taken this owner for dead; holds until the transaction ends."""

@@ -143,6 +143,11 @@ class _Window:
     keys: list[bytes]
     layers: Mapping[int, Identity]
 
+    def only(self, which: list[int]) -> Self:
+        """Keep some of the samples."""
+        places, keys = [self.places[i] for i in which], [self.keys[i] for i in which]
+        return type(self)(places, keys, self.layers)
+
 
 @dataclass
 class _Chunk:
@@ -191,11 +196,14 @@ class _Writer:
     def _claimed(
         self, windows: list[_Window], prepare: Callable[[list[int]], Job]
     ) -> Iterator[_Chunk]:
-        """Prepare windows one by one, and leave out of their chunks what others have claimed."""
+        """Prepare windows one by one, and leave out what others have claimed."""
         n_later = sum(len(window.places) for window in windows)
-        for window in windows:
+        for given in windows:
+            n_later -= len(given.places)
+            window = given.only(self.owner.free(given.keys, given.layers))
+            if not window.places:
+                continue
             job = prepare(window.places)
-            n_later -= len(window.places)
             n_behind = int(job.n_tokens.sum()) * (1 + n_later / len(window.places))
             n_bytes = job.n_rows * job.n_features * RAW[self.dtype].itemsize
             order = np.argsort(-job.n_tokens, kind="stable")

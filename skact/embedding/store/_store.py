@@ -47,9 +47,9 @@ class ActivationStore:
         Layers to keep whenever a sample goes through the model, besides those asked for; in the
         forms of the embedder's ``layer``. With them a search over layers costs one pass.
     chunk_size : int, default=2048
-        Most samples that are embedded before they are committed; the next so many are made ready
-        for the model meanwhile. A chunk is also cut where its activations at one layer exceed
-        256 MiB. In it long samples come first, so that little is padded.
+        Most samples that are embedded before they are committed; four times as many are made
+        ready for the model at a time, and put into chunks by length, long ones first, so that
+        little is padded. A chunk is also cut where its activations at one layer exceed 256 MiB.
     journal : {"wal", "delete"}, default="wal"
         How SQLite keeps the index of a new store consistent. "wal" needs a local disk; "delete"
         is slower and is meant for folders that several machines share.
