@@ -40,8 +40,8 @@ def longest(model, tokenizer):
 
 def usual_loop(model, tokenizer, texts):
     """Hidden states of all blocks, batch by batch."""
-    kept, options = [], {"padding": True, "truncation": True, "return_tensors": "pt"}
-    options["max_length"] = longest(model, tokenizer)
+    kept, most = [], longest(model, tokenizer)
+    options = {"padding": True, "truncation": True, "max_length": most, "return_tensors": "pt"}
     with torch.inference_mode():
         for start in range(0, len(texts), BATCH):
             inputs = tokenizer(texts[start : start + BATCH], **options)

@@ -153,13 +153,14 @@ def main() -> None:
             join(args.group, sorted(args.folder.glob("part*.f16")))
         print(json.dumps(run(args.folder)))
         return
+    modes = {"cached": []}
+    if args.group:
+        modes["limited"] = ["--group", str(args.group)]
     args.folder.mkdir(parents=True)
     try:
         write(args.folder, args.gib)
         results = {}
-        for mode, group in {"cached": [], "limited": ["--group", str(args.group)]}.items():
-            if mode == "limited" and not args.group:
-                continue
+        for mode, group in modes.items():
             command = [sys.executable, __file__, "--child", "--folder", str(args.folder), *group]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             results[mode] = json.loads(out)
@@ -167,7 +168,8 @@ def main() -> None:
     finally:
         shutil.rmtree(args.folder)
     report = {
-        "command": f"python benchmarks/streaming.py --gib {args.gib:g} --group GROUP",
+        "command": f"python benchmarks/streaming.py --gib {args.gib:g}"
+        + " --group GROUP" * bool(args.group),
         "store": f"{args.gib:g} GiB, float16, {N_FEATURES} features, {N_CONCEPTS} concepts",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),

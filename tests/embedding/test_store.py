@@ -437,13 +437,9 @@ def test_a_chunk_holds_samples_of_about_one_length(tmp_path):
     chunks = [lengths[start : start + 4] for start in range(4, 20, 4)]
     expected = [[3, 3, 3, 3], [3, 2, 2, 2], [2, 2, 2, 1], [1, 1, 1, 1]]
     assert [sorted(own, reverse=True) for own in chunks] == expected
+    # The control: in the order in which they came.
     given = [n_rows(n) for n in numbers]
-    assert sorted(given[4:8], reverse=True) == [
-        3,
-        2,
-        2,
-        1,
-    ]  # the control: in the order in which they came
+    assert sorted(given[4:8], reverse=True) == [3, 2, 2, 1]
 
 
 def test_what_others_have_claimed_is_not_prepared(tmp_path):

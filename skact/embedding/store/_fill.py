@@ -269,10 +269,12 @@ def _windows(
     for number, pattern in enumerate(patterns):
         own = places[group.reshape(-1) == number].tolist()
         wanted = {blocks[column]: layers[blocks[column]] for column in np.flatnonzero(pattern)}
-        while own:
+        start = 0
+        while start < len(own):
             size = _WINDOW * chunk_size if windows else min(chunk_size, _FIRST)
-            part, own = own[:size], own[size:]
+            part = own[start : start + size]
             windows.append(_Window(part, [samples[place] for place in part], wanted))
+            start += size
     return windows
 
 
