@@ -20,20 +20,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from sklearn import get_config
 from sklearn.utils._array_api import get_namespace
 
+from skact.files import pack, unpack
 from skact.floats import as_floats, row_chunks
-from skact.shards import Mapped, Shards, may_hold, on_disk, pack, read, read_ahead, unpack
+from skact.reading import may_hold, on_disk, read, read_ahead
+from skact.shards import Mapped, Shards
 from skact.source import Columns, Source, rescaled
 
 __all__ = ["Columns", "LayerStack", "Source", "TokenArray", "as_numpy", "rescaled"]
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 _DTYPES = ("float16", "float32", "float64", "bool")
 
@@ -438,8 +441,30 @@ class TokenArray(_SampleView):
         tokens : ndarray of shape (n_tokens_of_piece, n_features)
             Their tokens.
         """
-        pieces = list(self._pieces())
-        yield from zip(pieces, read_ahead(self.values, pieces, self._rows), strict=True)
+        yield from self.each_block(lambda samples, tokens: (samples, tokens))
+
+    def each_block(self, function: Callable[[slice, Array], T]) -> Iterator[T]:
+        """Compute something from each piece of :meth:`blocks`, in the threads that read them.
+
+        Parameters
+        ----------
+        function : callable
+            Takes the samples of a piece and their tokens, which it must not change.
+
+        Yields
+        ------
+        result : object
+            What the function returns for the next piece.
+        """
+        pieces = self._pieces()
+        ends = np.append(0, np.cumsum(self.lengths))
+        lengths = [int(ends[piece.stop] - ends[piece.start]) for piece in pieces]
+        yield from read_ahead(
+            self.values,
+            lengths,
+            lambda number: self._rows(pieces[number]),
+            lambda number, tokens: function(pieces[number], tokens),
+        )
 
     def row_blocks(self) -> Iterator[tuple[slice, Array]]:
         """Go through the pieces of :meth:`blocks` with their rows.
@@ -468,15 +493,16 @@ class TokenArray(_SampleView):
             for chunk in row_chunks(block):
                 yield as_floats(chunk)
 
-    def _pieces(self) -> Iterator[slice]:
+    def _pieces(self) -> list[slice]:
         budget = get_config()["working_memory"] * 2**14 / (4 * max(self.n_features, 1))
         ends = np.cumsum(self.lengths)
-        start = 0
+        pieces, start = [], 0
         while start < len(self):
             used = ends[start - 1] if start else 0
             stop = max(int(np.searchsorted(ends, used + budget, side="right")), start + 1)
-            yield slice(start, stop)
+            pieces.append(slice(start, stop))
             start = stop
+        return pieces
 
     def compact(self) -> Self:
         """Copy the samples shown into a container that holds nothing else.

@@ -15,7 +15,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import validate_data
 
 from skact.floats import as_floats, finite_floats
-from skact.shards import Mapped, may_hold, on_disk
+from skact.reading import may_hold, on_disk
+from skact.shards import Mapped
 from skact.tokens import LayerStack, Source, TokenArray, as_numpy
 
 __all__ = [

@@ -11,8 +11,9 @@ import skact
 
 PACKAGE = Path(skact.__file__).parent
 FLOORS = [
-    {"floats", "source"},
+    {"files", "floats", "source"},
     {"shards"},
+    {"reading"},
     {"tokens"},
     {"samples", "validation"},
     {"base", "hub"},

@@ -1,7 +1,6 @@
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,9 @@ from joblib import Parallel, delayed
 from sklearn import config_context
 
 from skact import Source, TokenArray
-from skact.shards import Mapped, Shards, on_disk, pack, release
+from skact.files import pack
+from skact.reading import on_disk
+from skact.shards import Mapped, Shards
 
 
 @pytest.fixture
@@ -190,8 +191,12 @@ def test_workers_read_the_files(tokens):
     np.testing.assert_allclose(np.concatenate(sums), held.map(np.square).sum()[:2])
 
 
+@pytest.mark.parametrize("past_the_cache", [False, True])
 @pytest.mark.parametrize("working_memory", [0, 1024])
-def test_token_arrays_do_not_show_where_tokens_lie(tokens, working_memory):
+def test_token_arrays_do_not_show_where_tokens_lie(
+    tokens, working_memory, past_the_cache, monkeypatch
+):
+    monkeypatch.setattr("skact.reading.exceeds_memory", lambda n_bytes: past_the_cache)
     lazy, held = tokens
     with config_context(working_memory=working_memory):
         for ours, theirs in [
@@ -261,50 +266,3 @@ def test_a_map_is_lazy_only_where_the_result_is_large(tokens):
         assert sum(calls) == 1 + lazy.n_tokens
         result.max()
         assert sum(calls) == 1 + 2 * lazy.n_tokens
-
-
-def test_an_error_in_a_function_reaches_the_reader(tokens):
-    def broken(values):
-        if len(values) > 1:
-            raise RuntimeError("broken")
-        return values
-
-    with config_context(working_memory=0):
-        broken_tokens = tokens[0].map(broken)
-        with pytest.raises(RuntimeError, match="broken"):
-            list(broken_tokens.blocks())
-        # A reader may stop early.
-        blocks = tokens[0].map(np.negative).blocks()
-        next(blocks)
-        blocks.close()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("kind", ["plain", "shards", "mapped", "shuffled"])
-def test_pages_that_were_read_are_let_go_of(tmp_path, kind, rng):
-    path = tmp_path / "big"
-    with open(path, "wb") as file:
-        file.truncate(2**27)
-    values = np.memmap(path, np.float16, "r", shape=(2**20, 64))
-    tokens = TokenArray(Shards([values[: 2**19], values[2**19 :]]), np.arange(0, 2**20 + 1, 64))
-    if kind == "plain":
-        tokens = TokenArray(values, tokens.offsets)
-    elif kind == "shuffled":
-        tokens = tokens[rng.permutation(len(tokens))]
-
-    def mapped():
-        lines = Path("/proc/self/smaps").read_text().split("\n")
-        start = next(k for k, line in enumerate(lines) if line.endswith(str(path)))
-        return next(int(line.split()[1]) for line in lines[start:] if line.startswith("Rss"))
-
-    with config_context(working_memory=64):
-        if kind == "mapped":
-            tokens = tokens.map(np.negative)
-            assert isinstance(tokens.values, Mapped)
-        most = max(mapped() for _ in tokens.blocks())
-    # Two pieces of half a MiB in float16, and what the kernel reads around single rows.
-    assert most < 2**13 * (4 if kind == "shuffled" else 1)
-    assert values[:].max() == 0
-    assert mapped() > 2**16
-    release(values, slice(None))
-    assert mapped() < 2**13

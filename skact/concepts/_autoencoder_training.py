@@ -23,7 +23,7 @@ from skact.concepts._autoencoder import Activation, AutoencoderWeights
 from skact.concepts._base import token_mean
 from skact.concepts._callbacks import Report
 from skact.concepts._minibatch import shuffled_runs
-from skact.shards import may_hold
+from skact.reading import may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["Recipe", "TrainingResult", "TrainingState", "train"]

@@ -35,7 +35,7 @@ from skact.concepts._base import (
 )
 from skact.concepts._callbacks import EpochsMixin, Report
 from skact.floats import as_floats
-from skact.shards import may_hold
+from skact.reading import may_hold
 from skact.tokens import TokenArray
 from skact.validation import check_tokens
 

@@ -17,7 +17,7 @@ from skact.concepts._callbacks import EpochsMixin
 from skact.concepts._logistic import balanced_weights, fit_logistic
 from skact.concepts._minibatch import Descent, descend
 from skact.floats import as_floats
-from skact.shards import may_hold
+from skact.reading import may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["LinearSeparator"]

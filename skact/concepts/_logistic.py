@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skact.concepts._callbacks import Report
 from skact.floats import as_floats
-from skact.shards import may_hold
+from skact.reading import may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["balanced_weights", "fit_logistic"]

@@ -29,7 +29,7 @@ from skact.concepts._kmeans import kmeans
 from skact.concepts._minibatch import shuffled_runs
 from skact.concepts._reconstruction import ReconstructingUnits
 from skact.floats import as_floats
-from skact.shards import may_hold
+from skact.reading import may_hold
 from skact.tokens import TokenArray
 from skact.validation import first_token
 

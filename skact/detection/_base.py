@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skact.base import concept_names
 from skact.detection._thresholds import DELTA_GRID, best_columns, concept_f1
-from skact.shards import may_hold, on_disk
+from skact.reading import may_hold, on_disk
 from skact.tokens import TokenArray
 from skact.validation import (
     Targets,

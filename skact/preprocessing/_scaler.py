@@ -12,7 +12,7 @@ from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer
-from skact.floats import as_floats
+from skact.floats import as_floats, row_chunks
 from skact.tokens import TokenArray, rescaled
 from skact.validation import check_tokens, like_input
 
@@ -115,10 +115,9 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
         tokens = check_tokens(self, X, reset=first)
         total = np.zeros(tokens.n_features) if first else self.mean_ * n_seen
         square = 0.0 if first else self._mean_square * n_seen
-        for chunk in tokens.float_chunks():
-            values = chunk.astype(np.float64, copy=False)
-            total += values.sum(axis=0)
-            square += float(np.vdot(values, values))
+        for sums, squares in tokens.each_block(lambda _, block: _moments(block)):
+            total += sums
+            square += squares
         self.n_tokens_seen_ = n_seen + tokens.n_tokens
         self.mean_ = total / self.n_tokens_seen_
         self._mean_square = square / self.n_tokens_seen_
@@ -164,6 +163,19 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
         scale = self.scale_ if self.with_scale else 1.0
         digest = hashlib.sha256(shift.tobytes() + np.float64(scale).tobytes()).hexdigest()
         return shift, scale, f"TokenScaler {digest[:12]}"
+
+
+def _moments(block: Array) -> tuple[Array, float]:
+    """Sum of the tokens (n_features,), and of the squares of all their numbers."""
+    total, square = np.zeros(block.shape[1]), 0.0
+    chunks = list(row_chunks(block))
+    exact = np.empty(chunks[0].shape)  # for all of them: new memory takes longer than the sums
+    for chunk in chunks:
+        values = exact[: len(chunk)]
+        values[:] = as_floats(chunk)
+        total += values.sum(axis=0)
+        square += float(np.vdot(values, values))
+    return total, square
 
 
 def _scaled(block: Array, shift: Array, scale: float) -> Array:

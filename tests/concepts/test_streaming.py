@@ -67,11 +67,11 @@ def problem(rng):
     return X, marked.max().astype(int), marked
 
 
-@pytest.fixture(params=["memmap", "shards", "lazy"])
-def stored(request, problem, tmp_path):
+@pytest.fixture(params=["memmap", "shards", "lazy", "past the cache"])
+def stored(request, problem, tmp_path, monkeypatch):
     """The same tokens in files."""
     X = problem[0]
-    values = X.values if request.param != "lazy" else -X.values
+    values = X.values if request.param in ("memmap", "shards") else -X.values
     cut = len(values) // 3
     for name, part in (("a", values), ("b", values[:cut]), ("c", values[cut:])):
         (tmp_path / name).write_bytes(part.tobytes())
@@ -82,7 +82,10 @@ def stored(request, problem, tmp_path):
         return TokenArray(whole, X.offsets)
     if request.param == "shards":
         return TokenArray(Shards([first, second]), X.offsets)
-    return TokenArray(Mapped(whole, np.negative), X.offsets)
+    if request.param == "lazy":
+        return TokenArray(Mapped(whole, np.negative), X.offsets)
+    monkeypatch.setattr("skact.reading.exceeds_memory", lambda n_bytes: True)
+    return TokenArray(Mapped(Shards([first, second]), np.negative), X.offsets)
 
 
 def fitted(method, X, y, labels, path=()):
