@@ -323,16 +323,31 @@ def exceeds_memory(n_bytes: int) -> bool:
     Returns
     -------
     larger : bool
-        Whether they exceed the memory of the machine, or the limit of a control group on that of
-        this process. False outside of Linux.
+        Whether they exceed what is left of the memory of the machine, or of a control group that
+        limits the memory of this process. False outside of Linux.
     """
-    return bool(_DIRECT) and n_bytes > _memory_limit()
+    return bool(_DIRECT) and n_bytes > _memory_left()
 
 
-@cache
-def _memory_limit(root: Path = Path("/")) -> int:
-    """Bytes that this process may take, together with the files that the system keeps for it."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+def _memory_left(root: Path = Path("/")) -> int:
+    """Bytes of files that the system can keep for this process."""
+    left = [2**63]
+    with suppress(OSError), (root / "proc" / "meminfo").open(encoding="utf-8") as lines:
+        left += [int(line.split()[1]) * 2**10 for line in lines if line.startswith("MemAvailable")]
+    return min(left + [limit - _memory_held() for limit in _group_limits(root)])
+
+
+def _memory_held() -> int:
+    """Bytes of this process that are in no file."""
+    with suppress(OSError), open("/proc/self/statm", encoding="utf-8") as sizes:
+        _, resident, shared, *_ = map(int, sizes.read().split())
+        return (resident - shared) * mmap.PAGESIZE
+    return 0
+
+
+def _group_limits(root: Path) -> list[int]:
+    """Bytes that control groups of this process allow to it and to the files it reads."""
+    limits = []
     groups = root / "sys" / "fs" / "cgroup"
     with suppress(OSError):
         for line in (root / "proc" / "self" / "cgroup").read_text(encoding="utf-8").splitlines():
@@ -348,4 +363,4 @@ def _memory_limit(root: Path = Path("/")) -> int:
             for place in (own, *own.parents):
                 with suppress(OSError, ValueError):  # there is none, or it is "max"
                     limits.append(int((place / name).read_text(encoding="utf-8")))
-    return min(limits)
+    return limits

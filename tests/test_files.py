@@ -6,7 +6,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skact.files import DirectReader, _memory_limit, exceeds_memory, mapping, shows_file
+from skact.files import (
+    DirectReader,
+    _memory_held,
+    _memory_left,
+    exceeds_memory,
+    mapping,
+    shows_file,
+)
 
 DIRECT = getattr(os, "O_DIRECT", 0)
 
@@ -154,21 +161,35 @@ def test_files_are_closed(direct, rng):
         (None, {}, None),
     ],
 )
-def test_the_memory_of_a_control_group_is_a_limit(tmp_path, own, limits, expected):
+def test_the_memory_of_a_control_group_is_a_limit(tmp_path, own, limits, expected, monkeypatch):
     (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   2 kB\n")
+    monkeypatch.setattr("skact.files._memory_held", lambda: 50)
     if own is not None:
         (tmp_path / "proc" / "self" / "cgroup").write_text(own + "\n")
     for name, limit in limits.items():
         path = tmp_path / "sys" / "fs" / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(limit + "\n")
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert _memory_limit(tmp_path) == (expected or machine)
+    assert _memory_left(tmp_path) == (2048 if expected is None else expected - 50)
 
 
 @pytest.mark.skipif(not DIRECT, reason="asked on Linux")
-def test_files_exceed_the_memory_only_if_they_are_larger(monkeypatch):
-    monkeypatch.setattr("skact.files._memory_limit", lambda: 1000)
+def test_files_exceed_the_memory_if_they_are_larger_than_what_is_left(monkeypatch):
+    assert not exceeds_memory(2**20)
+    assert exceeds_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    monkeypatch.setattr("skact.files._memory_left", lambda: 1000)
     assert [exceeds_memory(n) for n in (0, 1000, 1001)] == [False, False, True]
     monkeypatch.setattr("skact.files._DIRECT", 0)
     assert not exceeds_memory(1001)
+
+
+@pytest.mark.skipif(not DIRECT, reason="asked on Linux")
+def test_what_is_held_does_not_count_files(direct):
+    before = _memory_held()
+    values = stored(direct / "rows", np.zeros(2**25, np.uint8))
+    assert values.max() == 0
+    assert _memory_held() - before < 2**23
+    own = np.ones(2**25, np.uint8)
+    assert _memory_held() - before > 2**24
+    del own
