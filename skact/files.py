@@ -29,6 +29,7 @@ __all__ = [
     "DirectReader",
     "ask_for",
     "exceeds_memory",
+    "expect_single_rows",
     "let_go",
     "mapping",
     "pack",
@@ -41,7 +42,9 @@ Array = npt.NDArray[Any]
 # Bytes of a file to ask for at a time, and those that a fault maps around it.
 _REQUEST, _AROUND = 2**19, 2**16
 # Absent on Windows, where nothing is asked for or let go of.
-_WILL_NEED, _DONT_NEED = (getattr(mmap, f"MADV_{do}", -1) for do in ("WILLNEED", "DONTNEED"))
+_WILL_NEED, _DONT_NEED, _RANDOM, _NORMAL = (
+    getattr(mmap, f"MADV_{advice}", -1) for advice in ("WILLNEED", "DONTNEED", "RANDOM", "NORMAL")
+)
 # What is read past the cache begins and ends at multiples of a block. Memory in huge pages, which
 # numpy asks for, lies in one piece for the disk as well: it then reads up to three times as fast.
 _BLOCK, _HUGE_PAGE = 2**12, 2**21
@@ -76,6 +79,22 @@ def ask_for(part: Array) -> None:
         # The system cuts longer requests off.
         for first in range(start - start % mmap.PAGESIZE, start + part.nbytes, _REQUEST):
             _advise(part, first, min(first + _REQUEST, start + part.nbytes), _WILL_NEED)
+
+
+def expect_single_rows(part: Array, yes: bool) -> None:
+    """Tell the system whether the rows of a mapped file are read one here, one there.
+
+    If so, it fetches no more than is read; else several MiB around it, for what may come next.
+
+    Parameters
+    ----------
+    part : memmap of shape (n_rows, n_features)
+        Rows, as in :func:`ask_for`; what is said holds for the whole mapping.
+    yes : bool
+        Whether that is so.
+    """
+    if _can_advise(part):
+        _advise(part, 0, len(mapping(part) or ()), _RANDOM if yes else _NORMAL)
 
 
 def let_go(part: Array) -> None:

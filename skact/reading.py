@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import config_context, get_config
 
-from skact.files import DirectReader, ask_for, exceeds_memory, let_go, mapping, shows_file
+from skact.files import (
+    DirectReader,
+    ask_for,
+    exceeds_memory,
+    expect_single_rows,
+    let_go,
+    mapping,
+    shows_file,
+)
 from skact.shards import Mapped, Shards, cut, held, parts_of, selection
 
 __all__ = ["expect", "may_hold", "on_disk", "read", "read_ahead", "release"]
@@ -23,6 +31,8 @@ T = TypeVar("T")
 
 # Threads that fetch pieces, and as many that compute them; pieces that are fetched or computed.
 _READERS, _AHEAD = 2, 4
+# Bytes that a disk reads in the time that it takes to find a row.
+_FAR = 2**17
 
 
 def may_hold(n_bytes: int) -> bool:
@@ -223,12 +233,15 @@ def expect(values: Any, rows: slice | Array) -> None:
     values : ndarray, memmap, Shards or Mapped
         Where the rows lie.
     rows : slice or ndarray of int
-        Which ones; where they are not neighbours, nothing is asked for.
+        Which ones. Of single rows far from each other, it is told not to fetch more than them.
     """
     chosen = selection(rows, len(values))
     if isinstance(chosen[0], slice):
         for part in parts_of(values, chosen):
             ask_for(part)
+    elif _are_far_apart(values, chosen[0]):
+        for part in parts_of(values, _span(chosen[0])):
+            expect_single_rows(part, True)
 
 
 def release(values: Any, rows: slice | Array) -> None:
@@ -242,8 +255,18 @@ def release(values: Any, rows: slice | Array) -> None:
         Which ones; for single rows, what lies between them goes as well.
     """
     chosen = selection(rows, len(values))
-    if not isinstance(chosen[0], slice):
-        numbers = chosen[0]
-        chosen = [slice(int(numbers.min()), int(numbers.max()) + 1)] if len(numbers) else []
-    for part in parts_of(values, chosen):
+    single = not isinstance(chosen[0], slice)
+    for part in parts_of(values, _span(chosen[0]) if single else chosen):
         let_go(part)
+        if single:
+            expect_single_rows(part, False)
+
+
+def _span(numbers: Array) -> list[slice]:
+    """Give the stretch from the first to the last of some rows."""
+    return [slice(int(numbers.min()), int(numbers.max()) + 1)] if len(numbers) else []
+
+
+def _are_far_apart(values: Any, numbers: Array) -> bool:
+    n_rows = sum(rows.stop - rows.start for rows in _span(numbers))
+    return n_rows * (values.nbytes // max(len(values), 1)) > _FAR * len(numbers)

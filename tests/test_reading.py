@@ -190,3 +190,32 @@ def test_pages_that_were_read_are_let_go_of(tmp_path, kind, rng, way):
     assert mapped() > 2**16
     release(values, slice(None))
     assert mapped() < 2**13
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_single_rows_far_apart_are_fetched_alone(tmp_path, rng):
+    path = tmp_path / "big"
+    with open(path, "wb") as file:
+        file.truncate(2**27)
+    values = np.memmap(path, np.float16, "r", shape=(2**20, 64))
+
+    def random():
+        """Whether the system was told that it is read at random."""
+        lines = Path("/proc/self/smaps").read_text().split("\n")
+        start = next(k for k, line in enumerate(lines) if line.endswith(str(path)))
+        flags = next(line for line in lines[start:] if line.startswith("VmFlags"))
+        return "rr" in flags.split()
+
+    seen = []
+    watched = Mapped(Shards([values]), lambda rows: seen.append(random()) or rows)
+    seen.clear()
+    for numbers, expected in [
+        (np.arange(0, 2**20, 2**12), True),
+        (np.arange(0, 2**20, 2**7), False),
+        (np.arange(5000, 9000), False),
+        (np.array([], int), False),
+    ]:
+        assert len(read(watched, numbers)) == len(numbers)
+        assert set(seen) == {expected}
+        assert not random()
+        seen.clear()
