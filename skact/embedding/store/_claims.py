@@ -128,7 +128,7 @@ class Owner:
             The samples, ascending.
         """
         with self.index.writing(samples) as connection:
-            return [place for place, _ in self._free(connection, identities)]
+            return [place for place, _ in self._free(connection, row_ids(connection, identities))]
 
     def claim(self, samples: Sequence[bytes], identities: Mapping[int, Identity]) -> list[int]:
         """Take what is missing and nobody has taken.
@@ -146,24 +146,21 @@ class Owner:
             The samples that are ours now, ascending; none for an owner taken for dead.
         """
         with self.index.writing(samples) as connection:
-            free = self._free(connection, identities)
+            ids = row_ids(connection, identities)
+            free = self._free(connection, ids)
             connection.executemany(
                 "INSERT INTO claims VALUES (?, ?, ?)",
-                (
-                    (i, sample, self.name)
-                    for i in row_ids(connection, identities).values()
-                    for _, sample in free
-                ),
+                ((i, sample, self.name) for i in ids.values() for _, sample in free),
             )
         return [place for place, _ in free]
 
     def _free(
-        self, connection: sqlite3.Connection, identities: Mapping[int, Identity]
+        self, connection: sqlite3.Connection, ids: Mapping[int, int]
     ) -> list[tuple[int, bytes]]:
         """Place and key of what is missing and not taken, among the samples looked up."""
         if self.name not in live_owners(connection):
             return []
-        among = ", ".join(map(str, row_ids(connection, identities).values()))
+        among = ", ".join(map(str, ids.values()))
         return connection.execute(
             "SELECT place, sample FROM wanted WHERE NOT EXISTS (SELECT 1 FROM claims WHERE "
             f"identity IN ({among}) AND sample = wanted.sample) AND NOT EXISTS (SELECT 1 FROM "
