@@ -26,12 +26,15 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "BLOCK",
+    "DIRECT",
     "DirectReader",
     "ask_for",
     "exceeds_memory",
     "expect_single_rows",
     "let_go",
     "mapping",
+    "new_memory",
     "pack",
     "shows_file",
     "unpack",
@@ -45,11 +48,11 @@ _REQUEST, _AROUND = 2**19, 2**16
 _WILL_NEED, _DONT_NEED, _RANDOM, _NORMAL = (
     getattr(mmap, f"MADV_{advice}", -1) for advice in ("WILLNEED", "DONTNEED", "RANDOM", "NORMAL")
 )
-# What is read past the cache begins and ends at multiples of a block. Memory in huge pages, which
+# What goes past the cache begins and ends at multiples of a block. Memory in huge pages, which
 # numpy asks for, lies in one piece for the disk as well: it then reads up to three times as fast.
-_BLOCK, _HUGE_PAGE = 2**12, 2**21
-# Absent outside of Linux, where everything is read through the cache.
-_DIRECT = getattr(os, "O_DIRECT", 0)
+BLOCK, _HUGE_PAGE = 2**12, 2**21
+# Absent outside of Linux, where everything goes through the cache.
+DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 def mapping(values: Any) -> mmap.mmap | None:
@@ -81,7 +84,7 @@ def ask_for(part: Array) -> None:
             _advise(part, first, min(first + _REQUEST, start + part.nbytes), _WILL_NEED)
 
 
-def expect_single_rows(part: Array, yes: bool) -> None:
+def expect_single_rows(part: Any, yes: bool) -> None:
     """Tell the system whether the rows of a mapped file are read one here, one there.
 
     If so, it fetches no more than is read; else several MiB around it, for what may come next.
@@ -94,7 +97,7 @@ def expect_single_rows(part: Array, yes: bool) -> None:
         Whether that is so.
     """
     if _can_advise(part):
-        _advise(part, 0, len(mapping(part) or ()), _RANDOM if yes else _NORMAL)
+        _advise(part, 0, len(part._mmap), _RANDOM if yes else _NORMAL)
 
 
 def let_go(part: Array) -> None:
@@ -194,6 +197,13 @@ def _is_named(values: Any) -> bool:
     )
 
 
+def new_memory(n_bytes: int) -> Array:
+    """Take memory from and to which a disk reads and writes past the cache, uint8."""
+    memory = np.empty(n_bytes + _HUGE_PAGE, np.uint8)
+    start = -memory.ctypes.data % _HUGE_PAGE
+    return memory[start : start + n_bytes]
+
+
 class DirectReader:
     """Reads rows of mapped files past the cache of the system; a context manager.
 
@@ -267,7 +277,7 @@ class DirectReader:
         shape = rows.stop - rows.start, values.shape[1]
         n_bytes = shape[0] * shape[1] * values.itemsize
         first = begin + rows.start * shape[1] * values.itemsize
-        ahead = first % _BLOCK
+        ahead = first % BLOCK
         memory = self._room(ahead + n_bytes)
         try:
             _fill(file, memory, first - ahead, ahead + n_bytes)
@@ -279,13 +289,11 @@ class DirectReader:
 
     def _room(self, n_bytes: int) -> Array:
         """Give memory of whole blocks."""
-        size = -(-n_bytes // _BLOCK) * _BLOCK
+        size = -(-n_bytes // BLOCK) * BLOCK
         if self._used + size > len(self._memory):
             # Rows in the old memory keep it.
-            n_new = max(len(self._memory) + 2**20, size)
-            memory = np.empty(n_new + _HUGE_PAGE, np.uint8)
-            start = -memory.ctypes.data % _HUGE_PAGE
-            self._memory, self._used = memory[start : start + n_new], 0
+            self._memory = new_memory(max(len(self._memory) + 2**20, size))
+            self._used = 0
         self._used += size
         return self._memory[self._used - size : self._used]
 
@@ -295,7 +303,7 @@ def _opened(values: Any) -> tuple[FileIO, int] | None:
     if values.mode != "r" or not _is_named(values):
         return None
     try:
-        file = FileIO(values.filename, opener=lambda name, flags: os.open(name, flags | _DIRECT))
+        file = FileIO(values.filename, opener=lambda name, flags: os.open(name, flags | DIRECT))
     except OSError:
         return None
     if os.fstat(file.fileno()).st_ino != _inode(values._mmap):
@@ -345,7 +353,7 @@ def exceeds_memory(n_bytes: int) -> bool:
         Whether they exceed what is left of the memory of the machine, or of a control group that
         limits the memory of this process. False outside of Linux.
     """
-    return bool(_DIRECT) and n_bytes > _memory_left()
+    return bool(DIRECT) and n_bytes > _memory_left()
 
 
 def _memory_left(root: Path = Path("/")) -> int:

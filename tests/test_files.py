@@ -181,7 +181,7 @@ def test_files_exceed_the_memory_if_they_are_larger_than_what_is_left(monkeypatc
     assert exceeds_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     monkeypatch.setattr("skact.files._memory_left", lambda: 1000)
     assert [exceeds_memory(n) for n in (0, 1000, 1001)] == [False, False, True]
-    monkeypatch.setattr("skact.files._DIRECT", 0)
+    monkeypatch.setattr("skact.files.DIRECT", 0)
     assert not exceeds_memory(1001)
 
 

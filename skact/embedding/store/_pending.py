@@ -19,14 +19,15 @@ import numpy as np
 
 from skact.embedding.store._index import ShardRow
 from skact.embedding.store._shards import RAW, checksums, sync_folder
+from skact.files import BLOCK as _BLOCK
+from skact.files import DIRECT as _DIRECT
+from skact.files import new_memory
 from skact.tokens import Array
 
 __all__ = ["Disk", "PendingShards"]
 
 # Bytes of all shards of a chunk together that are gathered before they are written.
 _PIECE = 2**25
-_BLOCK = 4096  # what goes past the cache begins and ends at its multiples
-_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 class Disk:
@@ -63,9 +64,7 @@ class Disk:
         size = n_shards * n_bytes
         self._sets.reverse()
         if len(self._sets[0]) < size:
-            memory = np.empty(size + _BLOCK, np.uint8)
-            start = -memory.ctypes.data % _BLOCK
-            self._sets[0] = memory[start : start + size]
+            self._sets[0] = new_memory(size)
         return self._sets[0][:size].reshape(n_shards, n_bytes)
 
     def run(self, task: Callable[..., None], *args: Any) -> None:
