@@ -24,7 +24,7 @@ from skact.files import (
 )
 from skact.shards import Mapped, Shards, cut, held, parts_of, selection
 
-__all__ = ["expect", "may_hold", "on_disk", "read", "read_ahead", "release"]
+__all__ = ["expect", "may_hold", "most_held", "on_disk", "read", "read_ahead", "release", "runs"]
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -48,7 +48,42 @@ def may_hold(n_bytes: int) -> bool:
     small : bool
         Whether it takes at most half of scikit-learn's ``working_memory``.
     """
-    return n_bytes <= get_config()["working_memory"] * 2**19
+    return n_bytes <= most_held()
+
+
+def most_held() -> float:
+    """Bytes that may be held whole, see :func:`may_hold`."""
+    half: float = get_config()["working_memory"] * 2**19
+    return half
+
+
+def runs(sizes: Sequence[int] | Array, most: float, n_most: int | None = None) -> list[slice]:
+    """Cut a sequence into runs of bounded size, from its begin on.
+
+    Parameters
+    ----------
+    sizes : sequence or ndarray of int of shape (n_items,)
+        Size of each item.
+    most : float
+        What the sizes of a run add up to at most; an item that is larger is a run by itself.
+    n_most : int, default=None
+        Most items of a run; None bounds the sizes only.
+
+    Returns
+    -------
+    runs : list of slice
+        All items, in order.
+    """
+    ends = np.append(0, np.cumsum(sizes))
+    cuts, start = [], 0
+    while start < len(sizes):
+        stop = int(np.searchsorted(ends, ends[start] + most, side="right")) - 1
+        if n_most is not None:
+            stop = min(stop, start + n_most)
+        stop = max(stop, start + 1)
+        cuts.append(slice(start, stop))
+        start = stop
+    return cuts
 
 
 def on_disk(values: Any) -> bool:
@@ -71,14 +106,16 @@ def read(values: Any, rows: slice | Array) -> Array:
     values : ndarray of shape (n_rows_read, n_features)
         A view where ``values`` can give one, else a copy.
     """
-    if on_disk(values):
-        expect(values, rows)
+    if not on_disk(values):
+        held_already: Array = values[rows]
+        return held_already
+    expect(values, rows)
     return _read_expected(values, rows)
 
 
 def _read_expected(values: Any, rows: slice | Array) -> Array:
     result: Array = values[rows]
-    if on_disk(values) and not shows_file(result):
+    if not shows_file(result):
         release(values, rows)
     return result
 
@@ -157,8 +194,10 @@ class _PastTheCache:
     def fetch(self, rows: slice | Array) -> tuple[DirectReader, Any]:
         chosen = selection(rows, len(self.values))
         with self._free.popleft() as reader:
-            together = isinstance(chosen[0], slice)
-            return reader, held(self.values, chosen, reader.read) if together else None
+            if isinstance(chosen[0], slice):
+                return reader, held(self.values, chosen, reader.read)
+        expect(self.values, rows)
+        return reader, None
 
     def read(self, rows: slice | Array, fetched: tuple[DirectReader, Any]) -> Array:
         reader, found = fetched

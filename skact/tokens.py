@@ -29,7 +29,7 @@ from sklearn.utils._array_api import get_namespace
 
 from skact.files import pack, unpack
 from skact.floats import as_floats, row_chunks
-from skact.reading import may_hold, on_disk, read, read_ahead
+from skact.reading import may_hold, on_disk, read, read_ahead, runs
 from skact.shards import Mapped, Shards
 from skact.source import Columns, Source, rescaled
 
@@ -446,6 +446,8 @@ class TokenArray(_SampleView):
     def each_block(self, function: Callable[[slice, Array], T]) -> Iterator[T]:
         """Compute something from each piece of :meth:`blocks`, in the threads that read them.
 
+        What is in memory need not be read, and is computed from without threads.
+
         Parameters
         ----------
         function : callable
@@ -456,12 +458,12 @@ class TokenArray(_SampleView):
         result : object
             What the function returns for the next piece.
         """
-        pieces = self._pieces()
-        ends = np.append(0, np.cumsum(self.lengths))
-        lengths = [int(ends[piece.stop] - ends[piece.start]) for piece in pieces]
+        lengths = self.lengths
+        budget = get_config()["working_memory"] * 2**14 / (4 * max(self.n_features, 1))
+        pieces = runs(lengths, budget)
         yield from read_ahead(
             self.values,
-            lengths,
+            [int(lengths[piece].sum()) for piece in pieces],
             lambda number: self._rows(pieces[number]),
             lambda number, tokens: function(pieces[number], tokens),
         )
@@ -492,17 +494,6 @@ class TokenArray(_SampleView):
         for _, block in self.blocks():
             for chunk in row_chunks(block):
                 yield as_floats(chunk)
-
-    def _pieces(self) -> list[slice]:
-        budget = get_config()["working_memory"] * 2**14 / (4 * max(self.n_features, 1))
-        ends = np.cumsum(self.lengths)
-        pieces, start = [], 0
-        while start < len(self):
-            used = ends[start - 1] if start else 0
-            stop = max(int(np.searchsorted(ends, used + budget, side="right")), start + 1)
-            pieces.append(slice(start, stop))
-            start = stop
-        return pieces
 
     def compact(self) -> Self:
         """Copy the samples shown into a container that holds nothing else.

@@ -7,7 +7,7 @@ import pytest
 from sklearn import config_context, get_config
 
 from skact import TokenArray
-from skact.reading import may_hold, on_disk, read, read_ahead, release
+from skact.reading import may_hold, on_disk, read, read_ahead, release, runs
 from skact.shards import Mapped, Shards
 
 
@@ -150,6 +150,34 @@ def test_half_of_the_working_memory_may_be_held():
     with config_context(working_memory=2):
         assert may_hold(2**20)
         assert not may_hold(2**20 + 1)
+
+
+@pytest.mark.parametrize("n_most", [None, 1, 3])
+@pytest.mark.parametrize("most", [0, 4, 10.5, 1000])
+def test_runs_are_as_long_as_their_bounds_allow(rng, most, n_most):
+    sizes = rng.integers(1, 9, size=50)
+    found = runs(sizes, most, n_most)
+    # Slowly: item by item, as long as there is room.
+    expected, run = [], []
+    for item, size in enumerate(sizes.tolist()):
+        full = sum(sizes[run]) + size > most or len(run) == n_most
+        if run and full:
+            expected.append(run)
+            run = []
+        run.append(item)
+    assert [list(range(50))[cut] for cut in found] == [*expected, run]
+    assert runs([], most) == []
+
+
+def test_single_rows_are_announced_past_the_cache_as_well(files, monkeypatch):
+    announced = []
+    monkeypatch.setattr("skact.reading.exceeds_memory", lambda n_bytes: True)
+    monkeypatch.setattr("skact.reading.expect_single_rows", lambda part, yes: announced.append(yes))
+    monkeypatch.setattr("skact.reading._FAR", 1)
+    rows = np.arange(0, 600, 5)
+    (block,) = read_ahead(Shards(files), [len(rows)], lambda number: rows, lambda number, b: b)
+    np.testing.assert_array_equal(block, np.concatenate(files)[rows])
+    assert announced == [True, True, False, False]
 
 
 def test_what_is_on_disk(files, matrix):

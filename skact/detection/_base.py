@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skact.base import concept_names
 from skact.detection._thresholds import DELTA_GRID, best_columns, concept_f1
-from skact.reading import may_hold, on_disk
+from skact.reading import most_held, on_disk, runs
 from skact.tokens import TokenArray
 from skact.validation import (
     Targets,
@@ -305,7 +305,8 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
                 yield self._keep(tokens[:, given.columns], given, given, deltas)
             return
         sizes = [4 * n_columns * int(given.labels.sum()) for given in concepts]
-        for group in _groups(sizes):
+        for run in runs(sizes, most_held()):
+            group = range(run.start, run.stop)
             kept: list[list[Kept]] = [[] for _ in group]
             done = 0
             for samples, tokens in scores.blocks():
@@ -412,18 +413,6 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         # A threshold on the best single column cannot separate blobs as a full classifier does.
         tags.classifier_tags.poor_score = True
         return tags
-
-
-def _groups(sizes: list[int]) -> Iterator[list[int]]:
-    """Cut 0, 1, 2, ... into runs whose sizes add up to what may be held; one at least."""
-    group: list[int] = []
-    for c in range(len(sizes)):
-        if group and not may_hold(sum(sizes[k] for k in [*group, c])):
-            yield group
-            group = []
-        group.append(c)
-    if group:
-        yield group
 
 
 def _own_columns(scores: TokenArray, targets: Targets) -> Array:

@@ -31,6 +31,7 @@ from skact.embedding.store._index import (
 )
 from skact.embedding.store._pending import Disk, PendingShards
 from skact.embedding.store._shards import RAW, Shelf
+from skact.reading import runs
 from skact.tokens import Array
 
 __all__ = ["Filled", "Job", "commit", "fill"]
@@ -207,7 +208,7 @@ class _Writer:
             n_behind = int(job.n_tokens.sum()) * (1 + n_later / len(window.places))
             n_bytes = job.n_rows * job.n_features * RAW[self.dtype].itemsize
             order = np.argsort(-job.n_tokens, kind="stable")
-            for part in _cut(n_bytes[order], self.chunk_size):
+            for part in runs(n_bytes[order], _CHUNK_BYTES, self.chunk_size):
                 rows = order[part]
                 n_behind -= int(job.n_tokens[rows].sum())
                 free = self.owner.claim([window.keys[i] for i in rows], window.layers)
@@ -276,18 +277,6 @@ def _windows(
             windows.append(_Window(part, [samples[place] for place in part], wanted))
             start += size
     return windows
-
-
-def _cut(n_bytes: Array, n_most: int) -> Iterator[slice]:
-    """Cut samples into chunks of bounded size, in bytes and in samples."""
-    ends = np.cumsum(n_bytes)
-    start = 0
-    while start < len(ends):
-        used = ends[start - 1] if start else 0
-        stop = int(np.searchsorted(ends, used + _CHUNK_BYTES, side="right"))
-        stop = max(min(stop, start + n_most), start + 1)
-        yield slice(start, stop)
-        start = stop
 
 
 def fill(
