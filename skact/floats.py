@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skact.compiling import compiled
+
 __all__ = ["CHUNK", "all_finite", "as_floats", "finite_floats", "row_chunks"]
 
 Array = npt.NDArray[Any]
@@ -35,22 +37,28 @@ def as_floats(values: Array) -> Array:
     return values.astype(np.float32) if wide is None else wide
 
 
-def finite_floats(values: Array) -> Array | None:
+def finite_floats(values: Array, n_in_all: int = 0) -> Array | None:
     """Return what :func:`as_floats` does, or None where an entry is NaN or infinite.
 
     Parameters
     ----------
     values : ndarray
         Of dtype float64, float32, float16 or bool.
+    n_in_all : int, default=0
+        Numbers that will be converted in all; where they are many, a compiled loop does it.
 
     Returns
     -------
     values : ndarray, or None
         In float32 or float64.
     """
+    half = values.dtype == np.float16 and values.flags.c_contiguous
+    if half and (loops := compiled("skact._floats_compiled", n_in_all)) is not None:
+        wide: Array | None = loops.widened(values)
+        return wide
     if not all_finite(values):
         return None
-    if values.dtype == np.float16 and values.flags.c_contiguous:
+    if half:
         return _widened(values)
     return values if values.dtype in (np.float64, np.float32) else values.astype(np.float32)
 

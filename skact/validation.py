@@ -145,17 +145,18 @@ def _is_ragged(X: Any) -> bool:
 
 
 def _finite(tokens: TokenArray, name: str) -> TokenArray:
-    if on_disk(tokens.values) and not may_hold(4 * tokens.n_tokens * tokens.n_features):
-        check = partial(_finite_rows, tokens=tokens, name=name)
+    n_numbers = tokens.n_tokens * tokens.n_features
+    check = partial(_finite_rows, tokens=tokens, name=name, n_in_all=n_numbers)
+    if on_disk(tokens.values) and not may_hold(4 * n_numbers):
         return tokens.over(Mapped(tokens.values, check), tokens.feature_names, tokens.source)
     for _, block in tokens.blocks():
-        _finite_rows(block, tokens, name)
+        check(block)
     return tokens
 
 
-def _finite_rows(values: Array, tokens: TokenArray, name: str) -> Array:
+def _finite_rows(values: Array, tokens: TokenArray, name: str, n_in_all: int) -> Array:
     """Widen values, which are some of the tokens, unless one of them is not finite."""
-    floats = finite_floats(values)
+    floats = finite_floats(values, n_in_all)
     if floats is None:
         where = first_token(tokens, lambda block: ~np.isfinite(block))
         if where is not None:

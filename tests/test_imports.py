@@ -11,6 +11,7 @@ import skact
 
 PACKAGE = Path(skact.__file__).parent
 FLOORS = [
+    {"_floats_compiled", "compiling"},
     {"files", "floats", "source"},
     {"shards"},
     {"reading"},
@@ -34,7 +35,7 @@ HEAVY = {
     "faiss": {"concepts/_kmeans.py"},
     "captum": {"localization"},
     "shapiq": {"localization"},
-    "numba": {"concepts/_adam_compiled.py"},
+    "numba": {"_floats_compiled.py", "concepts/_adam_compiled.py"},
 }
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from skact.compiling import compiled
 from skact.concepts._callbacks import Report
 
 __all__ = ["BETA1", "BETA2", "Adam", "AdamRecipe", "Minibatches", "fit_adam"]
@@ -41,9 +42,6 @@ _CHUNK = 2**21
 
 # Bytes of the rows of one concept that are copied side by side: few enough to stay in the cache.
 _BLOCK = 2**24
-
-# Numbers read in a fit from which on compiling is worth its time; numpy takes 0.2 s for as many.
-_WORTH_COMPILING = 2**28
 
 
 @dataclass(frozen=True)
@@ -111,9 +109,10 @@ def fit_adam(
     vectors = np.array(init, dtype=np.float64)
     curves: list[list[tuple[float, float]]] = [[] for _ in rows]
     n_epochs = min(recipe.max_epochs, recipe.patience + 1)
-    compiled = _compiled(n_epochs * sum(map(len, rows)) * values.shape[1])
-    n_groups = min(_THREADS, len(rows)) if compiled is None else len(rows)
-    step = compiled or partial(walk, computing=Lock())
+    n_numbers = n_epochs * sum(map(len, rows)) * values.shape[1]
+    loops = compiled("skact.concepts._adam_compiled", n_numbers)
+    n_groups = min(_THREADS, len(rows)) if loops is None else len(rows)
+    step = partial(walk, computing=Lock()) if loops is None else loops.walk
 
     def train(concepts: Array) -> Iterator[bool]:
         """Yield after each epoch whether others wait for it."""
@@ -142,17 +141,6 @@ def fit_adam(
         [np.array([loss for loss, _ in curve]) for curve in curves],
         [np.array([f1 for _, f1 in curve]) for curve in curves],
     )
-
-
-def _compiled(n_numbers: int) -> Walk | None:
-    """:func:`walk` as a compiled loop, if there is one and so many numbers are worth it."""
-    if n_numbers < _WORTH_COMPILING:
-        return None
-    try:
-        from skact.concepts._adam_compiled import walk as compiled
-    except ImportError:  # no numba, or one for another numpy
-        return None
-    return compiled
 
 
 def _epochs(

@@ -12,6 +12,7 @@ from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer
+from skact.compiling import compiled
 from skact.floats import as_floats, row_chunks
 from skact.tokens import TokenArray, rescaled
 from skact.validation import check_tokens, like_input
@@ -126,9 +127,9 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
 
     def _transform(self, tokens: TokenArray) -> TokenArray:
         shift, scale, fingerprint = self._map()
-
+        n_in_all = tokens.n_tokens * tokens.n_features
         return tokens.map(
-            partial(_scaled, shift=shift, scale=scale),
+            partial(_scaled, shift=shift, scale=scale, n_in_all=n_in_all),
             feature_names=tokens.feature_names,
             source=rescaled(tokens.source, fingerprint),
         )
@@ -178,11 +179,15 @@ def _moments(block: Array) -> tuple[Array, float]:
     return total, square
 
 
-def _scaled(block: Array, shift: Array, scale: float) -> Array:
+def _scaled(block: Array, shift: Array, scale: float, n_in_all: int) -> Array:
     values = as_floats(block)
+    shift = shift.astype(values.dtype)
+    if (loops := compiled("skact._floats_compiled", n_in_all)) is not None:
+        out: Array = loops.scaled(values, shift, scale)
+        return out
     # Memory that is new anyway is written again, which is faster than taking more.
     own = None if np.may_share_memory(values, block) else values
-    out: Array = np.subtract(values, shift.astype(values.dtype), out=own)
+    out = np.subtract(values, shift, out=own)
     out /= scale
     return out
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from skact import LinearSeparator
+from skact import LinearSeparator, compiling
 from skact.concepts import _adam
 from skact.concepts._adam import Adam, AdamRecipe, fit_adam
 
@@ -42,7 +42,7 @@ def problem(rng):
 
 
 def fit(problem, worth, monkeypatch, recipe=PAPER, report=None):
-    monkeypatch.setattr(_adam, "_WORTH_COMPILING", worth)
+    monkeypatch.setattr(compiling, "_WORTH_COMPILING", worth)
     return fit_adam(*problem, recipe, seed=0, report=report)
 
 
@@ -124,6 +124,7 @@ def test_without_numba_numpy_does_it(problem, monkeypatch):
     assert (fit(problem, 0, monkeypatch).vectors != expected).any()
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, COMPILED)
+    monkeypatch.setattr(compiling, "_imported", compiling._imported.__wrapped__)
     np.testing.assert_array_equal(fit(problem, 0, monkeypatch).vectors, expected)
 
 
@@ -141,6 +142,6 @@ def test_only_what_is_worth_it_is_compiled(rng, monkeypatch, max_epochs, n_calls
     X, called, walk = rng.normal(size=(50, 8)), [], compiled.walk
     monkeypatch.setattr(compiled, "walk", lambda *args: called.append(args) or walk(*args))
     # With the paper's tolerance a run ends after 16 epochs.
-    monkeypatch.setattr(_adam, "_WORTH_COMPILING", 16 * X.size)
+    monkeypatch.setattr(compiling, "_WORTH_COMPILING", 16 * X.size)
     LinearSeparator("adam", balance=None, max_epochs=max_epochs).fit(X, X[:, 0] > 0)
     assert len(called) == n_calls

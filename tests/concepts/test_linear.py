@@ -6,8 +6,7 @@ import sklearn
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from skact import LinearSeparator, TokenArray
-from skact.concepts import _adam
+from skact import LinearSeparator, TokenArray, compiling
 
 
 @pytest.fixture
@@ -26,7 +25,8 @@ def implementation(request, monkeypatch):
     """Adam's steps by numpy, and by numba's compiled loop, however little work there is."""
     if request.param == "compiled":
         pytest.importorskip("numba")
-    monkeypatch.setattr(_adam, "_WORTH_COMPILING", 0 if request.param == "compiled" else np.inf)
+    worth = 0 if request.param == "compiled" else np.inf
+    monkeypatch.setattr(compiling, "_WORTH_COMPILING", worth)
 
 
 @pytest.mark.parametrize("weight_decay", [1e-3, 1e-1])
