@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 # Threads that fetch pieces, and as many that compute them; pieces that are fetched or computed.
-_READERS, _AHEAD = 2, 4
+_READERS, _AHEAD = 2, 6
 # Bytes that a disk reads in the time that it takes to find a row.
 _FAR = 2**17
 

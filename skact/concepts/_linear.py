@@ -183,6 +183,9 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
         return self.solver == "minibatch"
 
     def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
+        return self._descend(tokens, labels, _label_counts(labels), first)
+
+    def _descend(self, tokens: TokenArray, labels: TokenArray, counts: Array, first: bool) -> Array:
         balanced = self._weighs_classes()
         if first:
             start = np.zeros((labels.n_features, tokens.n_features))
@@ -190,7 +193,7 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
         else:
             # What was fitted before must not change with what is fitted now.
             descent = deepcopy(self._descent)
-        descent.n_positive += labels.sum().sum(axis=0)
+        descent.n_positive += counts
         descent.n_tokens += tokens.n_tokens
         random = check_random_state(self.random_state)
         self.n_iter_ = 0
@@ -210,12 +213,12 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
         return descent.mean.copy()
 
     def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
-        counts = labels.sum().sum(axis=0)
+        counts = _label_counts(labels)
         check_separable(counts, tokens.n_tokens, self.concept_names_, "token", "a separator")
         if self.solver == "adam":
             return self._fit_adam(tokens, labels)
         if self.solver == "minibatch":
-            return self._update(tokens, labels, True)
+            return self._descend(tokens, labels, counts, True)
         vectors, self.n_iter_ = fit_logistic(
             tokens,
             labels,
@@ -287,6 +290,13 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
 
     def _score(self, values: Array) -> Array:
         return products(values, self.concept_vectors_)
+
+
+def _label_counts(labels: TokenArray) -> Array:
+    """Tokens that each concept has, (n_concepts,); most have none, so only labels are counted."""
+    n_concepts = labels.n_features
+    found = (np.flatnonzero(block) % n_concepts for _, block in labels.blocks())
+    return np.sum([np.bincount(concept, minlength=n_concepts) for concept in found], axis=0)
 
 
 def _balanced_rows(marked: Array, random: np.random.RandomState) -> Array:

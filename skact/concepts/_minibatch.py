@@ -34,7 +34,7 @@ __all__ = ["Descent", "descend", "shuffled_runs"]
 
 Array = npt.NDArray[Any]
 
-_BATCH = 1024
+_BATCH = 2048
 _RATE, _STEADY = 0.3, 50
 # Values of a run of samples that stay together when the order is drawn.
 _RUN = 2**18
@@ -126,24 +126,52 @@ def descend(
         negative, positive = (descent.n_tokens / 2 * np.array(both)).astype(np.float32)
     order = shuffled_runs(tokens, random)
     tokens, labels = tokens[order], labels[order]
-    for samples, block in tokens.blocks():
-        values, marked = as_floats(block), labels[samples].flat().astype(np.float32)
-        signs, halves = 1 - 2 * marked, negative + marked * (positive - negative)
-        n_batches = -(-len(values) // _BATCH)
-        # Every n-th token: from all over the block, yet nothing is gathered.
-        for first in random.permutation(n_batches):
-            batch = slice(first, None, n_batches)
-            _step(descent, values[batch], signs[batch], halves[batch], l2)
+
+    def prepared(samples: slice, block: Array) -> tuple[Array, list[tuple[Array, Array]]]:
+        return as_floats(block), _dealt(labels[samples].flat())
+
+    for values, marked in tokens.each_block(prepared):
+        for first in random.permutation(len(marked)):
+            batch = values[first :: len(marked)]
+            _step(descent, batch, marked[first], negative, positive, l2)
 
 
-def _step(descent: Descent, values: Array, signs: Array, halves: Array, l2: float) -> None:
-    """Take a step, given -1 for a positive and 1 for any other token, and half its weight."""
+def _dealt(labels: Array) -> list[tuple[Array, Array]]:
+    """Deal tokens to minibatches, each of which gets every n-th: from all over, yet as they lie.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_tokens, n_concepts), dtype bool
+        Their labels.
+
+    Returns
+    -------
+    marked : list of tuple of two ndarrays of int
+        For each minibatch the number in it, and the concept, of each label.
+    """
+    n_batches = -(-len(labels) // _BATCH)
+    token, concept = np.divmod(np.flatnonzero(labels), labels.shape[1])
+    place, number = np.divmod(token, n_batches)
+    return [(place[own], concept[own]) for own in (number == np.arange(n_batches)[:, None])]
+
+
+def _step(
+    descent: Descent,
+    values: Array,
+    marked: tuple[Array, Array],
+    negative: Array,
+    positive: Array,
+    l2: float,
+) -> None:
+    """Take a step, given where the labels are, and half the weight of tokens without and with."""
     vectors = descent.vectors
-    # The slope w (sigmoid(s) - y) in the form that is fastest.
+    # The slope w (sigmoid(s) - y) in the form that is fastest: few tokens have a label.
     slope = values @ (vectors.T / 2).astype(values.dtype)
     np.tanh(slope, out=slope)
-    slope += signs
-    slope *= halves
+    missing = slope[marked] - 1
+    slope += 1
+    slope *= negative
+    slope[marked] = missing * positive[marked[1]]
     gradient = (slope.T @ values / len(values) + l2 * vectors).astype(np.float32)
     step = gradient @ descent.metric
     length = np.sqrt(np.einsum("cd,cd->c", gradient, step))

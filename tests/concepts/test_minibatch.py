@@ -1,0 +1,96 @@
+import copy
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from skact import TokenArray
+from skact.concepts import _minibatch
+from skact.concepts._minibatch import Descent, descend
+
+L2 = 0.01
+
+
+@pytest.fixture
+def problem(rng):
+    """Eighty samples of five features; three concepts, the last without a token."""
+    lengths = rng.integers(2, 9, size=80)
+    X = TokenArray.from_list([rng.normal(size=(n, 5)).astype(np.float32) for n in lengths])
+    labels = rng.random((X.n_tokens, 3)) < np.array([0.4, 0.02, 0])
+    return X, X.with_values(labels)
+
+
+def begun(X, labels):
+    descent = Descent.start(X, np.zeros((3, 5)), L2)
+    descent.n_positive += labels.flat().sum(axis=0)
+    descent.n_tokens += X.n_tokens
+    return descent
+
+
+def slow_step(vectors, n_steps, values, marked, weights, metric):
+    """The step of the module's docstring, for one concept at a time."""
+    moved = []
+    for vector, mark, (negative, positive) in zip(vectors, marked.T, weights, strict=True):
+        gradient = L2 * vector
+        for z, y in zip(values, mark, strict=True):
+            slope = (positive if y else negative) * (expit(z @ vector) - y)
+            gradient = gradient + slope * z / len(values)
+        step = metric @ gradient
+        rate = 0.3 / np.sqrt(1 + n_steps / 50) / max(1, np.sqrt(gradient @ step))
+        moved.append(vector - rate * step)
+    return np.array(moved)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize("batch", [37, 10_000])
+def test_steps_follow_the_formula(problem, monkeypatch, balanced, batch):
+    X, labels = problem
+    monkeypatch.setattr(_minibatch, "_BATCH", batch)
+    descent = begun(X, labels)
+    metric = descent.metric.astype(float)
+    descend(descent, X, labels, l2=L2, balanced=balanced, random=np.random.RandomState(3))
+    # One block holds all; its tokens are dealt out one by one to as many minibatches as needed.
+    random = np.random.RandomState(3)
+    order = _minibatch.shuffled_runs(X, random)
+    values, marked = X[order].flat().astype(float), labels[order].flat()
+    n, counts = X.n_tokens, marked.sum(axis=0)
+    weights = [(n / (2 * (n - k)), n / (2 * k)) if k else (0, 0) for k in counts]
+    if not balanced:
+        weights = [(1, 1)] * 3
+    n_batches = -(-n // batch)
+    vectors, mean = np.zeros((3, 5)), np.zeros((3, 5))
+    for t, first in enumerate(random.permutation(n_batches)):
+        dealt = values[first::n_batches], marked[first::n_batches]
+        vectors = slow_step(vectors, t, *dealt, weights, metric)
+        mean += min(1, 4 / (t + 4)) * (vectors - mean)
+    assert descent.n_steps == n_batches
+    np.testing.assert_allclose(descent.vectors, vectors, atol=1e-5)
+    np.testing.assert_allclose(descent.mean, mean, atol=1e-5)
+    assert np.abs(vectors[:2]).min() > 1e-4
+    other = slow_step(vectors, 0, values[::2], ~marked[::2], weights, metric)
+    assert not np.allclose(other, vectors, atol=1e-3)
+
+
+def test_every_token_is_dealt_once_and_keeps_its_labels(rng, monkeypatch):
+    monkeypatch.setattr(_minibatch, "_BATCH", 10)
+    labels = rng.random((47, 3)) < 0.3
+    dealt = _minibatch._dealt(labels)
+    assert len(dealt) == 5
+    for first, (place, concept) in enumerate(dealt):
+        own = np.zeros_like(labels[first::5])
+        own[place, concept] = True
+        np.testing.assert_array_equal(own, labels[first::5])
+    assert sum(len(place) for place, _ in dealt) == labels.sum() > 0
+
+
+def test_float64_and_half_precision_take_the_same_steps(problem):
+    X, labels = problem
+    X = X.with_values(X.flat().astype(np.float16))
+    found = []
+    for dtype in (np.float16, np.float64):
+        descent = begun(X, labels)
+        given = X.with_values(X.flat().astype(dtype))
+        descend(descent, given, labels, l2=L2, balanced=True, random=np.random.RandomState(0))
+        found.append(copy.deepcopy(descent.vectors))
+    np.testing.assert_allclose(*found, atol=1e-5)
+    assert np.abs(found[0]).max() > 1e-2
