@@ -1,9 +1,8 @@
 """Run a model over many samples and write what its blocks put out into flat arrays.
 
 Samples are taken from the longest to the shortest and cut into batches of at most B positions,
-padding included, where B is ``batch_size`` times the mean length: many short samples or few long
-ones at a time. A batch pads n_b samples to its longest, of length M_b, where the shortest has m_b,
-so over all batches the padding is at most
+padding included: many short samples or few long ones at a time. A batch pads n_b samples to its
+longest, of length M_b, where the shortest has m_b, so over all batches the padding is at most
 
     sum_b n_b (M_b - m_b) <= B sum_b (1 - m_b / M_b) <= B log(longest / shortest),
 
@@ -194,7 +193,7 @@ def forward(
     blocks: Sequence[int],
     *,
     pooling: str | None,
-    batch_size: int,
+    budget: int,
     progress: bool | Bar,
     sink: Sink | None = None,
 ) -> dict[int, Array]:
@@ -210,9 +209,9 @@ def forward(
         Blocks to read.
     pooling : {"cls", "mean", "last"} or None
         Whether to keep one vector per sample only.
-    batch_size : int
-        Samples of mean length per batch: a batch holds as many positions as these have, or one
-        sample. Halved for good when memory does not suffice.
+    budget : int
+        Positions of a batch, padding included; a longer sample is a batch by itself. Halved for
+        good when memory does not suffice.
     progress : bool or bar
         Whether to show a bar, in tokens; or a bar whose ``update`` takes the tokens of a batch.
     sink : Sink or None, default=None
@@ -239,7 +238,6 @@ def forward(
         lengths = n_kept if pooling is None else np.ones_like(n_kept)
         sink = memory = Arrays(blocks, lengths, loaded.width, dtype)
     writer = Writer(sink, n_kept, pooling, loaded.device)
-    budget = batch_size * int(batches.lengths.sum()) // len(batches.order)
     with (
         _ONE_AT_A_TIME,
         capture(loaded.base, loaded.blocks, blocks) as run,

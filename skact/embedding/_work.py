@@ -64,9 +64,11 @@ class Work:
         self.numbers = numbers
         self.special_tokens = special_tokens
         self.pooling = pooling
-        self.batch_size = batch_size
         self.n_features = loaded.width
-        self.n_tokens = self._batches(np.arange(len(numbers))).n_kept
+        batches = self._batches(np.arange(len(numbers)))
+        # As many positions as so many samples of mean length have, in whatever parts they come.
+        self.budget = batch_size * int(batches.lengths.sum()) // len(numbers)
+        self.n_tokens = batches.n_kept
         self.n_rows = self.n_tokens if pooling is None else np.ones(len(numbers), np.int64)
 
     def _batches(self, rows: Array) -> TextBatches | ImageBatches:
@@ -110,7 +112,7 @@ class Work:
                 self._batches(rows),
                 blocks,
                 pooling=self.pooling,
-                batch_size=self.batch_size,
+                budget=self.budget,
                 progress=progress,
                 sink=sink,
             )
