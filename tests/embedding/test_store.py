@@ -1,12 +1,14 @@
 """The store by itself: what goes in comes out, once; and its upkeep."""
 
 import copy
+import importlib.util
 import json
 import os
 import pickle
 import subprocess
 import sys
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from safetensors.numpy import load_file
 from sklearn.base import clone
 
 from skact.embedding import ActivationStore
-from skact.embedding.store import _fill
+from skact.embedding.store import _fill, _shards
 from skact.embedding.store._claims import Owner
 from skact.shards import Shards
 from tests.embedding import toy_store
@@ -365,6 +367,24 @@ def test_a_file_that_is_no_export(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         other.import_(tmp_path / "file")
     assert not other.path.exists()
+
+
+@pytest.mark.parametrize("library", ["zlib_ng.zlib_ng", "zlib"])
+def test_checksums_are_those_of_zlib(rng, monkeypatch, library):
+    pytest.importorskip(library)
+    if library == "zlib":
+        monkeypatch.setitem(sys.modules, "zlib_ng.zlib_ng", None)
+    spec = importlib.util.spec_from_file_location("shards_anew", _shards.__file__)
+    shards = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(shards)
+    assert shards.crc32.__module__ == library
+    values, samples = rng.normal(size=(6, 5)).astype(np.float32), [b"a", b"bc", b""]
+    expected = [
+        zlib.crc32(name + values[rows].tobytes())
+        for name, rows in zip(samples, (slice(3), slice(3, 4), slice(4, 6)), strict=True)
+    ]
+    assert shards.checksums(values, np.array([3, 1, 2]), samples).tolist() == expected
+    assert len(set(expected)) == 3
 
 
 def test_a_flipped_byte_in_an_export_is_not_taken_in(tmp_path):
