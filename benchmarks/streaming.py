@@ -13,6 +13,8 @@ buffer, which is the least that any such algorithm must do. Two figures:
       mkdir /sys/fs/cgroup/memory/small
       echo 2G > /sys/fs/cgroup/memory/small/memory.limit_in_bytes
 
+Both are taken with numba, whose compiled loops come with the extra ``fast``, and without it.
+
 Peak memory is the resident set size that the system reports at the end. It counts pages of mapped
 files, so it stays low only because they are let go of once they were read.
 
@@ -147,8 +149,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--group", type=Path, help="folder of a control group that limits memory")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--without-numba", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
+        if args.without_numba:
+            sys.modules["numba"] = None  # type: ignore[assignment]
         if args.group:
             join(args.group, sorted(args.folder.glob("part*.f16")))
         print(json.dumps(run(args.folder)))
@@ -156,12 +161,13 @@ def main() -> None:
     modes = {"cached": []}
     if args.group:
         modes["limited"] = ["--group", str(args.group)]
+    modes |= {f"{mode}, without numba": [*o, "--without-numba"] for mode, o in modes.items()}
     args.folder.mkdir(parents=True)
     try:
         write(args.folder, args.gib)
         results = {}
-        for mode, group in modes.items():
-            command = [sys.executable, __file__, "--child", "--folder", str(args.folder), *group]
+        for mode, options in modes.items():
+            command = [sys.executable, __file__, "--child", "--folder", str(args.folder), *options]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             results[mode] = json.loads(out)
             print(mode, results[mode], flush=True)

@@ -18,6 +18,7 @@ import pytest
 import sklearn
 
 import skact
+from skact.compiling import _WORTH_COMPILING
 
 mpl.use("Agg")
 
@@ -236,13 +237,16 @@ def test_what_the_page_on_large_data_says_of_the_benchmark():
     text, found = prose(DOCS / "user_guide" / "large_data.md"), results("streaming")
     assert "20 concepts and SuperActivator, fit and predict, on 8 GiB of tokens in float16" in text
     assert found["store"] == "8 GiB, float16, 384 features, 20 concepts"
-    assert "peaks below 0.9 GiB and goes through the files five times" in text
-    assert "about two and a half times as long as reading the files as often from a fast" in text
+    assert "peaks below 1 GiB and goes through the files five times" in text
+    assert "takes less than twice as long as reading the files as often from a fast disk" in text
+    assert "if numba is there, and about twice as long without it" in text
+    assert f"from $2^{{{_WORTH_COMPILING.bit_length() - 1}}}$ numbers on" in text
     assert "that takes little longer than from the page cache" in text
-    for part in (found["cached"], found["limited"]):
-        assert part["peak_rss_mib"] < 0.9 * 1024
-        assert part["passes"] == 5
-    assert 2.25 < found["limited"]["ratio_to_reading"] < 2.75
+    for mode in ("cached", "limited", "cached, without numba", "limited, without numba"):
+        assert found[mode]["peak_rss_mib"] < 1024
+        assert found[mode]["passes"] == 5
+    assert 1.5 < found["limited"]["ratio_to_reading"] < 2
+    assert 1.9 < found["limited, without numba"]["ratio_to_reading"] < 2.25
     times = [found[mode]["fit_s"] + found[mode]["predict_s"] for mode in ("limited", "cached")]
     assert times[0] < 1.15 * times[1]
     assert found["cached"]["ratio_to_reading"] > 10
