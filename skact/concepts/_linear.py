@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from skact.concepts._adam import AdamRecipe, fit_adam
 from skact.concepts._base import StreamingConcepts, check_separable, products
 from skact.concepts._callbacks import EpochsMixin
-from skact.concepts._logistic import balanced_weights, fit_logistic
+from skact.concepts._logistic import balanced_weights, fit_logistic, places_of
 from skact.concepts._minibatch import Descent, descend
 from skact.floats import as_floats
 from skact.reading import may_hold
@@ -294,9 +294,10 @@ class LinearSeparator(EpochsMixin, StreamingConcepts):
 
 def _label_counts(labels: TokenArray) -> Array:
     """Tokens that each concept has, (n_concepts,); most have none, so only labels are counted."""
-    n_concepts = labels.n_features
-    found = (np.flatnonzero(block) % n_concepts for _, block in labels.blocks())
-    return np.sum([np.bincount(concept, minlength=n_concepts) for concept in found], axis=0)
+    counts = np.zeros(labels.n_features, np.int64)
+    for _, block in labels.blocks():
+        counts += np.bincount(places_of(block)[1], minlength=labels.n_features)
+    return counts
 
 
 def _balanced_rows(marked: Array, random: np.random.RandomState) -> Array:

@@ -25,7 +25,7 @@ from skact.floats import as_floats
 from skact.reading import may_hold
 from skact.tokens import TokenArray
 
-__all__ = ["balanced_weights", "fit_logistic"]
+__all__ = ["balanced_weights", "fit_logistic", "places_of"]
 
 Array = npt.NDArray[Any]
 
@@ -61,6 +61,23 @@ def balanced_weights(n_positive: Array, n_tokens: int) -> tuple[Array, Array]:
     positive = np.where(separable, 0.5 / np.maximum(n_positive, 1), 0)
     negative = np.where(separable, 0.5 / np.maximum(n_tokens - n_positive, 1), 0)
     return negative, positive
+
+
+def places_of(labels: Array) -> tuple[Array, Array]:
+    """Find labels, as ``np.nonzero`` does, several times as fast.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_tokens, n_concepts), dtype bool
+        Labels of tokens.
+
+    Returns
+    -------
+    token, concept : ndarray of shape (n_labels,), dtype int64
+        Where they are, token after token.
+    """
+    token, concept = np.divmod(np.flatnonzero(labels), labels.shape[1])
+    return token, concept
 
 
 def fit_logistic(
@@ -241,7 +258,7 @@ def _chunks(tokens: TokenArray, labels: TokenArray | Array, n_rows: int) -> Iter
         for start in range(0, len(values), n_rows):
             rows = slice(start, start + n_rows)
             part = marked[rows]
-            row, concept = np.nonzero(part) if part.ndim == 2 else (np.arange(len(part)), part)
+            row, concept = places_of(part) if part.ndim == 2 else (np.arange(len(part)), part)
             yield as_floats(values[rows]), (row, concept)
 
 

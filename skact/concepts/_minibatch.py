@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skact.concepts._logistic import balanced_weights
+from skact.concepts._logistic import balanced_weights, places_of
 from skact.floats import as_floats
 from skact.tokens import TokenArray
 
@@ -34,7 +34,7 @@ __all__ = ["Descent", "descend", "shuffled_runs"]
 
 Array = npt.NDArray[Any]
 
-_BATCH = 2048
+_BATCH = 2048  # tokens of a minibatch
 _RATE, _STEADY = 0.3, 50
 # Values of a run of samples that stay together when the order is drawn.
 _RUN = 2**18
@@ -150,7 +150,7 @@ def _dealt(labels: Array) -> list[tuple[Array, Array]]:
         For each minibatch the number in it, and the concept, of each label.
     """
     n_batches = -(-len(labels) // _BATCH)
-    token, concept = np.divmod(np.flatnonzero(labels), labels.shape[1])
+    token, concept = places_of(labels)
     place, number = np.divmod(token, n_batches)
     return [(place[own], concept[own]) for own in (number == np.arange(n_batches)[:, None])]
 
