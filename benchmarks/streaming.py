@@ -153,7 +153,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         if args.without_numba:
-            sys.modules["numba"] = None  # type: ignore[assignment]
+            sys.modules["numba"] = None
         if args.group:
             join(args.group, sorted(args.folder.glob("part*.f16")))
         print(json.dumps(run(args.folder)))

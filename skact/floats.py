@@ -54,8 +54,7 @@ def finite_floats(values: Array, n_in_all: int = 0) -> Array | None:
     """
     half = values.dtype == np.float16 and values.flags.c_contiguous
     if half and (loops := compiled("skact._floats_compiled", n_in_all)) is not None:
-        wide: Array | None = loops.widened(values)
-        return wide
+        return loops.widened(values)
     if not all_finite(values):
         return None
     if half:

@@ -1,10 +1,10 @@
-import subprocess
 import sys
 
 import pytest
 
 from skact import compiling
 from skact.compiling import compiled
+from tests.fresh import printed_by
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +27,13 @@ def test_without_numba_there_is_none(monkeypatch):
     assert compiled("skact._floats_compiled", 2**40) is None
 
 
-def test_few_numbers_load_no_compiler():
-    code = (
-        "import sys, numpy as np\nfrom skact import TokenScaler\n"
-        "TokenScaler().fit_transform(np.eye(8, dtype=np.float16))\nprint('numba' in sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+@pytest.mark.parametrize(
+    "fit",
+    [
+        "LinearSeparator('adam').fit(np.eye(8), np.arange(8) % 2)",
+        "TokenScaler().fit_transform(np.eye(8, dtype=np.float16))",
+    ],
+)
+def test_few_numbers_load_no_compiler(fit):
+    imports = "import sys, numpy as np\nfrom skact import LinearSeparator, TokenScaler"
+    assert printed_by(f"{imports}\n{fit}\nprint('numba' in sys.modules)") == "False"

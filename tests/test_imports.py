@@ -1,13 +1,12 @@
 """Imports run downwards only, and heavy libraries stay out until they are needed."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import skact
+from tests.fresh import printed_by
 
 PACKAGE = Path(skact.__file__).parent
 FLOORS = [
@@ -98,7 +97,4 @@ def test_the_rule_can_be_broken(tmp_path):
 )
 def test_importing_stays_light(code, absent):
     check = f"{code}\nimport sys\nprint([m for m in {absent!r} if m in sys.modules])"
-    out = subprocess.run(
-        [sys.executable, "-c", check], capture_output=True, text=True, check=True
-    ).stdout
-    assert out.strip() == "[]"
+    assert printed_by(check) == "[]"

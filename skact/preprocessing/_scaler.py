@@ -183,11 +183,10 @@ def _scaled(block: Array, shift: Array, scale: float, n_in_all: int) -> Array:
     values = as_floats(block)
     shift = shift.astype(values.dtype)
     if (loops := compiled("skact._floats_compiled", n_in_all)) is not None:
-        out: Array = loops.scaled(values, shift, scale)
-        return out
+        return loops.scaled(values, shift, scale)
     # Memory that is new anyway is written again, which is faster than taking more.
     own = None if np.may_share_memory(values, block) else values
-    out = np.subtract(values, shift, out=own)
+    out: Array = np.subtract(values, shift, out=own)
     out /= scale
     return out
 

@@ -1,7 +1,6 @@
 """The compiled loop takes the steps that numpy takes."""
 
 import importlib
-import subprocess
 import sys
 
 import numpy as np
@@ -126,15 +125,6 @@ def test_without_numba_numpy_does_it(problem, monkeypatch):
     monkeypatch.delitem(sys.modules, COMPILED)
     monkeypatch.setattr(compiling, "_imported", compiling._imported.__wrapped__)
     np.testing.assert_array_equal(fit(problem, 0, monkeypatch).vectors, expected)
-
-
-def test_little_work_loads_no_compiler():
-    code = (
-        "import sys, numpy as np\nfrom skact import LinearSeparator\n"
-        "LinearSeparator('adam').fit(np.eye(8), np.arange(8) % 2)\nprint('numba' in sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(("max_epochs", "n_calls"), [(100, 17), (15, 0)])

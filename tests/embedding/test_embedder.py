@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from sklearn.utils import estimator_checks
 from skact.embedding import TransformerEmbedder
 from skact.tokens import LayerStack, TokenArray
 from tests import tiny_models
+from tests.fresh import printed_by
 
 
 def embedder(kind="bert", **params):
@@ -32,8 +31,7 @@ def test_importing_loads_no_heavy_library():
         "import sys, skact.embedding as e; e.TransformerEmbedder(layer=[0.5]).get_params();"
         "print([m for m in ('torch', 'transformers', 'PIL', 'tqdm') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    assert printed_by(code) == "[]"
 
 
 CHECKS = [

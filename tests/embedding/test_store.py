@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import pickle
-import subprocess
 import sys
 import threading
 import zlib
@@ -32,6 +31,7 @@ from tests.embedding.toy_store import (
     n_rows,
     rows_of,
 )
+from tests.fresh import printed_by
 
 NUMBERS = list(range(23))
 
@@ -201,8 +201,7 @@ def test_it_needs_no_heavy_library(tmp_path):
         f"import sys, skact.embedding as e; e.ActivationStore({str(tmp_path)!r}).info();"
         "print([m for m in ('torch', 'transformers', 'tqdm') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    assert printed_by(code) == "[]"
 
 
 def test_info(tmp_path):
