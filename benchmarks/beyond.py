@@ -37,7 +37,7 @@ from skact import (
     bootstrap_interval,
 )
 from skact.detection import BaseDetector
-from skact.detection._thresholds import best_cut, tail_threshold
+from skact.tail import best_cut, tail_threshold
 
 # Concept method, and whether it gets the labels of tokens.
 METHODS = {

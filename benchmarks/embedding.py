@@ -26,8 +26,8 @@ from detection_table import short, write_json
 from transformers import AutoModel, AutoTokenizer
 
 from skact import ActivationStore, TransformerEmbedder, embed_to_store, load_spans
-from skact.embedding._forward import TextBatches, cut
-from skact.embedding._text import encode
+from skact.models._forward import TextBatches, cut
+from skact.models._text import encode
 
 BATCH = 32
 WARM_UP = 512  # texts that each side runs once before it is timed

@@ -18,10 +18,10 @@ import transformers
 from detection_table import write_json
 
 from skact import TransformerEmbedder
-from skact.embedding._hooks import capture
-from skact.embedding._perturbed import perturbed_samples
+from skact.localization._copies import perturbed_samples
 from skact.localization._explained import ConceptGame, MeanCosine
 from skact.localization._perturbation import rise_map
+from skact.models._hooks import capture
 
 N_MASKS, N_CONCEPTS, N_PARTS, BATCH = 1000, 20, 5, 20
 

@@ -13,8 +13,6 @@ buffer, which is the least that any such algorithm must do. Two figures:
       mkdir /sys/fs/cgroup/memory/small
       echo 2G > /sys/fs/cgroup/memory/small/memory.limit_in_bytes
 
-Both are taken with numba, whose compiled loops come with the extra ``fast``, and without it.
-
 Peak memory is the resident set size that the system reports at the end. It counts pages of mapped
 files, so it stays low only because they are let go of once they were read.
 
@@ -90,7 +88,7 @@ def run(folder: Path) -> dict[str, float]:
     from sklearn.pipeline import Pipeline
 
     from skact import LinearSeparator, SuperActivator, TokenArray, TokenScaler
-    from skact.shards import Shards
+    from skact.rows._pieces import Shards
 
     class Counting(TokenArray):
         """Tokens that count how many were read."""
@@ -149,11 +147,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--group", type=Path, help="folder of a control group that limits memory")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--without-numba", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        if args.without_numba:
-            sys.modules["numba"] = None
         if args.group:
             join(args.group, sorted(args.folder.glob("part*.f16")))
         print(json.dumps(run(args.folder)))
@@ -161,7 +156,6 @@ def main() -> None:
     modes = {"cached": []}
     if args.group:
         modes["limited"] = ["--group", str(args.group)]
-    modes |= {f"{mode}, without numba": [*o, "--without-numba"] for mode, o in modes.items()}
     args.folder.mkdir(parents=True)
     try:
         write(args.folder, args.gib)

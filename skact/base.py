@@ -7,16 +7,14 @@ from abc import abstractmethod
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
+from skact.rows import Array
 from skact.tokens import TokenArray
 from skact.validation import check_tokens, like_input
 
 __all__ = ["SharedModelMixin", "TokenTransformer", "TokensOutMixin", "concept_names"]
-
-Array = npt.NDArray[Any]
 
 
 class TokensOutMixin(TransformerMixin):

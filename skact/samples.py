@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skact.tokens import Array, as_numpy
+from skact.rows import Array, as_numpy
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -33,3 +33,35 @@ def reference():
     if not folder.is_dir():
         pytest.skip("the folder with the reference numbers is not here")
     return lambda name: np.load(folder / f"{name}.npz", allow_pickle=False)
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory):
+    from tests import tiny_models
+
+    return tiny_models.save_pair(tiny_models.text_pair("bert"), tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def vit_folder(tmp_path_factory):
+    from tests import tiny_models
+
+    return tiny_models.save_pair(tiny_models.image_pair("vit"), tmp_path_factory.mktemp("vit"))
+
+
+@pytest.fixture
+def texts():
+    return [
+        "The cat sat.",
+        "x",
+        "I am not happy, not at all: the cat sat on the thing!",
+        "Émoji 😀 in the middle",
+        "happy angry",
+    ]
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    sizes = [(40, 60), (28, 28), (70, 35), (40, 60), (31, 90)]
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]

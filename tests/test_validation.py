@@ -22,7 +22,8 @@ from skact import (
     TokenScaler,
     check_tokens,
 )
-from skact.validation import check_targets, check_token_labels, like_input
+from skact.targets import check_targets, check_token_labels
+from skact.validation import like_input
 
 ESTIMATORS = [TokenScaler(), MeanPrototype(), LinearSeparator(), SuperActivator(), MaxToken()]
 LABELLED = [MeanPrototype(), LinearSeparator(), SuperActivator(), MaxToken()]

@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from transformers import AutoImageProcessor, AutoModel
 
 from skact import MeanPrototype, SuperActivator, TransformerEmbedder, make_shapes, shapes_model_path
-from skact.embedding import ActivationStore
+from skact.store._store import ActivationStore
 
 shapes = make_shapes(90, random_state=0)
 folder = shapes_model_path()

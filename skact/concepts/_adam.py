@@ -6,9 +6,6 @@ Each concept keeps its own rows, order, step count, schedule and early stopping,
 that of separate runs. What is left is mostly the fetching of rows in random order from memory.
 Hence two threads share the concepts, one fetching while the other computes, and the scores after an
 epoch are read off the rows that the next one has fetched anyway.
-
-Where numba is installed, a compiled loop takes the steps. It saves no calls by going through many
-concepts at once, so each trains alone, and its rows stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -18,18 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit
 
-from skact.compiling import compiled
 from skact.concepts._callbacks import Report
+from skact.rows import Array
 
 __all__ = ["BETA1", "BETA2", "Adam", "AdamRecipe", "Minibatches", "fit_adam"]
 
-Array = npt.NDArray[Any]
 
 #: What :func:`walk` is, once it has its lock.
 Walk = Callable[[Array, "Minibatches", Array, "Adam | None", Array], Array]
@@ -108,11 +102,8 @@ def fit_adam(
     values = np.ascontiguousarray(values, dtype=np.float32)
     vectors = np.array(init, dtype=np.float64)
     curves: list[list[tuple[float, float]]] = [[] for _ in rows]
-    n_epochs = min(recipe.max_epochs, recipe.patience + 1)
-    n_numbers = n_epochs * sum(map(len, rows)) * values.shape[1]
-    loops = compiled("skact.concepts._adam_compiled", n_numbers)
-    n_groups = min(_THREADS, len(rows)) if loops is None else len(rows)
-    step = partial(walk, computing=Lock()) if loops is None else loops.walk
+    n_groups = min(_THREADS, len(rows))
+    step = partial(walk, computing=Lock())
 
     def train(concepts: Array) -> Iterator[bool]:
         """Yield after each epoch whether others wait for it."""

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, deserialize, safe_open
 
-from skact.concepts._autoencoder import Activation, AutoencoderWeights, InputScaling
+from skact.concepts._autoencoder_weights import Activation, AutoencoderWeights, InputScaling
+from skact.rows import Array
 
 __all__ = ["read_weights"]
 
-Array = npt.NDArray[Any]
 
 T = TypeVar("T")
 

@@ -14,21 +14,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.utils import gen_batches
 from tqdm import tqdm
 
-from skact.concepts._autoencoder import Activation, AutoencoderWeights
-from skact.concepts._base import token_mean
+from skact.concepts._autoencoder_weights import Activation, AutoencoderWeights
 from skact.concepts._callbacks import Report
-from skact.concepts._minibatch import shuffled_runs
-from skact.reading import may_hold
+from skact.concepts._statistics import shuffled_runs, token_mean
+from skact.rows import Array, may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["Recipe", "TrainingResult", "TrainingState", "train"]
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.preprocessing import normalize
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer, concept_names
 from skact.concepts._callbacks import reporting, with_callbacks
-from skact.floats import as_floats
+from skact.rows import Array
+from skact.targets import Targets, check_more_targets, check_targets, check_token_labels
 from skact.tokens import Columns, Source, TokenArray
-from skact.validation import (
-    Targets,
-    check_more_targets,
-    check_targets,
-    check_token_labels,
-    check_tokens,
-)
+from skact.validation import check_tokens
 
 __all__ = [
     "BaseConcepts",
@@ -32,13 +25,7 @@ __all__ = [
     "StreamingUnits",
     "check_enough_tokens",
     "check_separable",
-    "cosines",
-    "products",
-    "token_mean",
-    "token_sum",
 ]
-
-Array = npt.NDArray[Any]
 
 
 class _Scorer(TokenTransformer):
@@ -55,9 +42,8 @@ class _Scorer(TokenTransformer):
         """Score flat tokens: (n_tokens, n_features) to (n_tokens, n_concepts)."""
 
     def _transform(self, tokens: TokenArray) -> TokenArray:
-        # Scores may be computed long after this estimator was fitted again.
         return tokens.map(
-            copy(self)._score,
+            self._score,
             feature_names=list(self.concept_names_),
             source=replace(tokens.source or Source(), columns=self._columns),
         )
@@ -307,31 +293,6 @@ class StreamingUnits(BaseUnits):
     @abstractmethod
     def _update(self, tokens: TokenArray, first: bool) -> Array:
         """Learn from more tokens, or start if they are the first; return the vectors."""
-
-
-def cosines(values: Array, vectors: Array) -> Array:
-    """Cosine of each token with each vector, (n_tokens, n_vectors); 0 for a zero token."""
-    values = as_floats(values)
-    return normalize(values) @ normalize(vectors).T.astype(values.dtype)
-
-
-def products(values: Array, vectors: Array) -> Array:
-    """Inner product of each token with each vector, (n_tokens, n_vectors)."""
-    values = as_floats(values)
-    return values @ vectors.T.astype(values.dtype)
-
-
-def token_mean(tokens: TokenArray) -> Array:
-    """Return the mean of all tokens, (n_features,) in float64."""
-    return token_sum(tokens) / tokens.n_tokens
-
-
-def token_sum(tokens: TokenArray) -> Array:
-    """Return the sum of all tokens, (n_features,) in float64."""
-    total = np.zeros(tokens.n_features)
-    for values in tokens.float_chunks():
-        total += values.sum(axis=0, dtype=np.float64)
-    return total
 
 
 def check_separable(counts: Array, n_all: int, names: Array, unit: str, what: str) -> None:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -17,7 +16,6 @@ except ImportError:  # scikit-learn < 1.9
 
 __all__ = ["EpochsMixin", "Report", "reporting", "with_callbacks"]
 
-Array = npt.NDArray[Any]
 
 Method = TypeVar("Method")
 

@@ -6,18 +6,15 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import eigh
 from sklearn.utils._param_validation import StrOptions
 
-from skact.concepts._base import StreamingConcepts, check_separable, products, token_sum
-from skact.concepts._pca import scatter
-from skact.concepts._prototype import labelled_sums
+from skact.concepts._base import StreamingConcepts, check_separable
+from skact.concepts._statistics import labelled_sums, products, scatter, token_sum
+from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["DifferenceInMeans"]
-
-Array = npt.NDArray[Any]
 
 
 class DifferenceInMeans(StreamingConcepts):

@@ -20,28 +20,22 @@ from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.concepts._base import (
-    StreamingUnits,
-    check_enough_tokens,
-    cosines,
-    token_mean,
-)
+from skact.concepts._base import StreamingUnits, check_enough_tokens
 from skact.concepts._callbacks import EpochsMixin, Report
-from skact.floats import as_floats
-from skact.reading import may_hold
+from skact.concepts._statistics import cosines, token_mean
+from skact.rows import Array, as_floats, may_hold
 from skact.tokens import TokenArray
 from skact.validation import check_tokens
+from skact.warning import warn
 
 __all__ = ["BACKENDS", "Backend", "KMeansConcepts", "elbow_curve", "kmeans", "nearest"]
 
-Array = npt.NDArray[Any]
 Backend = Literal["auto", "faiss", "sklearn", "minibatch"]
 BACKENDS = frozenset(get_args(Backend))
 Step = Callable[[Array], Array]
@@ -125,11 +119,10 @@ def kmeans(
     assert best is not None
     n_empty = n_clusters - len(np.unique(best.labels))
     if n_empty:
-        warnings.warn(
+        warn(
             f"{n_empty} of the {n_clusters} clusters hold no token; there may be fewer distinct "
             "tokens than n_concepts.",
             ConvergenceWarning,
-            stacklevel=5,
         )
     return best
 

@@ -6,17 +6,16 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.concepts._base import BaseUnits, products
+from skact.concepts._base import BaseUnits
 from skact.concepts._kmeans import BACKENDS, Backend, kmeans
-from skact.concepts._logistic import balanced_weights, fit_logistic
+from skact.concepts._logistic import fit_logistic
+from skact.concepts._statistics import balanced_weights, products
+from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["KMeansSeparator"]
-
-Array = npt.NDArray[Any]
 
 
 class KMeansSeparator(BaseUnits):

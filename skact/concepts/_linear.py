@@ -12,17 +12,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._adam import AdamRecipe, fit_adam
-from skact.concepts._base import StreamingConcepts, check_separable, products
+from skact.concepts._base import StreamingConcepts, check_separable
 from skact.concepts._callbacks import EpochsMixin
-from skact.concepts._logistic import balanced_weights, fit_logistic, places_of
+from skact.concepts._logistic import fit_logistic
 from skact.concepts._minibatch import Descent, descend
-from skact.floats import as_floats
-from skact.reading import may_hold
+from skact.concepts._statistics import balanced_weights, places_of, products
+from skact.rows import Array, as_floats, may_hold
 from skact.tokens import TokenArray
 
 __all__ = ["LinearSeparator"]
-
-Array = npt.NDArray[Any]
 
 
 class LinearSeparator(EpochsMixin, StreamingConcepts):

@@ -11,23 +11,20 @@ changes the result of another; only the passes are shared.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 
 from skact.concepts._callbacks import Report
-from skact.floats import as_floats
-from skact.reading import may_hold
+from skact.concepts._statistics import places_of
+from skact.rows import Array, as_floats, may_hold
 from skact.tokens import TokenArray
+from skact.warning import warn
 
-__all__ = ["balanced_weights", "fit_logistic", "places_of"]
+__all__ = ["fit_logistic"]
 
-Array = npt.NDArray[Any]
 
 # Rows, and scores, of a chunk: it fits the cache while its scores are turned into gradients.
 _ROWS = 2_048
@@ -40,44 +37,6 @@ _MEMORY = 8
 _FLAT = 1e-7
 
 _Chunk = tuple[Array, tuple[Array, Array]]
-
-
-def balanced_weights(n_positive: Array, n_tokens: int) -> tuple[Array, Array]:
-    """Weight of each negative and of each positive token, by which both classes count the same.
-
-    Parameters
-    ----------
-    n_positive : ndarray of shape (n_concepts,)
-        Positive tokens of each concept.
-    n_tokens : int
-        All tokens.
-
-    Returns
-    -------
-    negative, positive : ndarray of shape (n_concepts,), dtype float64
-        Each class sums to 1/2; both are 0 where one of the classes is empty.
-    """
-    separable = (n_positive > 0) & (n_positive < n_tokens)
-    positive = np.where(separable, 0.5 / np.maximum(n_positive, 1), 0)
-    negative = np.where(separable, 0.5 / np.maximum(n_tokens - n_positive, 1), 0)
-    return negative, positive
-
-
-def places_of(labels: Array) -> tuple[Array, Array]:
-    """Find labels, as ``np.nonzero`` does, several times as fast.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n_tokens, n_concepts), dtype bool
-        Labels of tokens.
-
-    Returns
-    -------
-    token, concept : ndarray of shape (n_labels,), dtype int64
-        Where they are, token after token.
-    """
-    token, concept = np.divmod(np.flatnonzero(labels), labels.shape[1])
-    return token, concept
 
 
 def fit_logistic(
@@ -143,10 +102,9 @@ def fit_logistic(
     start = np.zeros((n_concepts, n_features))
     u, n_iter, converged = _minimise(objective, start, max_iter, stop)
     if not converged:
-        warnings.warn(
+        warn(
             f"the separators did not converge in max_iter={max_iter} iterations.",
             ConvergenceWarning,
-            stacklevel=5,
         )
     return u @ inverse, n_iter
 

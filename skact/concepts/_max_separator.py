@@ -8,25 +8,22 @@ to raise every token of a span, also those that occur everywhere; this one may l
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
 
-from skact.concepts._base import BaseConcepts, check_separable, products
-from skact.concepts._logistic import balanced_weights
-from skact.floats import as_floats
+from skact.concepts._base import BaseConcepts, check_separable
+from skact.concepts._statistics import balanced_weights, products
+from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
+from skact.warning import warn
 
 __all__ = ["MaxSeparator", "soft_maximum"]
-
-Array = npt.NDArray[Any]
 
 
 def soft_maximum(scores: Array, lengths: Array, sharpness: float) -> tuple[Array, Array]:
@@ -225,10 +222,9 @@ class MaxSeparator(BaseConcepts):
             options={"maxiter": self.max_iter, "ftol": self.tol, "gtol": 1e-6},
         )
         if result.status == 1:
-            warnings.warn(
+            warn(
                 f"the separators did not converge in max_iter={self.max_iter} iterations.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         self.n_iter_ = max(int(result.nit), 1)
         vectors, self.intercepts_ = _unpacked(result.x, n_concepts)

@@ -21,23 +21,18 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from skact.concepts._logistic import balanced_weights, places_of
-from skact.floats import as_floats
+from skact.concepts._statistics import RUN, balanced_weights, places_of, run_numbers, shuffled_runs
+from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
 
-__all__ = ["Descent", "descend", "shuffled_runs"]
+__all__ = ["Descent", "descend"]
 
-Array = npt.NDArray[Any]
 
 _BATCH = 2048  # tokens of a minibatch
 _RATE, _STEADY = 0.3, 50
-# Values of a run of samples that stay together when the order is drawn.
-_RUN = 2**18
 
 
 @dataclass
@@ -70,10 +65,10 @@ class Descent:
             Before the first step.
         """
         n_features = tokens.n_features
-        step = max(tokens.n_tokens // max(_RUN // 8, 4 * n_features), 1)
+        step = max(tokens.n_tokens // max(RUN // 8, 4 * n_features), 1)
         moment, n_read = np.zeros((n_features, n_features)), 0
         # Whole runs: single samples from all over a file would map most of it.
-        for _, block in tokens[_runs(tokens) % step == 0].blocks():
+        for _, block in tokens[run_numbers(tokens) % step == 0].blocks():
             values = as_floats(block)
             moment += values.T @ values
             n_read += len(values)
@@ -179,29 +174,3 @@ def _step(
     vectors -= rate[:, None].astype(np.float32) * step
     descent.n_steps += 1
     descent.mean += min(1, 4 / (descent.n_steps + 3)) * (vectors - descent.mean)
-
-
-def shuffled_runs(tokens: TokenArray, random: np.random.RandomState) -> Array:
-    """Put runs of neighbouring samples in random order: read mostly forwards, yet mixed.
-
-    Parameters
-    ----------
-    tokens : TokenArray of shape (n_samples, n_features)
-        Tokens.
-    random : RandomState
-        Draws the order.
-
-    Returns
-    -------
-    samples : ndarray of shape (n_samples,), dtype int64
-        Their new order.
-    """
-    run = _runs(tokens)
-    rank = random.permutation(int(run[-1]) + 1)
-    return np.argsort(rank[run], kind="stable")
-
-
-def _runs(tokens: TokenArray) -> Array:
-    """Give each sample the number of its run."""
-    tokens_before = np.cumsum(tokens.lengths) - tokens.lengths
-    return tokens_before // max(_RUN // tokens.n_features, 1)

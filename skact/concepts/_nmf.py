@@ -18,7 +18,6 @@ from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.decomposition import NMF, MiniBatchNMF
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -26,16 +25,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._base import StreamingUnits, check_enough_tokens
 from skact.concepts._kmeans import kmeans
-from skact.concepts._minibatch import shuffled_runs
 from skact.concepts._reconstruction import ReconstructingUnits
-from skact.floats import as_floats
-from skact.reading import may_hold
+from skact.concepts._statistics import shuffled_runs
+from skact.rows import Array, as_floats, may_hold
 from skact.tokens import TokenArray
 from skact.validation import first_token
+from skact.warning import warn
 
 __all__ = ["NMFConcepts", "SemiNMFConcepts", "activations"]
 
-Array = npt.NDArray[Any]
 
 # Rows whose activations fit the cache while they are updated.
 _ROWS = 2048
@@ -220,10 +218,9 @@ class NMFConcepts(StreamingUnits, _PartsUnits):
             moved = float(np.linalg.norm(method.components_ - before))
             change = moved / max(float(np.linalg.norm(method.components_)), np.finfo(float).tiny)
         if change > self.tol > 0:
-            warnings.warn(
+            warn(
                 f"the factorisation did not converge in max_iter={self.max_iter} passes.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
         parts: Array = method.components_.astype(np.float64)
         square = 0.0
@@ -439,10 +436,9 @@ def _semi_nmf(
         if len(losses) > 1 and losses[-2] - losses[-1] <= tol * sum_of_squares:
             return parts, losses
     if tol > 0:
-        warnings.warn(
+        warn(
             f"the factorisation did not converge in max_iter={max_iter} iterations.",
             ConvergenceWarning,
-            stacklevel=5,
         )
     return parts, losses
 

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import eigh
 from sklearn.utils._param_validation import Interval
 
-from skact.concepts._base import check_enough_tokens, token_mean
+from skact.concepts._base import check_enough_tokens
 from skact.concepts._reconstruction import ReconstructingUnits
-from skact.floats import as_floats
+from skact.concepts._statistics import scatter, token_mean
+from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
 
-__all__ = ["PCAConcepts", "scatter"]
-
-Array = npt.NDArray[Any]
-
-# Rows that are held in float64 at a time.
-_ROWS = 4096
-
-
-def scatter(blocks: Iterable[Array], shift: Array) -> Array:
-    r"""Sum over tokens of :math:`(z - \text{shift})(z - \text{shift})^\top`.
-
-    Parameters
-    ----------
-    blocks : iterable of ndarray of shape (n_tokens_of_block, n_features)
-        Tokens.
-    shift : ndarray of shape (n_features,), dtype float64
-        What is subtracted; near the mean, no precision is lost.
-
-    Returns
-    -------
-    scatter : ndarray of shape (n_features, n_features), dtype float64
-        The sum.
-    """
-    total = np.zeros((len(shift), len(shift)))
-    for block in blocks:
-        for start in range(0, len(block), _ROWS):
-            part = block[start : start + _ROWS] - shift
-            total += part.T @ part
-    return total
+__all__ = ["PCAConcepts"]
 
 
 class PCAConcepts(ReconstructingUnits):

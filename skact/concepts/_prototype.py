@@ -5,45 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from skact.concepts._base import StreamingConcepts, cosines
-from skact.floats import as_floats, row_chunks
+from skact.concepts._base import StreamingConcepts
+from skact.concepts._statistics import cosines, labelled_sums
+from skact.rows import Array
 from skact.tokens import TokenArray
 
-__all__ = ["MeanPrototype", "labelled_sums"]
-
-Array = npt.NDArray[Any]
-
-
-def labelled_sums(tokens: TokenArray, labels: TokenArray) -> tuple[Array, Array]:
-    """Sum and number of the tokens of each label.
-
-    Parameters
-    ----------
-    tokens : TokenArray of shape (n_samples, n_features)
-        Tokens.
-    labels : TokenArray of shape (n_samples, n_concepts), dtype bool
-        Labels of the same tokens.
-
-    Returns
-    -------
-    sums : ndarray of shape (n_concepts, n_features), dtype float64
-        One row per label.
-    counts : ndarray of shape (n_concepts,), dtype float64
-        Tokens of each label.
-    """
-    total = np.zeros((labels.n_features, tokens.n_features))
-    count = np.zeros(labels.n_features)
-    for samples, block in tokens.blocks():
-        marked = labels[samples].flat().astype(np.float64)
-        done = 0
-        for chunk in row_chunks(block):
-            rows = slice(done, done + len(chunk))
-            done += len(chunk)
-            total += marked[rows].T @ as_floats(chunk).astype(np.float64, copy=False)
-        count += marked.sum(axis=0)
-    return total, count
+__all__ = ["MeanPrototype"]
 
 
 class MeanPrototype(StreamingConcepts):

@@ -6,16 +6,14 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import Any
 
-import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from skact.concepts._base import BaseUnits
+from skact.rows import Array
 from skact.tokens import TokenArray
 from skact.validation import check_outputs, like_input
 
 __all__ = ["ReconstructingUnits"]
-
-Array = npt.NDArray[Any]
 
 
 class ReconstructingUnits(BaseUnits):

@@ -6,18 +6,18 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.feature_selection import SelectorMixin
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer
+from skact.rows import Array
+from skact.targets import check_targets
 from skact.tokens import TokenArray
-from skact.validation import check_outputs, check_targets, check_tokens, like_input
+from skact.validation import check_outputs, check_tokens, like_input
 
 __all__ = ["SAEUnitFilter", "strong_activations", "strength_quantile"]
 
-Array = npt.NDArray[Any]
 
 # Columns whose activations are copied side by side at a time.
 _COLUMNS = 64

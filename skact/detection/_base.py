@@ -17,20 +17,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import concept_names
-from skact.detection._thresholds import DELTA_GRID, best_columns, concept_f1
-from skact.reading import most_held, on_disk, runs
+from skact.rows import Array, most_held, on_disk, runs
+from skact.tail import DELTA_GRID, best_columns, concept_f1
+from skact.targets import Targets, check_targets, check_token_labels, label_classes
 from skact.tokens import TokenArray
-from skact.validation import (
-    Targets,
-    check_targets,
-    check_token_labels,
-    check_tokens,
-    like_input,
-)
+from skact.validation import check_tokens, like_input
 
 __all__ = ["BaseDetector", "Calibration"]
 
-Array = npt.NDArray[Any]
 Kept = list[Array]
 
 
@@ -269,7 +263,7 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         targets = check_targets(self, y, len(scores))
         labels, targets = check_token_labels(token_labels, scores, targets)
         self.multilabel_ = targets.classes is None
-        self.classes_ = _classes(targets)
+        self.classes_ = label_classes(targets)
         self.concept_names_ = concept_names(targets.names, targets.n_concepts)
         return scores, labels.flat(), targets
 
@@ -400,10 +394,15 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
 
     def _mark(self, scores: TokenArray) -> TokenArray:
         return scores.map(
-            lambda block: block[:, self.matched_columns_] >= self.thresholds_,
+            self._reach,
             feature_names=list(self.concept_names_),
             source=scores.source,
         )
+
+    def _reach(self, scores: Array) -> Array:
+        """Which flat scores (n_tokens, n_columns) reach the thresholds, per concept."""
+        reached: Array = scores[:, self.matched_columns_] >= self.thresholds_
+        return reached
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -421,11 +420,3 @@ def _own_columns(scores: TokenArray, targets: Targets) -> Array:
     if targets.classes is None and names and columns and sorted(names) == sorted(columns):
         return np.array([columns.index(name) for name in names])
     return np.arange(targets.n_concepts)
-
-
-def _classes(targets: Targets) -> Array:
-    """Class labels in the form that scikit-learn's scorers expect of a multilabel classifier."""
-    if targets.classes is not None:
-        return targets.classes
-    # One column is a binary problem to the scorers, which take the last class as the positive one.
-    return np.arange(max(targets.n_concepts, 2))

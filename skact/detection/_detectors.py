@@ -17,14 +17,14 @@ from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.detection._base import BaseDetector, Calibration, Kept
-from skact.detection._thresholds import best_cut, tail_threshold, top_share
+from skact.rows import Array
+from skact.tail import best_cut, tail_threshold, top_share
+from skact.targets import Targets
 from skact.tokens import TokenArray
-from skact.validation import Targets
 
 __all__ = [
     "LastToken",
@@ -34,8 +34,6 @@ __all__ = [
     "SuperActivator",
     "WeakSuperActivator",
 ]
-
-Array = npt.NDArray[Any]
 
 
 class SuperActivator(BaseDetector):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,30 +13,32 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.base import SharedModelMixin, TokensOutMixin
-from skact.embedding._geometry import Geometry, Patch, patch_boxes
-from skact.embedding._images import image_geometries, label_patches
-from skact.embedding._pair import DetachedPair
-from skact.embedding._text import (
+from skact.embedding._keys import layer_identities, sample_keys
+from skact.embedding._stored import StoredSamples
+from skact.models import (
+    DetachedPair,
     Encoded,
+    Geometry,
+    Patch,
     Token,
     check_texts,
     encode,
+    image_geometries,
+    label_patches,
     label_tokens,
     list_tokens,
     locate,
+    patch_boxes,
+    resolve_layers,
 )
-from skact.embedding.depth import resolve_layers
-from skact.embedding.store import ActivationStore
+from skact.rows import Array
 from skact.samples import as_list
-from skact.source import Source
-from skact.tokens import Array, LayerStack, TokenArray
+from skact.store import ActivationStore
+from skact.tokens import LayerStack, Source, TokenArray
 
 if TYPE_CHECKING:
-    from skact.embedding._models import Loaded
-    from skact.embedding._stored import StoredSamples
-    from skact.embedding._work import Work
-    from skact.embedding.store._fill import Filled
-    from skact.embedding.store._index import Identity
+    from skact.models import Loaded, Work
+    from skact.store import Filled, Identity
 
 __all__ = ["TransformerEmbedder"]
 
@@ -61,7 +64,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         not pickled: an unpickled embedder goes back to the pair's name or folder.
     layer : int, float, or sequence of those, default=-1
         Block number in [0, n_blocks), negative number from the end, or depth in (0, 1] (see
-        :func:`~skact.embedding.depth_to_block`). A sequence gives a
+        :func:`~skact.depth_to_block`). A sequence gives a
         :class:`~skact.tokens.LayerStack` with the distinct blocks.
     modality : {"auto", "text", "image"}, default="auto"
         What samples are. "auto" goes by the model; one that reads both is used for images, unless
@@ -327,6 +330,26 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         labels, lengths = label_patches(geometries, masks, loaded.patch, prefix, n_concepts)
         return TokenArray(labels, _offsets(lengths), feature_names=concepts)
 
+    def missing(self, X: Any) -> Array:
+        """Tell which samples the store does not hold.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            As in :meth:`transform`.
+
+        Returns
+        -------
+        missing : ndarray of shape (n_samples,), dtype bool
+            Whether a layer that :meth:`transform` gives is not in the store.
+
+        Raises
+        ------
+        ValueError
+            If there is no store.
+        """
+        return self._in_store(X)[0].missing()
+
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Name the features of a token.
 
@@ -360,7 +383,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
             )
 
     def _load(self) -> Loaded:
-        from skact.embedding._models import load
+        from skact.models import load
 
         return load(
             self.model,
@@ -398,7 +421,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
 
     def _max_length(self, loaded: Loaded) -> int | None:
         """Positions the model can read; None if there is no limit."""
-        from skact.embedding._models import position_limit
+        from skact.models import position_limit
 
         positions = position_limit(loaded)
         if self.max_length is None:
@@ -433,7 +456,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
 
     def _work(self, samples: list[Any], loaded: Loaded, numbers: Sequence[int]) -> Work:
         """Make the samples with these numbers ready for the model."""
-        from skact.embedding._work import Work
+        from skact.models import Work
 
         prepare = self._encode if loaded.modality == "text" else self._geometries
         chosen = [samples[i] for i in numbers]
@@ -474,24 +497,31 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         self, store: ActivationStore, loaded: Loaded, blocks: Sequence[int]
     ) -> dict[int, Identity]:
         """Name layers by all that decides their numbers."""
-        from skact.embedding.store._identity import identify
+        from skact.models import identify
 
-        return identify(
-            loaded,
+        return layer_identities(
+            identify(loaded, by_weights=isinstance(self.model, tuple | DetachedPair)),
             blocks,
-            by_weights=isinstance(self.model, tuple | DetachedPair),
             convention=self._convention(),
             max_length=self._max_length(loaded) if loaded.modality == "text" else None,
-            dtype=store.dtype,
+            stored_as=store.dtype,
         )
 
-    def _in_store(self, X: Any, store: ActivationStore | None = None) -> tuple[StoredSamples, bool]:
-        """Look samples up in a store, and say whether a list of layers was asked for."""
-        from skact.embedding._stored import StoredSamples
-
+    def _in_store(self, X: Any) -> tuple[StoredSamples, bool]:
+        """Look samples up in the store, and say whether a list of layers was asked for."""
         samples, loaded, blocks, many = self._start_pass(X)
-        store = self._open_store() if store is None else store
-        return StoredSamples(self, store, samples, loaded, blocks), many
+        store = self._open_store()
+        stored = StoredSamples(
+            store,
+            sample_keys(samples, loaded.modality),
+            self._identities(store, loaded, blocks),
+            len(loaded.blocks),
+            identify=partial(self._identities, store, loaded),
+            prepare=partial(self._work, samples, loaded),
+            source=partial(self._source, loaded),
+            progress=self.progress,
+        )
+        return stored, many
 
     def _embed_missing(self, X: Any) -> Filled:
         """Embed and commit what the store lacks of some samples, and read nothing back.
@@ -513,7 +543,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         if isinstance(self.model, tuple):
-            from skact.embedding._models import detach
+            from skact.models import detach
 
             return {**state, "model": detach(self.model, self.modality)}
         return state

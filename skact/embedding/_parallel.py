@@ -17,13 +17,14 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
 
-from skact.embedding.store import ActivationStore
+from skact.samples import as_list
+from skact.store import ActivationStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from skact.embedding._embedder import TransformerEmbedder
-    from skact.tokens import Array
+    from skact.rows import Array
 
 __all__ = ["Embedded", "embed_to_store"]
 
@@ -147,7 +148,7 @@ def embed_to_store(
     store = store if isinstance(store, ActivationStore) else ActivationStore(store)
     embedder = clone(embedder).set_params(store=store, progress=False)
     stored, _ = embedder._in_store(samples)
-    samples = stored.samples
+    samples = as_list(samples)
     first = {key: i for i, key in reversed(list(enumerate(stored.keys)))}
     distinct = np.sort(np.fromiter(first.values(), np.int64, len(first)))
 
@@ -174,7 +175,7 @@ def embed_to_store(
 
 def _check_can_be_sent(embedder: TransformerEmbedder) -> None:
     if isinstance(embedder.model, tuple):
-        from skact.embedding._models import detach
+        from skact.models import detach
 
         if not detach(embedder.model, embedder.modality).name:
             raise ValueError(

@@ -1,82 +1,72 @@
-"""Samples of an embedder in a store: what it lacks, filled and read back.
-
-Imports torch: import this module only where a model is at hand.
-"""
+"""Samples in a store as an embedder gives them: what it lacks, filled and read back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from skact.embedding._models import Loaded
-from skact.embedding.depth import resolve_layers
-from skact.embedding.store import ActivationStore
-from skact.embedding.store._fill import Filled
-from skact.embedding.store._identity import sample_keys
-from skact.tokens import Array, TokenArray
-
-if TYPE_CHECKING:
-    from skact.embedding._embedder import TransformerEmbedder
+from skact.models import resolve_layers
+from skact.rows import Array
+from skact.store import ActivationStore, Filled, Identity, Job
+from skact.tokens import Source, TokenArray
 
 __all__ = ["StoredSamples"]
 
 
+@dataclass(frozen=True)
 class StoredSamples:
-    """Samples that a store is to hold as an embedder gives them.
+    """Samples that a store is to hold.
 
     Parameters
     ----------
-    embedder : TransformerEmbedder
-        Its parameters decide the numbers.
     store : ActivationStore
         The store.
-    samples : list
-        Texts or images.
-    loaded : Loaded
-        The embedder's model.
-    blocks : sequence of int
-        Layers that are asked for.
+    keys : sequence of bytes
+        Name of each sample.
+    identities : dict of int to Identity
+        Names of the layers that are asked for, by block.
+    n_blocks : int
+        Layers that the model has.
+    identify : callable
+        Takes layers, names each of them.
+    prepare : callable
+        Takes numbers of samples, makes them ready for the model.
+    source : callable
+        Takes a layer, says where its activations come from.
+    progress : bool
+        Whether to show a bar.
     """
 
-    def __init__(
-        self,
-        embedder: TransformerEmbedder,
-        store: ActivationStore,
-        samples: list[Any],
-        loaded: Loaded,
-        blocks: Sequence[int],
-    ) -> None:
-        self.embedder = embedder
-        self.store = store
-        self.samples = samples
-        self.loaded = loaded
-        self.keys = sample_keys(samples, loaded.modality)
-        self.identities = embedder._identities(store, loaded, blocks)
+    store: ActivationStore
+    keys: Sequence[bytes]
+    identities: Mapping[int, Identity]
+    n_blocks: int
+    identify: Callable[[Sequence[int]], Mapping[int, Identity]]
+    prepare: Callable[[Sequence[int]], Job]
+    source: Callable[[int], Source]
+    progress: bool
 
     def missing(self) -> Array:
         """Tell which samples lack a layer, as a bool array (n_samples,)."""
-        return np.asarray(self.store._lacking(self.keys, self.identities).any(axis=1))
+        return np.asarray(self.store.lacking(self.keys, self.identities).any(axis=1))
 
     def fill(self) -> Filled:
         """Embed and commit what is missing, duplicates once."""
         number: dict[bytes, int] = {}
         for i, key in enumerate(self.keys):
             number.setdefault(key, i)
-        numbers, n_blocks = list(number.values()), len(self.loaded.blocks)
-        layers = self.store.layers
-        also: Sequence[int] = range(n_blocks) if layers == "all" else []
+        numbers, layers = list(number.values()), self.store.layers
+        also: Sequence[int] = range(self.n_blocks) if layers == "all" else []
         if layers is not None and layers != "all":
-            also, _ = resolve_layers(layers, n_blocks)
-        return self.store._fill(
+            also, _ = resolve_layers(layers, self.n_blocks)
+        return self.store.fill(
             list(number),
             self.identities,
-            self.embedder._identities(self.store, self.loaded, also),
-            lambda places: self.embedder._work(
-                self.samples, self.loaded, [numbers[place] for place in places]
-            ),
-            self.embedder.progress,
+            self.identify(also),
+            lambda places: self.prepare([numbers[place] for place in places]),
+            self.progress,
         )
 
     def read(self) -> dict[int, TokenArray]:
@@ -84,8 +74,7 @@ class StoredSamples:
         while True:
             layers = {}
             for block, identity in self.identities.items():
-                source = self.embedder._source(self.loaded, block)
-                tokens = self.store._read(self.keys, identity, source)
+                tokens = self.store.read(self.keys, identity, self.source(block))
                 if tokens is None:
                     break
                 layers[block] = tokens

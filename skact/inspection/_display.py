@@ -19,10 +19,9 @@ from skact.inspection._reading import (
     is_localizer,
     tokens_and_marks,
 )
+from skact.rows import Array
 
 __all__ = ["HeatMapDisplay"]
-
-Array = npt.NDArray[Any]
 
 
 class HeatMapDisplay(ABC):

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from skact.inspection._display import HeatMapDisplay
 from skact.inspection._html import is_dark, patch_map, token_map
+from skact.rows import Array
 from skact.samples import open_image
 
 __all__ = ["PatchHeatMapDisplay", "TokenHeatMapDisplay"]
 
-Array = npt.NDArray[Any]
 
 # Characters to a line, and the height of a line on the axes, where a character is 1 wide.
 _COLUMNS = 64

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from skact.rows import Array
 
 __all__ = ["is_dark", "page", "patch_map", "titled", "token_map"]
 
-Array = npt.NDArray[Any]
 
 # Longest side of an embedded image; patches are drawn over it as vectors.
 _SIDE = 320

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from sklearn.pipeline import Pipeline
 
 from skact.detection import superactivators
+from skact.rows import Array
 
 __all__ = ["attribution", "center_of", "find_concept", "is_localizer", "tokens_and_marks"]
 
-Array = npt.NDArray[Any]
 
 _PARTS = ("embedder", "concepts", "detector")
 

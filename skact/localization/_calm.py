@@ -27,17 +27,17 @@ References
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
+from skact.rows import Array
+
 __all__ = ["Calm", "calm", "fit_calm"]
 
-Array = npt.NDArray[Any]
 
 _PENALTY = 1e-3
 _MAX_ITER = 100

@@ -7,15 +7,13 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from skact.localization._parts import Parts
 from skact.localization._targets import Target
+from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["Embedded", "cosines"]
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

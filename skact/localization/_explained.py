@@ -16,18 +16,15 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from skact.embedding._perturbed import Perturbed
+from skact.localization._copies import Perturbed
+from skact.rows import Array
 
 __all__ = ["ConceptGame", "MeanCosine"]
-
-Array = npt.NDArray[Any]
 
 
 class MeanCosine:

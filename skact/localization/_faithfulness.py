@@ -40,11 +40,11 @@ import numpy.typing as npt
 from sklearn.utils import check_random_state
 
 from skact.localization._game import Game
+from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["Curve", "FaithfulnessResult", "deletion_curve", "faithfulness", "insertion_curve"]
 
-Array = npt.NDArray[Any]
 
 _ORDERS = ("attribution", "reversed", "random")
 

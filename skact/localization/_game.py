@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy.typing as npt
+from skact.rows import Array
 
 __all__ = ["Game"]
-
-Array = npt.NDArray[Any]
 
 
 class Game(Protocol):

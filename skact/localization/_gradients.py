@@ -18,16 +18,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from skact.localization._explained import ConceptGame
 from skact.localization._perturbation import need
+from skact.rows import Array
 
 __all__ = ["full_grad", "grad_cam", "input_map", "integrated_gradients", "mfaba"]
 
-Array = npt.NDArray[Any]
 
 #: (n_copies, n_positions, n_features) -> (n_copies, n_targets)
 Value = Callable[[Tensor], Tensor]

@@ -7,18 +7,16 @@ seed alone decides the coalitions.
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import lstsq
 
 from skact.localization._game import Game
 from skact.localization._perturbation import check_budget, need, only_player
+from skact.rows import Array
 
 __all__ = ["Interactions", "shapiq", "shapley_interactions"]
-
-Array = npt.NDArray[Any]
 
 
 class Interactions(NamedTuple):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokensOutMixin
-from skact.detection._thresholds import best_cut
 from skact.localization._embedded import Embedded, cosines
 from skact.localization._game import Game
 from skact.localization._interactions import shapiq, shapley_interactions
@@ -24,17 +21,19 @@ from skact.localization._parts import Parts, take_apart
 from skact.localization._perturbation import check_budget, kernel_shap, lime, need, rise
 from skact.localization._targets import Target, resolve_target
 from skact.metrics import token_f1_score
+from skact.rows import Array
 from skact.samples import as_list
+from skact.tail import best_cut
+from skact.targets import Targets, check_more_targets, check_targets, check_token_labels
 from skact.tokens import TokenArray
-from skact.validation import Targets, check_more_targets, check_targets, check_token_labels
+from skact.warning import warn
 
 if TYPE_CHECKING:
-    from skact.embedding._perturbed import Perturbed
+    from skact.localization._copies import Perturbed
     from skact.localization._explained import ConceptGame
 
 __all__ = ["METHODS", "ConceptLocalizer"]
 
-Array = npt.NDArray[Any]
 
 _ON_GAMES: dict[str, Callable[..., Array]] = {
     "lime": lime,
@@ -491,7 +490,7 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
                 yield self._input_map(game, self.method)
 
     def _perturbed(self, samples: list[Any], parts: Parts) -> Iterator[Perturbed]:
-        from skact.embedding._perturbed import perturbed_samples
+        from skact.localization._copies import perturbed_samples
 
         return perturbed_samples(parts.embedder, samples, baseline=self.baseline, unit=self.unit)
 
@@ -547,11 +546,9 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
 
 def _warn(missing: Array, where: str) -> None:
     if missing.any():
-        warnings.warn(
+        warn(
             f"{missing.sum()} {where} have no SuperActivator, so there is no local target: their "
             "maps are NaN and their predictions False.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

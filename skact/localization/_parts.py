@@ -8,7 +8,6 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -16,12 +15,10 @@ from sklearn.utils.validation import check_is_fitted
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.preprocessing import TokenScaler
-from skact.source import Source
-from skact.tokens import TokenArray
+from skact.rows import Array
+from skact.tokens import Source, TokenArray
 
 __all__ = ["Parts", "take_apart"]
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,12 @@ import importlib
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.linear_model import LinearRegression
 
 from skact.localization._game import Game
+from skact.rows import Array
 
 __all__ = ["check_budget", "kernel_shap", "lime", "need", "only_player", "rise", "rise_map"]
-
-Array = npt.NDArray[Any]
 
 
 def need(library: str, method: str) -> Any:

@@ -22,11 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from skact.rows import Array
 
 __all__ = ["GlobalTarget", "LocalTarget", "Target", "resolve_target"]
-
-Array = npt.NDArray[Any]
 
 
 class Target(ABC):

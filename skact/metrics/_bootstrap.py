@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import bootstrap
 from sklearn.utils import check_random_state
 
@@ -25,11 +24,11 @@ from skact.metrics._ranking import (
     token_average_precision,
     token_average_precision_score,
 )
+from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["Interval", "bootstrap_interval"]
 
-Array = npt.NDArray[Any]
 
 # Scores of this package read resamples off counts that are taken once.
 _STATISTICS: dict[Any, Callable[[Any, Any, str], Statistic]] = {

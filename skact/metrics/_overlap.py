@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "weighted_mean",
 ]
 
-Array = npt.NDArray[Any]
 # Score of resampled samples: numbers of samples (..., n_drawn) to scores (...).
 Statistic = Callable[[Array], Array]
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skact.metrics._overlap import Statistic, check_alike, check_marks, score_of, weighted_mean
+from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = [
@@ -17,8 +18,6 @@ __all__ = [
     "token_average_precision",
     "token_average_precision_score",
 ]
-
-Array = npt.NDArray[Any]
 
 
 def token_average_precision_score(labels_true: Any, scores: Any) -> float:

@@ -7,7 +7,6 @@ from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 from joblib import Parallel, delayed
 from numpy.ma import MaskedArray
 from scipy.stats import rankdata
@@ -17,7 +16,7 @@ from sklearn.utils import get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from skact.detection import BaseDetector, concept_f1
+from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.model_selection._search_fits import (
     Data,
@@ -29,12 +28,13 @@ from skact.model_selection._search_fits import (
     make_splits,
 )
 from skact.model_selection._search_plan import Params, Plan, make_plan
+from skact.rows import Array
+from skact.tail import concept_f1
+from skact.targets import check_targets
 from skact.tokens import TokenArray
-from skact.validation import check_targets, check_tokens
+from skact.validation import check_tokens
 
 __all__ = ["ConceptSearchCV"]
-
-Array = npt.NDArray[Any]
 
 
 class ConceptSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):

@@ -6,7 +6,6 @@ from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
@@ -19,11 +18,10 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skact.base import TokensOutMixin
 from skact.concepts import BaseUnits
+from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["CrossFitTransformer"]
-
-Array = npt.NDArray[Any]
 
 
 class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import check_cv
@@ -17,11 +16,11 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.model_selection._search_plan import Group, configure, detector_of
+from skact.rows import Array
 from skact.validation import check_tokens
 
 __all__ = ["Data", "Metric", "Split", "assemble", "evaluate", "fit_group", "make_splits"]
 
-Array = npt.NDArray[Any]
 Metric = Callable[[Array, Array], float]
 
 

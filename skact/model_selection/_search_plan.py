@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
-from skact.embedding.depth import resolve_layers
+from skact.models import resolve_layers
 from skact.preprocessing import SelectLayer
 
 __all__ = ["Group", "Params", "Plan", "Variant", "configure", "detector_of", "make_plan"]

@@ -7,19 +7,15 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer
-from skact.compiling import compiled
-from skact.floats import as_floats, row_chunks
+from skact.rows import Array, as_floats, row_chunks
 from skact.tokens import TokenArray, rescaled
 from skact.validation import check_tokens, like_input
 
 __all__ = ["TokenScaler"]
-
-Array = npt.NDArray[Any]
 
 
 class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
@@ -127,9 +123,8 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
 
     def _transform(self, tokens: TokenArray) -> TokenArray:
         shift, scale, fingerprint = self._map()
-        n_in_all = tokens.n_tokens * tokens.n_features
         return tokens.map(
-            partial(_scaled, shift=shift, scale=scale, n_in_all=n_in_all),
+            partial(_scaled, shift=shift, scale=scale),
             feature_names=tokens.feature_names,
             source=rescaled(tokens.source, fingerprint),
         )
@@ -179,11 +174,9 @@ def _moments(block: Array) -> tuple[Array, float]:
     return total, square
 
 
-def _scaled(block: Array, shift: Array, scale: float, n_in_all: int) -> Array:
+def _scaled(block: Array, shift: Array, scale: float) -> Array:
     values = as_floats(block)
     shift = shift.astype(values.dtype)
-    if (loops := compiled("skact._floats_compiled", n_in_all)) is not None:
-        return loops.scaled(values, shift, scale)
     # Memory that is new anyway is written again, which is faster than taking more.
     own = None if np.may_share_memory(values, block) else values
     out: Array = np.subtract(values, shift, out=own)

@@ -8,14 +8,9 @@ import torch
 from sklearn.utils.estimator_checks import check_estimator
 
 from skact import Source, TokenArray
-from skact.concepts._autoencoder import AutoencoderWeights, SparseAutoencoder, encode
-from skact.concepts._autoencoder_training import (
-    Autoencoder,
-    Recipe,
-    ScaledRows,
-    _jumprelu,
-    _step,
-)
+from skact.concepts._autoencoder import SparseAutoencoder
+from skact.concepts._autoencoder_training import Autoencoder, Recipe, ScaledRows, _jumprelu, _step
+from skact.concepts._autoencoder_weights import AutoencoderWeights, encode
 
 ACTIVATIONS = ["relu", "topk", "jumprelu"]
 

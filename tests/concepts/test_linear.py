@@ -6,7 +6,7 @@ import sklearn
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from skact import LinearSeparator, TokenArray, compiling
+from skact import LinearSeparator, TokenArray
 
 
 @pytest.fixture
@@ -18,15 +18,6 @@ def problem(rng):
     directions = rng.normal(size=(6, 2))
     labels = X.with_values(X.flat() @ directions + noise > np.array([0.5, 2.5]))
     return X, labels.max().astype(int), labels
-
-
-@pytest.fixture(params=["numpy", "compiled"])
-def implementation(request, monkeypatch):
-    """Adam's steps by numpy, and by numba's compiled loop, however little work there is."""
-    if request.param == "compiled":
-        pytest.importorskip("numba")
-    worth = 0 if request.param == "compiled" else np.inf
-    monkeypatch.setattr(compiling, "_WORTH_COMPILING", worth)
 
 
 @pytest.mark.parametrize("weight_decay", [1e-3, 1e-1])
@@ -109,7 +100,6 @@ def test_an_unfinished_run_warns(problem):
         LinearSeparator(max_iter=1, weight_decay=0).fit(X, y, token_labels=labels)
 
 
-@pytest.mark.usefixtures("implementation")
 def test_paper_recipe_reproduces_the_released_numbers(reference):
     data = reference("ref_linsep_paperlike")
     method = LinearSeparator(
@@ -148,7 +138,6 @@ def slow_adam(X, y, w, method):
     return w.detach().numpy(), n_epochs
 
 
-@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -183,7 +172,6 @@ def test_adam_samples_negatives_down_to_the_positives(problem):
         assert (~marked[rows]).sum() == n_positive
 
 
-@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize(("balance", "cosine"), [("auto", 0.85), ("weight", 0.97)])
 def test_adam_comes_near_the_convex_minimum(problem, balance, cosine):
     X, y, labels = problem
@@ -194,7 +182,6 @@ def test_adam_comes_near_the_convex_minimum(problem, balance, cosine):
         assert v @ w / np.linalg.norm(v) / np.linalg.norm(w) > cosine
 
 
-@pytest.mark.usefixtures("implementation")
 def test_adam_repeats_by_its_seed(problem):
     X, y, labels = problem
 
@@ -226,7 +213,6 @@ def test_bad_input(params, y, message):
         LinearSeparator(**params).fit(X, [0, 1, 0, 1] if y is None else y)
 
 
-@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_adam_of_a_concept_ignores_the_others(problem, shuffle):
     X, y, labels = problem

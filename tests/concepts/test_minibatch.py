@@ -4,8 +4,8 @@ from scipy.special import expit
 
 from skact import TokenArray
 from skact.concepts import _minibatch
-from skact.concepts._logistic import places_of
 from skact.concepts._minibatch import Descent, descend
+from skact.concepts._statistics import places_of
 
 L2 = 0.01
 

@@ -8,7 +8,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
 
 from skact import TokenArray
-from skact.concepts._pca import PCAConcepts, scatter
+from skact.concepts._pca import PCAConcepts
+from skact.concepts._statistics import scatter
 from skact.tokens import Source
 
 

@@ -26,7 +26,7 @@ from skact import (
     WeakSuperActivator,
 )
 from skact.concepts._kmeans import kmeans
-from skact.shards import Mapped, Shards
+from skact.rows._pieces import Mapped, Shards
 
 LABELLED = [
     MeanPrototype(),
@@ -84,7 +84,7 @@ def stored(request, problem, tmp_path, monkeypatch):
         return TokenArray(Shards([first, second]), X.offsets)
     if request.param == "lazy":
         return TokenArray(Mapped(whole, np.negative), X.offsets)
-    monkeypatch.setattr("skact.reading.exceeds_memory", lambda n_bytes: True)
+    monkeypatch.setattr("skact.rows._reading.exceeds_memory", lambda n_bytes: True)
     return TokenArray(Mapped(Shards([first, second]), np.negative), X.offsets)
 
 

@@ -13,8 +13,9 @@ from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
 
 from skact import ConceptSearchCV, MeanPrototype, SuperActivator
-from skact.embedding import ActivationStore, TransformerEmbedder, _parallel
+from skact.embedding import TransformerEmbedder, _parallel
 from skact.embedding._parallel import embed_to_store
+from skact.store._store import ActivationStore
 from tests import tiny_models
 
 LAYERS = [0, 3]
@@ -63,7 +64,7 @@ def test_workers_give_what_one_process_gives(backend, bert_folder, tmp_path):
     assert (again.n_samples, again.n_embedded, again.n_found) == (150, 50, 100)
     assert again.seconds > 0
     never = TransformerEmbedder(bert_folder, layer=LAYERS, store=store)
-    assert not store.missing(texts, never).any()
+    assert not never.set_params(store=store).missing(texts).any()
     found = never.transform(texts)
     for block in LAYERS:
         np.testing.assert_allclose(
@@ -180,7 +181,7 @@ def test_a_killed_worker_is_reported_and_the_next_call_goes_on(bert_folder, tmp_
     with pytest.raises(RuntimeError, match=r"worker process died.* of 128 distinct .*again") as got:
         embed_to_store(texts, embedder, store, n_jobs=2, chunk_size=4)
     monkeypatch.undo()
-    n_done = 128 - int(store.missing(texts, embedder).sum())
+    n_done = 128 - int(embedder.set_params(store=store).missing(texts).sum())
     assert 0 < n_done < 128
     assert f"{n_done} of 128" in str(got.value)
     rest = embed_to_store(texts, embedder, store)

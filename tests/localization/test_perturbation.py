@@ -4,14 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from skact.localization import (
-    kernel_shap,
-    lime,
-    rise,
-    rise_map,
-    shapiq,
-    shapley_interactions,
-)
+from skact.localization import kernel_shap, lime, rise, rise_map, shapiq, shapley_interactions
 
 METHODS = [lime, kernel_shap, rise, shapiq]
 

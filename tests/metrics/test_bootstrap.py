@@ -11,11 +11,7 @@ from skact import (
     token_f1_score,
     weighted_f1_score,
 )
-from skact.metrics import (
-    pointing_game_score,
-    token_average_precision_score,
-    token_iou_score,
-)
+from skact.metrics import pointing_game_score, token_average_precision_score, token_iou_score
 from tests.metrics.marks import make_marks
 
 

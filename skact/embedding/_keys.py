@@ -1,0 +1,118 @@
+"""Names of samples and of layers in a store: hashes of content, never of pickled objects.
+
+A sample is named by the SHA-256 of its content: a text by its UTF-8 bytes, a file by its bytes, an
+array or PIL image by its size and its RGB pixels as the model is shown them. So a file and an image
+made from it are two samples, and equal pixels are one.
+
+A layer is named by the SHA-256 of a canonical JSON of everything else that changes the numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skact.models import check_texts
+from skact.samples import open_image
+from skact.store import Identity
+
+if TYPE_CHECKING:
+    from skact.models import ModelIdentity
+
+__all__ = ["layer_identities", "sample_keys"]
+
+_FILES: dict[str, tuple[tuple[int, ...], bytes]] = {}
+
+
+def _file_key(path: str | Path, i: int) -> bytes:
+    """SHA-256 of a file; read anew only when its state has changed."""
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            state = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
+            name = os.path.abspath(path)
+            if _FILES.get(name, (None,))[0] != state:
+                _FILES[name] = state, hashlib.file_digest(file, "sha256").digest()
+            return _FILES[name][1]
+    except OSError:
+        open_image(path, i)  # says which sample it is
+        raise
+
+
+def _image_key(image: Any, i: int) -> bytes:
+    if isinstance(image, str | Path):
+        return _file_key(image, i)
+    pixels = open_image(image, i)
+    digest = hashlib.sha256(f"RGB pixels, {pixels.width} x {pixels.height}\n".encode())
+    digest.update(pixels.tobytes())
+    return digest.digest()
+
+
+def sample_keys(samples: Sequence[Any], modality: str) -> list[bytes]:
+    """Name samples by their content.
+
+    Parameters
+    ----------
+    samples : sequence
+        Texts or images.
+    modality : {"text", "image"}
+        Which of the two.
+
+    Returns
+    -------
+    keys : list of bytes
+        32 bytes each.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a sample is not of the modality, naming its number.
+    """
+    if modality == "image":
+        return [_image_key(image, i) for i, image in enumerate(samples)]
+    # Half of a surrogate pair is no UTF-8, but a tokenizer takes it.
+    encoded = (text.encode("utf-8", "surrogatepass") for text in check_texts(samples))
+    return [hashlib.sha256(text).digest() for text in encoded]
+
+
+def layer_identities(
+    model: ModelIdentity,
+    blocks: Sequence[int],
+    *,
+    convention: str,
+    max_length: int | None,
+    stored_as: str,
+) -> dict[int, Identity]:
+    """Name layers of a model by all that decides their numbers.
+
+    Parameters
+    ----------
+    model : ModelIdentity
+        The model.
+    blocks : sequence of int
+        Its layers.
+    convention : str
+        What is read after a block, pooling and special tokens included.
+    max_length : int or None
+        Positions that a text is cut to; None for images and for no limit.
+    stored_as : str
+        Precision in which the numbers are stored.
+
+    Returns
+    -------
+    identities : dict of int to Identity
+        By block.
+    """
+    from skact.models import canonical
+
+    about = {"convention": convention, "max_length": max_length, "stored_as": stored_as}
+    out = {}
+    for block in blocks:
+        text = canonical({**json.loads(model.content), **about, "block": block})
+        digest = hashlib.sha256(text.encode()).digest()
+        out[block] = Identity(text, digest, model.name, block)
+    return out

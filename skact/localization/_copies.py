@@ -1,0 +1,329 @@
+"""One sample with parts of it taken away, and one sample as a function that has gradients.
+
+Perturbation changes what the model **reads**: patches are painted over in the processed image,
+tokens are replaced or deleted before the embedding. Many changed copies go through the model in
+batches, and each batch is reduced to a few numbers before the next one, so that no activation of a
+thousand copies is ever held.
+
+Gradients are taken at the input of the first block, where a token is one vector. Only the blocks up
+to the deepest one asked for are run in both cases.
+
+Imports torch: import this module only where a model is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skact.embedding import TransformerEmbedder
+from skact.models import (
+    ONE_AT_A_TIME,
+    BlockInputs,
+    ImageBatches,
+    Loaded,
+    capture,
+    check_texts,
+    locate,
+    out_of_memory,
+    resolve_layers,
+)
+from skact.rows import Array
+from skact.samples import open_image
+
+__all__ = ["BASELINES", "Perturbed", "perturbed_samples"]
+
+#: What takes the place of a player, by modality; the first one that a model has is "auto".
+BASELINES = {"image": ("mean", "black", "blur"), "text": ("mask", "pad", "delete")}
+
+Inputs = dict[str, Tensor]
+
+
+class _Copies(Protocol):
+    """Makes changed copies of one sample: model inputs, and which positions are its tokens."""
+
+    @property
+    def players(self) -> Array: ...
+
+    def batch(self, masks: Array) -> tuple[Inputs, Array]: ...
+
+
+@dataclass(frozen=True)
+class _ImageCopies:
+    """An image of which patches are painted over.
+
+    Parameters
+    ----------
+    pixels, paint : Tensor of shape (1, n_channels, height, width)
+        The processed image, and what is seen where a patch is taken away.
+    kept : ndarray of shape (n_positions,), dtype bool
+        Positions that are patches.
+    patch : tuple of int
+        Height and width of a patch.
+    """
+
+    pixels: Tensor
+    paint: Tensor
+    kept: Array
+    patch: tuple[int, int]
+
+    @property
+    def players(self) -> Array:
+        """Each patch is a player."""
+        return np.arange(int(self.kept.sum()))
+
+    def batch(self, masks: Array) -> tuple[Inputs, Array]:
+        (rows, columns), (_, _, height, width) = self.patch, self.pixels.shape
+        n_rows, n_columns = height // rows, width // columns
+        # Patches of padding are no players, and stay.
+        there = np.ones((len(masks), n_rows * n_columns), bool)
+        there[:, self.kept[-n_rows * n_columns :]] = masks
+        grid = torch.from_numpy(there.reshape(-1, 1, n_rows, n_columns)).to(self.pixels.device)
+        seen = grid.repeat_interleave(rows, 2).repeat_interleave(columns, 3)
+        # Pixels beyond the last whole patch are read by no token.
+        seen = nn.functional.pad(seen, (0, width - seen.shape[3], 0, height - seen.shape[2]))
+        kept = np.broadcast_to(self.kept, (len(masks), len(self.kept)))
+        return {"pixel_values": torch.where(seen, self.pixels, self.paint)}, kept
+
+
+@dataclass(frozen=True)
+class _TextCopies:
+    """A text of which tokens are replaced, hidden behind padding, or deleted.
+
+    Parameters
+    ----------
+    ids : ndarray of shape (n_positions,)
+        What the model reads.
+    kept : ndarray of shape (n_positions,), dtype bool
+        Positions that are tokens of the sample.
+    players : ndarray of shape (n_tokens,)
+        Player of each token.
+    baseline : {"mask", "pad", "delete"}
+        What becomes of a token that is taken away.
+    filler : int
+        Id of the mask or pad token.
+    """
+
+    ids: Array
+    kept: Array
+    players: Array
+    baseline: str
+    filler: int
+
+    def batch(self, masks: Array) -> tuple[Inputs, Array]:
+        there = np.ones((len(masks), len(self.ids)), bool)
+        there[:, self.kept] = masks[:, self.players]
+        ids = np.where(there, self.ids, self.filler)
+        kept = np.broadcast_to(self.kept, ids.shape)
+        if self.baseline == "mask":
+            attended = np.ones_like(there)
+        elif self.baseline == "pad":
+            attended, kept = there, kept & there
+        else:
+            order = np.argsort(~there, axis=1, kind="stable")[:, : max(1, there.sum(1).max())]
+            ids, attended = np.take_along_axis(ids, order, 1), np.take_along_axis(there, order, 1)
+            kept = np.take_along_axis(kept, order, 1) & attended
+        mask = torch.from_numpy(attended.astype(np.int64))
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": mask}, kept
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """One sample, ready to be run with some of its players taken away.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+    block : int
+        Block after which it is read.
+    copies : object
+        Makes the changed copies.
+    batch_size : int
+        Copies per forward pass, halved when memory does not suffice.
+    """
+
+    loaded: Loaded
+    block: int
+    copies: _Copies
+    batch_size: int
+
+    @property
+    def players(self) -> Array:
+        """Player of each token, int64 of shape (n_tokens,)."""
+        return self.copies.players
+
+    @property
+    def n_players(self) -> int:
+        """Tokens, patches or words."""
+        return int(self.players.max()) + 1
+
+    def run(self, masks: Array, reduce: Callable[[Tensor, Tensor], Tensor]) -> Array:
+        """Run one copy per mask, and reduce each batch of activations to numbers.
+
+        Parameters
+        ----------
+        masks : ndarray of shape (n_masks, n_players), dtype bool
+            True where the player is kept.
+        reduce : callable
+            Takes the residual stream (n_copies, n_positions, n_features) and which positions are
+            tokens that are left (n_copies, n_positions), returns (n_copies, n_values).
+
+        Returns
+        -------
+        values : ndarray of shape (n_masks, n_values), dtype float64
+            In the order of the masks.
+        """
+        # Copies of similar length side by side, long ones first: with deletion they are cut alike.
+        order = np.argsort(-masks.sum(axis=1), kind="stable")
+        out: Array | None = None
+        start, size = 0, self.batch_size
+        with (
+            ONE_AT_A_TIME,
+            capture(self.loaded.base, self.loaded.blocks, [self.block]) as run,
+        ):
+            while start < len(order):
+                rows = order[start : start + size]
+                try:
+                    values = self._batch(run, masks[rows], reduce)
+                except (RuntimeError, MemoryError) as error:
+                    if len(rows) == 1 or not out_of_memory(error):
+                        raise
+                    size = max(1, len(rows) // 2)
+                    continue
+                out = np.empty((len(masks), values.shape[1])) if out is None else out
+                out[rows] = values
+                start += len(rows)
+        assert out is not None
+        return out
+
+    def _batch(self, run: Any, masks: Array, reduce: Callable[[Tensor, Tensor], Tensor]) -> Array:
+        inputs, kept = self.copies.batch(masks)
+        device = self.loaded.device
+        inputs = {name: value.to(device) for name, value in inputs.items()}
+        states: dict[int, Tensor] = {}
+        run(inputs | self.loaded.extra, states.__setitem__)
+        left = torch.tensor(kept, device=device)
+        return reduce(states[self.block], left).to("cpu", torch.float64).numpy()
+
+    def block_inputs(self) -> BlockInputs:
+        """Return the untouched sample as a function of what enters the first block."""
+        inputs, kept = self.copies.batch(np.ones((1, self.n_players), bool))
+        device = self.loaded.device
+        inputs = {name: value.to(device) for name, value in inputs.items()} | self.loaded.extra
+        return BlockInputs(self.loaded, self.block, inputs, np.flatnonzero(kept[0]))
+
+
+def perturbed_samples(
+    embedder: TransformerEmbedder, X: Sequence[Any], *, baseline: str, unit: str
+) -> Iterator[Perturbed]:
+    """Make the samples of an embedder ready for perturbation, one after the other.
+
+    Parameters
+    ----------
+    embedder : TransformerEmbedder
+        With one layer, without pooling and special tokens.
+    X : sequence of n_samples texts or images
+        The samples.
+    baseline : {"auto", "mean", "black", "blur", "mask", "pad", "delete"}
+        What takes the place of a player. Images: the mean colour of the image, black, or the image
+        blurred over the size of a patch. Texts: the mask token, padding that is not attended to,
+        or nothing, so that the text gets shorter. "auto" is the mean colour; the mask token where
+        the tokenizer has one, else deletion.
+    unit : {"token", "word"}
+        Players of a text: tokens, or runs of characters without white space.
+
+    Yields
+    ------
+    sample : Perturbed
+        One per sample.
+
+    Raises
+    ------
+    ValueError
+        If the model cannot do this baseline.
+    """
+    samples, loaded = embedder._start(X)
+    (block,), _ = resolve_layers(embedder.layer, len(loaded.blocks))
+    baseline = _resolve_baseline(loaded, baseline)
+    every: Iterator[_Copies] = (
+        _image_copies(embedder, samples, loaded, baseline)
+        if loaded.modality == "image"
+        else _text_copies(embedder, samples, loaded, baseline, unit)
+    )
+    for copies in every:
+        yield Perturbed(loaded, block, copies, embedder.batch_size)
+
+
+def _resolve_baseline(loaded: Loaded, baseline: str) -> str:
+    known: tuple[str, ...] = BASELINES[loaded.modality]
+    if loaded.modality == "text" and loaded.processor.mask_token_id is None:
+        if baseline == "mask":
+            raise ValueError(
+                f'baseline="mask", but the tokenizer of {loaded.name!r} has no mask token; use '
+                '"pad" or "delete".'
+            )
+        known = ("delete", "pad")
+    if baseline == "auto":
+        return known[0]
+    if baseline not in known:
+        raise ValueError(
+            f"baseline={baseline!r} is not for {loaded.modality}s; use one of {known} or 'auto'."
+        )
+    return baseline
+
+
+def _image_copies(
+    embedder: TransformerEmbedder, samples: list[Any], loaded: Loaded, baseline: str
+) -> Iterator[_ImageCopies]:
+    geometries = embedder._geometries(samples, loaded)
+    for i, geometry in enumerate(geometries):
+        one = ImageBatches([samples[i]], [geometry], loaded, False)
+        inputs, kept = one.batch(np.array([0]))
+        pixels = inputs["pixel_values"].to(loaded.device)
+        if baseline == "mean":
+            paint = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels)
+        else:
+            image = _painted(open_image(samples[i], i), baseline, geometry, loaded.patch)
+            painted, _ = ImageBatches([image], [geometry], loaded, False).batch(np.array([0]))
+            paint = painted["pixel_values"].to(loaded.device)
+        yield _ImageCopies(pixels, paint, kept[0], loaded.patch)
+
+
+def _painted(image: Any, baseline: str, geometry: Any, patch: tuple[int, int]) -> Any:
+    """Black, or blurred so strongly that nothing within a patch is left."""
+    from PIL import Image, ImageFilter
+
+    if baseline == "black":
+        return Image.new("RGB", image.size)
+    axes = geometry.columns, geometry.rows
+    sizes = [p * axis.original / axis.resized for p, axis in zip(patch[::-1], axes, strict=True)]
+    return image.filter(ImageFilter.GaussianBlur(max(sizes)))
+
+
+def _text_copies(
+    embedder: TransformerEmbedder, samples: list[Any], loaded: Loaded, baseline: str, unit: str
+) -> Iterator[_TextCopies]:
+    tokenizer = loaded.processor
+    encoded = embedder._encode(samples, loaded, with_spans=unit == "word")
+    texts = check_texts(samples)
+    spans = locate(encoded, texts, tokenizer, False) if unit == "word" else None
+    filler = tokenizer.mask_token_id if baseline == "mask" else tokenizer.pad_token_id
+    for i, text in enumerate(texts):
+        rows = slice(encoded.offsets[i], encoded.offsets[i + 1])
+        kept = encoded.kept[rows]
+        players = np.arange(int(kept.sum())) if spans is None else _words(text, spans[i])
+        yield _TextCopies(encoded.ids[rows], kept, players, baseline, filler or 0)
+
+
+def _words(text: str, spans: Array) -> Array:
+    """Word of each token; a token that covers white space alone goes with the word before it."""
+    solid = np.array([not character.isspace() for character in text])
+    starts = solid & ~np.concatenate([[False], solid[:-1]])
+    word = np.maximum(np.cumsum(starts) - 1, 0)
+    return np.unique(word[np.maximum(spans[:, 1] - 1, 0)], return_inverse=True)[1]

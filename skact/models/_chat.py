@@ -1,0 +1,284 @@
+"""Ask a generative model of Hugging Face: a batch of prompts in, their answers out.
+
+Imports torch and transformers: import this module only where a model is needed.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from skact.models._hub import Checkpoint, check_placement, evaluating, fingerprint, first_weight
+
+__all__ = ["Generator", "load_chat"]
+
+_PARTS = "config, weights, tokenizer and chat template"
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A model that answers prompts by greedy decoding.
+
+    Parameters
+    ----------
+    model : Module
+        With ``generate``; left as it was after every call.
+    processor : tokenizer or processor
+        A private copy that pads on the left.
+    kind : {"text", "image"}
+        What the samples are.
+    system : str or None
+        System message before every question.
+    max_new_tokens : int
+        Length of an answer.
+    """
+
+    model: Any
+    processor: Any
+    kind: str
+    system: str | None
+    max_new_tokens: int
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the processor, or the processor itself."""
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    @property
+    def identity(self) -> list[Any]:
+        """All that the answer to a given question about a given sample depends on."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        pixels = getattr(self.processor, "image_processor", None) if self.kind == "image" else None
+        said = [vocabulary, self.processor.chat_template, pixels and pixels.to_dict()]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        dtype = str(first_weight(self.model).dtype)
+        return [fingerprint(self.model), digest, dtype, "greedy", self.max_new_tokens, self.system]
+
+    def check(self, prompts: Iterable[Any]) -> None:
+        """Refuse prompts that the chat template or the model's positions cannot hold.
+
+        Parameters
+        ----------
+        prompts : iterable of Prompt
+            Of images only the first is tried, for each has to be prepared.
+
+        Raises
+        ------
+        ValueError
+            If a prompt does not fit.
+        """
+        for prompt in prompts:
+            inputs = self._encode([prompt])
+            self._check_length(inputs["input_ids"].shape[1], prompt)
+            if self.kind == "image":
+                break
+
+    def __call__(self, prompts: Sequence[Any]) -> list[str]:
+        """Answer prompts, in smaller batches if memory does not suffice.
+
+        Parameters
+        ----------
+        prompts : sequence of Prompt
+            One batch.
+
+        Returns
+        -------
+        answers : list of str
+            The newly written text of each, without special tokens.
+        """
+        try:
+            return self._answer(prompts)
+        except torch.OutOfMemoryError:
+            if len(prompts) == 1:
+                raise
+        half = len(prompts) // 2
+        return [*self(prompts[:half]), *self(prompts[half:])]
+
+    def _answer(self, prompts: Sequence[Any]) -> list[str]:
+        inputs = self._encode(prompts)
+        n_read = inputs["input_ids"].shape[1]
+        self._check_length(n_read, prompts[0])
+        parameter = first_weight(self.model)
+        inputs = {
+            name: value.to(parameter) if value.is_floating_point() else value.to(parameter.device)
+            for name, value in inputs.items()
+        }
+        ends = self.model.generation_config.eos_token_id
+        settings = transformers.GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=self.tokenizer.eos_token_id if ends is None else ends,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        with _at_rest(self.model, settings), torch.inference_mode():
+            written = self.model.generate(**inputs, generation_config=settings)
+        answers = self.tokenizer.batch_decode(written[:, n_read:], skip_special_tokens=True)
+        return [str(answer) for answer in answers]
+
+    def _messages(self, prompt: Any) -> list[dict[str, Any]]:
+        roles = {"system": self.system, "user": prompt.text}
+        spoken = [{"role": role, "content": text} for role, text in roles.items() if text]
+        if self.processor is self.tokenizer:
+            return spoken
+        parts: list[dict[str, Any]] = [
+            {"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in spoken
+        ]
+        if self.kind == "image":
+            parts[-1]["content"].insert(0, {"type": "image", "image": prompt.sample})
+        return parts
+
+    def _encode(self, prompts: Sequence[Any]) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "add_generation_prompt": True,
+            "tokenize": True,
+            "return_dict": True,
+            "return_tensors": "pt",
+        }
+        takes = inspect.signature(self.processor.apply_chat_template).parameters
+        if "processor_kwargs" in takes:
+            options["processor_kwargs"] = {"padding": True}
+        else:
+            options["padding"] = True
+        try:
+            encoded = self.processor.apply_chat_template(
+                [self._messages(prompt) for prompt in prompts], **options
+            )
+        except Exception as error:
+            if not type(error).__module__.startswith("jinja2"):
+                raise
+            hint = " Some templates know no system message." if self.system else ""
+            raise ValueError(
+                f"the model's chat template refuses the prompt: {error}.{hint}"
+            ) from error
+        return {name: value for name, value in encoded.items() if torch.is_tensor(value)}
+
+    def _check_length(self, n_read: int, prompt: Any) -> None:
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if isinstance(limit, int) and 0 < limit < n_read + self.max_new_tokens:
+            raise ValueError(
+                f"a prompt of {n_read} tokens and an answer of max_new_tokens="
+                f"{self.max_new_tokens} exceed the {limit} positions of the model; shorten the "
+                f"samples. It begins {prompt.text[:60]!r}."
+            )
+
+
+@contextmanager
+def _at_rest(model: Any, settings: Any) -> Iterator[None]:
+    """No dropout, and nothing from the checkpoint's own settings that bends greedy decoding."""
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        with evaluating(model):
+            yield
+    finally:
+        model.generation_config = own
+
+
+def _load_named(
+    model: str | Path, device: str, dtype: str, options: dict[str, Any]
+) -> tuple[nn.Module, Any]:
+    checkpoint = Checkpoint.named(model, _PARTS, **options)
+    config = checkpoint.fetch("config", transformers.AutoConfig)
+    what = f"model={checkpoint.name!r}"
+    if config.is_encoder_decoder:
+        raise ValueError(f"{what} has an encoder and a decoder; pass a decoder model.")
+    if getattr(config, "vision_config", None) is not None:
+        build: Any = transformers.AutoModelForImageTextToText
+        processor = checkpoint.fetch("processor", transformers.AutoProcessor)
+    else:
+        build = transformers.AutoModelForCausalLM
+        processor = checkpoint.fetch("tokenizer", transformers.AutoTokenizer)
+    _check_chat(processor, what)
+    return checkpoint.model(build, device, dtype), processor
+
+
+def _check_chat(processor: Any, what: str) -> None:
+    if not getattr(processor, "chat_template", None):
+        raise ValueError(
+            f"{what} has no chat template, so it is not known how to ask it; use an "
+            "instruction-tuned model, or set chat_template on the tokenizer or processor."
+        )
+
+
+def _check_pair(pair: Any, device: str, dtype: str) -> tuple[nn.Module, Any]:
+    model, processor = pair
+    if not isinstance(model, nn.Module) or not hasattr(model, "generate"):
+        raise TypeError(
+            "the first of the pair passed as model must be a transformers model that generates, "
+            f"got {type(model).__name__}."
+        )
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ValueError(f"{type(model).__name__} has an encoder and a decoder; pass a decoder.")
+    if not hasattr(processor, "apply_chat_template"):
+        raise TypeError(
+            "the second of the pair passed as model must be a tokenizer or a processor, got "
+            f"{type(processor).__name__}."
+        )
+    check_placement(model, device, dtype)
+    _check_chat(processor, f"the loaded {type(processor).__name__}")
+    return model, processor
+
+
+def _own_copy(processor: Any) -> Any:
+    """Copy a processor and let it pad on the left; the user's is never changed."""
+    own = copy.deepcopy(processor)
+    tokenizer = getattr(own, "tokenizer", own)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        # Padding is masked, so any token will do.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    return own
+
+
+def load_chat(
+    model: Any,
+    *,
+    modality: str,
+    system: str | None,
+    max_new_tokens: int,
+    device: str,
+    dtype: str,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> Generator:
+    """Load a model, or take it from the cache of this process.
+
+    Parameters
+    ----------
+    model, modality, system, max_new_tokens, device, dtype, revision, trust_remote_code
+        As in :class:`~skact.detection.PromptDetector`.
+
+    Returns
+    -------
+    generator : Generator
+        The model, ready to be asked.
+
+    Raises
+    ------
+    OSError
+        If a name can neither be found nor fetched.
+    ValueError, TypeError
+        If the model, its processor and the other parameters do not fit each other.
+    """
+    if isinstance(model, tuple):
+        found, processor = _check_pair(model, device, dtype)
+    else:
+        options = {"revision": revision, "trust_remote_code": trust_remote_code}
+        found, processor = _load_named(model, device, dtype, options)
+    sees = hasattr(processor, "image_processor")
+    if modality == "image" and not sees:
+        raise ValueError('modality="image", but the model has no image processor: it reads text.')
+    kind = "image" if sees and modality != "text" else "text"
+    return Generator(found, _own_copy(processor), kind, system, max_new_tokens)

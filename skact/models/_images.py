@@ -1,0 +1,104 @@
+"""What an image processor does to images, and their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from skact.models._geometry import Geometry, image_geometry, mask_to_patches
+from skact.rows import Array, as_numpy
+from skact.samples import image_size
+
+__all__ = ["image_geometries", "label_patches"]
+
+
+def image_geometries(images: Sequence[Any], processor: Any) -> list[Geometry]:
+    """Check all images and say what the processor will do to each.
+
+    Parameters
+    ----------
+    images : sequence
+        In the forms :func:`open_image` takes.
+    processor : image processor of transformers
+        The processor.
+
+    Returns
+    -------
+    geometries : list of Geometry
+        One per image.
+
+    Raises
+    ------
+    ValueError
+        If a sample is no image, naming its number.
+    """
+    known: dict[tuple[int, int], Geometry] = {}
+    sizes = [image_size(image, i) for i, image in enumerate(images)]
+    for size in sizes:
+        if size not in known:
+            known[size] = image_geometry(processor, *size)
+    return [known[size] for size in sizes]
+
+
+def _as_mask(mask: Any, i: int, geometry: Geometry) -> Array:
+    array = as_numpy(mask)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    size = geometry.rows.original, geometry.columns.original
+    if array.ndim != 3 or array.shape[:2] != size:
+        raise ValueError(
+            f"masks[{i}] must be of shape {size} like its image, with one more axis for several "
+            f"concepts; got {as_numpy(mask).shape}."
+        )
+    if array.dtype.kind != "b":
+        if array.dtype.kind not in "iuf" or not np.isin(array, (0, 1)).all():
+            raise ValueError(f"masks[{i}] must hold bools, or 0 and 1; got dtype {array.dtype}.")
+        array = array.astype(bool)
+    return array
+
+
+def label_patches(
+    geometries: Sequence[Geometry],
+    masks: Any,
+    patch: tuple[int, int],
+    prefix: int,
+    n_concepts: int | None,
+) -> tuple[Array, Array]:
+    """Turn masks of images into labels of their tokens.
+
+    Parameters
+    ----------
+    geometries : sequence of Geometry
+        One per image.
+    masks : sequence of array-like
+        One per image, of shape (height, width) or (height, width, n_concepts); read one by one.
+    patch : tuple of int
+        Height and width of a patch in processed pixels.
+    prefix : int
+        Tokens before the patches, which get no label.
+    n_concepts : int or None
+        Concepts every mask must have; None takes the number from the first mask.
+
+    Returns
+    -------
+    labels : ndarray of shape (n_tokens, n_concepts), dtype bool
+        Labels of the tokens of all images.
+    lengths : ndarray of shape (n_samples,), dtype int64
+        Tokens per image.
+
+    Raises
+    ------
+    ValueError
+        If a mask does not fit its image, naming its number.
+    """
+    parts = []
+    for i, geometry in enumerate(geometries):
+        mask = _as_mask(masks[i], i, geometry)
+        n_concepts = mask.shape[2] if n_concepts is None else n_concepts
+        if mask.shape[2] != n_concepts:
+            raise ValueError(f"masks[{i}] has {mask.shape[2]} concepts, expected {n_concepts}.")
+        labels = mask_to_patches(mask, geometry, patch)
+        parts.append(np.concatenate([np.zeros((prefix, n_concepts), bool), labels]))
+    return np.concatenate(parts), np.array([len(part) for part in parts])

@@ -1,0 +1,376 @@
+"""Get from what the user named to a model whose layers can be read.
+
+Imports torch and transformers: import this module only where a model is needed.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import transformers
+from torch import nn
+
+from skact.models._geometry import check_geometry, image_geometry
+from skact.models._hooks import check_hooks, find_blocks
+from skact.models._hub import Checkpoint, check_placement, fingerprint, first_weight
+from skact.models._mllama import FirstTile, FirstTileProcessor
+from skact.models._pair import DetachedPair
+from skact.tokens import Source
+
+__all__ = ["Loaded", "detach", "fingerprint", "load", "position_limit"]
+
+_SIDES = {
+    "image": ("vision_model", "vision_tower", "visual"),
+    "text": ("text_model", "language_model"),
+}
+_PARTS = "config, weights and tokenizer or image processor"
+_FACTS: WeakKeyDictionary[nn.Module, dict[Any, _Facts]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What one tiny forward pass and the processor's settings say, kept per model."""
+
+    width: int
+    prefix: int
+    processor: Any
+    original: Any  # keeps the id by which these facts are found from being used again
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be read.
+
+    Parameters
+    ----------
+    base : Module
+        Without head; one tower of a model that has two.
+    blocks : ModuleList
+        Its transformer blocks.
+    processor : tokenizer or image processor
+        Ours to change.
+    modality : {"text", "image"}
+        What it reads.
+    width : int
+        Features of a token.
+    prefix : int
+        Positions before the first patch; 0 for text.
+    name, revision : str
+        For the :class:`~skact.tokens.Source` of activations.
+    """
+
+    base: nn.Module
+    blocks: nn.ModuleList
+    processor: Any
+    modality: str
+    width: int
+    prefix: int
+    name: str
+    revision: str
+
+    @property
+    def config(self) -> Any:
+        """Config of the tower."""
+        return self.base.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.base.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        return first_weight(self.base).dtype
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of a patch."""
+        return _pair_of_ints(self.config.patch_size)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Keyword arguments that belong to every forward pass."""
+        takes = inspect.signature(self.base.forward).parameters
+        return {"use_cache": False} if "use_cache" in takes else {}
+
+    def source(self, block: int, convention: str) -> Source:
+        """Describe activations taken after a block."""
+        return Source(self.name, self.revision, block, convention)
+
+
+def _pair_of_ints(size: Any) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def _fetch_tokenizer(checkpoint: Checkpoint) -> Any:
+    tokenizer = checkpoint.fetch("tokenizer", transformers.AutoTokenizer)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # Without tokenizer files an empty one is made up from the config.
+        raise OSError(
+            f"model={checkpoint.name!r}: no usable tokenizer was found; the folder or repository "
+            "holds no vocabulary."
+        )
+    return tokenizer
+
+
+def _sides(config: Any) -> set[str]:
+    found = {
+        side
+        for side, name in (("image", "vision_config"), ("text", "text_config"))
+        if getattr(config, name, None) is not None
+    }
+    return found or {"image" if hasattr(config, "patch_size") else "text"}
+
+
+def _reads(processor: Any) -> set[str]:
+    """Modalities of a processor; a combined one has both."""
+    sides = set()
+    if callable(processor) and hasattr(processor, "model_max_length"):
+        sides.add("text")
+    if hasattr(processor, "image_mean") or hasattr(processor, "do_resize"):
+        sides.add("image")
+    if hasattr(processor, "tokenizer"):
+        sides.add("text")
+    if hasattr(processor, "image_processor"):
+        sides.add("image")
+    return sides
+
+
+def _choose(modality: str, possible: set[str], what: str) -> str:
+    if modality == "auto":
+        return "image" if "image" in possible else "text"
+    if modality not in possible:
+        raise ValueError(f"modality={modality!r}, but {what} reads {' and '.join(possible)} only.")
+    return modality
+
+
+def _load_named(
+    model: str | Path, modality: str, device: str, dtype: str, options: dict[str, Any]
+) -> tuple[nn.Module, Any, str, str]:
+    checkpoint = Checkpoint.named(model, _PARTS, **options)
+    name = checkpoint.name
+    found = checkpoint.model(transformers.AutoModel, device, dtype)
+    side = _choose(modality, _sides(found.config), f"model {name!r}")
+    if side == "text":
+        return found, _fetch_tokenizer(checkpoint), side, name
+    # One implementation on every machine, whether torchvision is there or not.
+    processor = checkpoint.fetch("image processor", transformers.AutoImageProcessor, backend="pil")
+    return found, processor, side, name
+
+
+def _check_pair(
+    pair: Any, modality: str, device: str, dtype: str
+) -> tuple[nn.Module, Any, str, str]:
+    model, processor = pair
+    if not isinstance(model, nn.Module) or not hasattr(model, "config"):
+        raise TypeError(
+            "the first of the pair passed as model must be a transformers model, got "
+            f"{type(model).__name__}."
+        )
+    check_placement(model, device, dtype)
+    reads = _reads(processor)
+    if not reads:
+        raise TypeError(
+            "the second of the pair passed as model must be a tokenizer or an image processor, "
+            f"got {type(processor).__name__}."
+        )
+    sides = _sides(model.config)
+    what = f"the pair of {type(model).__name__} and {type(processor).__name__}"
+    if not reads & sides:
+        raise ValueError(
+            f"{what} does not fit together: the model reads {' and '.join(sides)}, the processor "
+            f"makes {' and '.join(reads)}."
+        )
+    side = _choose(modality, reads & sides, what)
+    inner = "tokenizer" if side == "text" else "image_processor"
+    name = _where_from(model) or type(model).__name__
+    return model, getattr(processor, inner, processor), side, name
+
+
+def _where_from(model: Any) -> str:
+    name = str(getattr(model.config, "name_or_path", None) or "")
+    return os.path.abspath(name) if os.path.isdir(name) else name
+
+
+def _tower(model: nn.Module, side: str) -> nn.Module:
+    base = getattr(model, "base_model", model)
+    if isinstance(getattr(base, "model", None), transformers.PreTrainedModel):
+        base = base.model  # a head whose class misnames what is below it
+    if len(_sides(base.config)) > 1:
+        for name in _SIDES[side]:
+            if isinstance(getattr(base, name, None), nn.Module):
+                base = getattr(base, name)
+                break
+        else:
+            raise ValueError(f"{type(base).__name__} has no known {side} tower.")
+    if hasattr(base, "encoder") and hasattr(base, "decoder"):
+        raise ValueError(
+            f"{type(base).__name__} has an encoder and a decoder; pass the pair "
+            "(model.get_encoder(), tokenizer) to read the encoder."
+        )
+    is_tiled = getattr(base.config, "model_type", None) == "mllama_vision_model"
+    return FirstTile(base) if is_tiled else base
+
+
+def _n_blocks(config: Any) -> int:
+    for one in (config, config.get_text_config()):
+        if isinstance(getattr(one, "num_hidden_layers", None), int):
+            return int(one.num_hidden_layers)
+    raise ValueError(f"{type(config).__name__} does not say its num_hidden_layers.")
+
+
+def _blocks(base: nn.Module) -> nn.ModuleList:
+    """Blocks that run for a text, or for an image, alone."""
+    config: Any = base.config
+    blocks = find_blocks(base, _n_blocks(config) + getattr(config, "num_global_layers", 0))
+    # Llama-3.2-Vision skips its cross-attention blocks where a text has no image.
+    skipped = getattr(config.get_text_config(), "cross_attention_layers", None) or ()
+    return nn.ModuleList(block for b, block in enumerate(blocks) if b not in skipped)
+
+
+def _try_out(base: nn.Module, processor: Any, side: str) -> _Facts:
+    """Run the model once on something tiny, and check all that is relied on later."""
+    blocks, like = _blocks(base), first_weight(base)
+    config: Any = base.config
+    if side == "text":
+        ids = torch.arange(4, device=like.device)[None] % config.get_text_config().vocab_size
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        state = check_hooks(base, blocks, inputs)
+        # Calling a tokenizer changes its truncation and padding, so the user keeps the original.
+        own = copy.deepcopy(processor)
+        return _Facts(state.shape[-1], 0, own, processor)
+    own = FirstTileProcessor(processor) if hasattr(processor, "max_image_tiles") else processor
+    check_geometry(own)
+    patch = _pair_of_ints(config.patch_size)
+    size = _pair_of_ints(getattr(config, "image_size", None) or (4 * patch[0], 4 * patch[1]))
+    made = image_geometry(own, *size).size
+    if isinstance(base, FirstTile) and made != size:
+        raise ValueError(
+            f"the image processor makes tiles of size {made}, but the model reads {size}."
+        )
+    shape = (1, getattr(config, "num_channels", 3), *size)
+    pixels = torch.linspace(-1, 1, steps=shape[1] * size[0] * size[1]).reshape(shape)
+    state = check_hooks(base, blocks, {"pixel_values": pixels.to(like)})
+    prefix = state.shape[1] - (size[0] // patch[0]) * (size[1] // patch[1])
+    if state.ndim != 3 or prefix < 0:
+        raise ValueError(
+            f"{type(base).__name__} has no token per patch: {tuple(state.shape)} for an image of "
+            f"size {size} and patches of {patch}."
+        )
+    return _Facts(state.shape[-1], prefix, own, processor)
+
+
+def _reattach(
+    saved: DetachedPair, modality: str, device: str, dtype: str, options: dict[str, Any]
+) -> tuple[nn.Module, Any, str, str]:
+    lost = (
+        "this embedder was saved with a loaded model, whose weights are not saved. Give it the "
+        "model again: set_params(model=(model, tokenizer or image processor))."
+    )
+    if not saved.name:
+        raise ValueError(lost)
+    try:
+        found = _load_named(saved.name, modality, device, dtype, options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{lost} ({saved.name!r} could not be loaded.)") from error
+    if fingerprint(_tower(found[0], found[2])) != saved.revision:
+        raise ValueError(f"{lost} (The weights in {saved.name!r} are not the ones it had.)")
+    return found
+
+
+def detach(pair: Any, modality: str) -> DetachedPair:
+    """Remember a loaded pair by name and fingerprint."""
+    model, _, side, _ = _check_pair(pair, modality, "auto", "auto")
+    return DetachedPair(_where_from(model), fingerprint(_tower(model, side)))
+
+
+def load(
+    model: Any,
+    *,
+    modality: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """Load a model, or take it from the cache of this process, and check that it can be read.
+
+    Parameters
+    ----------
+    model, modality, device, dtype, revision, trust_remote_code
+        As in :class:`~skact.embedding.TransformerEmbedder`.
+
+    Returns
+    -------
+    loaded : Loaded
+        The model.
+
+    Raises
+    ------
+    OSError
+        If a name can neither be found nor fetched.
+    ValueError, TypeError
+        If the model, its processor and the other parameters do not fit each other.
+    RuntimeError
+        If hooks do not reproduce the model's hidden states.
+    """
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if isinstance(model, tuple):
+        found = _check_pair(model, modality, device, dtype)
+    elif isinstance(model, DetachedPair):
+        found = _reattach(model, modality, device, dtype, options)
+    else:
+        found = _load_named(model, modality, device, dtype, options)
+    whole, processor, side, name = found
+    base = _tower(whole, side)
+    facts = _FACTS.setdefault(whole, {})
+    if (id(processor), side) not in facts:
+        facts[id(processor), side] = _try_out(base, processor, side)
+    known = facts[id(processor), side]
+    commit = None if isinstance(model, tuple) else getattr(whole.config, "_commit_hash", None)
+    return Loaded(
+        base=base,
+        blocks=_blocks(base),
+        processor=known.processor,
+        modality=side,
+        width=known.width,
+        prefix=known.prefix,
+        name=name,
+        revision=commit or fingerprint(base),
+    )
+
+
+def position_limit(loaded: Loaded) -> int | None:
+    """Find how many positions a text model has.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+
+    Returns
+    -------
+    limit : int or None
+        None if the config names no limit.
+    """
+    config = loaded.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    for name, module in loaded.base.named_modules():
+        # RoBERTa-like models count positions from behind the padding index.
+        if (
+            name.endswith("position_embeddings")
+            and getattr(module, "padding_idx", None) is not None
+        ):
+            return limit - int(module.padding_idx) - 1
+    return limit

@@ -1,0 +1,489 @@
+r"""The prompt baseline: ask a generative model whether a concept is in a sample.
+
+One greedy generation per sample x and concept c, with a question q(c) that asks for Yes or No;
+
+.. math:: \hat y_c(x) = \big[\text{the answer to } q(c) \text{ about } x \text{ is Yes}\big]
+
+Nothing is learnt and there is no score. An answer that is neither Yes nor No counts as No, and is
+reported.
+
+Source: Goldberg, Kim, Stein, Wong, "The SuperActivator Mechanism: Transformers Concentrate Reliable
+Concept Signals in the Tail", section on baselines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skact.base import SharedModelMixin
+from skact.prompting._answer_log import AnswerLog
+from skact.prompting._inputs import check_names, check_samples, check_template, guess_kind
+from skact.rows import Array
+from skact.samples import as_list, open_image
+from skact.targets import check_targets, label_classes
+from skact.warning import warn
+
+__all__ = ["Prompt", "PromptDetector", "parse_answer"]
+
+_ANSWER = re.compile(r"""[\s*"'“”‘’«»`]*(yes|no)(?!['’-]?\w)""", re.IGNORECASE)
+
+
+class Prompt(NamedTuple):
+    """One question about one sample.
+
+    Parameters
+    ----------
+    sample : str or PIL image
+        The text, or the image as RGB.
+    concept : str
+        What is asked for.
+    text : str
+        All that is to be said in words: a text followed by the question, or the question alone
+        where the sample is an image.
+    """
+
+    sample: Any
+    concept: str
+    text: str
+
+
+def parse_answer(text: str) -> bool | None:
+    """Read an answer strictly.
+
+    Parameters
+    ----------
+    text : str
+        What the model said.
+
+    Returns
+    -------
+    present : bool or None
+        True or False if the first word, without quotes, asterisks and punctuation, is yes or no in
+        any case, and the other word does not occur; else None.
+
+    Examples
+    --------
+    >>> from skact import parse_answer
+    >>> [parse_answer(a) for a in ("Yes.", "**no**, it is not", "Yes and no", "Nope", "")]
+    [True, False, None, None, None]
+    """
+    found = _ANSWER.match(text)
+    if found is None:
+        return None
+    said = found[1].lower()
+    other = "no" if said == "yes" else "yes"
+    if re.search(rf"\b{other}\b", text, re.IGNORECASE):
+        return None
+    return said == "yes"
+
+
+class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
+    """A concept is present if a generative model, asked about it, answers Yes.
+
+    The baseline needs no scores and learns nothing: raw samples go in, and each pair of a sample
+    and a concept is one greedy generation. ``fit`` only takes down what y looks like.
+
+    Parameters
+    ----------
+    model : str, Path, tuple or callable, default=None
+        Name on the Hugging Face hub, local folder, a loaded pair ``(model, tokenizer or
+        processor)``, or a function that takes a list of :class:`Prompt` and returns as many
+        strings, for models that run elsewhere. A Hugging Face model needs a chat template; it is
+        loaded on first use and shared by clones. A loaded pair stays where it is, is left
+        unchanged, and is not pickled.
+    concepts : sequence of str or None, default=None
+        Words for the concepts, in the order of the columns of y. None takes the column names of a
+        data frame.
+    prompt : str, default="Is the concept '{concept}' present in this {kind}? Answer Yes or No."
+        The question. ``{concept}`` is needed; ``{kind}`` becomes "text" or "image".
+    system : str or None, default=None
+        System message for a Hugging Face model. A callable adds its own.
+    modality : {"auto", "text", "image"}, default="auto"
+        What samples are. "auto" goes by the model: one that reads images is used for images. For
+        a callable, strings are texts and all else is an image.
+    batch_size : int, default=8
+        Prompts per call of the model. It does not change the answers.
+    max_new_tokens : int, default=8
+        Longest answer of a Hugging Face model.
+    log : str, Path or None, default=None
+        JSON Lines file of answers. Each batch is on the disk before the next is asked, and what it
+        holds is not asked again; see Notes.
+    device : str, default="auto"
+        Where a named model runs; "auto" takes CUDA where there is some.
+    dtype : {"auto", "float32", "float16", "bfloat16"}, default="auto"
+        Precision of a named model; "auto" is that of the checkpoint, and float32 on a CPU.
+    revision : str or None, default=None
+        Commit, tag or branch of a named model. With a callable: any text that says which model
+        answers, needed for ``log``.
+    trust_remote_code : bool, default=False
+        Whether to run code that comes with the model. Needs a full commit hash as ``revision``.
+    progress : bool, default=False
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (2,) or (n_concepts,)
+        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    multilabel_ : bool
+        Whether y was an indicator matrix.
+    concept_names_ : ndarray of shape (n_concepts,), dtype object
+        What is asked for.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        If parameters, model and samples do not fit each other; before any question is asked,
+        except that the answers of a callable are checked as they come, and the lengths of prompts
+        with an image after the first one.
+
+    Notes
+    -----
+    An answer in the log is found by a SHA-256 over the model (up to 64 weights of each parameter,
+    dtype, vocabulary, chat template, image processor; for a callable its ``revision``), the system
+    message, the question, the content of the sample and the length of the answer. So an answer is
+    never taken for that of another model or question, and a changed setting asks anew. Equal
+    samples are asked once.
+
+    References
+    ----------
+    Goldberg, Kim, Stein, Wong, "The SuperActivator Mechanism: Transformers Concentrate Reliable
+    Concept Signals in the Tail", section on baselines.
+
+    Examples
+    --------
+    >>> from skact import PromptDetector
+    >>> def ask(prompts):
+    ...     return ["Yes" if p.concept in p.sample else "No" for p in prompts]
+    >>> texts = ["the food was a joy", "good food", "hello"]
+    >>> detector = PromptDetector(ask, concepts=["joy", "food"])
+    >>> detector.fit(texts, [[1, 1], [0, 1], [0, 0]]).predict(["food", "joyful"])
+    array([[0, 1],
+           [1, 0]])
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        "model": "no_validation",
+        "concepts": ["array-like", None],
+        "prompt": [str],
+        "system": [str, None],
+        "modality": [StrOptions({"auto", "text", "image"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_new_tokens": [Interval(Integral, 1, None, closed="left")],
+        "log": [str, Path, None],
+        "device": [str],
+        "dtype": [StrOptions({"auto", "float32", "float16", "bfloat16"})],
+        "revision": [str, None],
+        "trust_remote_code": ["boolean"],
+        "progress": ["boolean"],
+    }
+
+    classes_: Array
+    multilabel_: bool
+    concept_names_: Array
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        concepts: Sequence[str] | None = None,
+        prompt: str = "Is the concept '{concept}' present in this {kind}? Answer Yes or No.",
+        system: str | None = None,
+        modality: str = "auto",
+        batch_size: int = 8,
+        max_new_tokens: int = 8,
+        log: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        progress: bool = False,
+    ) -> None:
+        self.model = model
+        self.concepts = concepts
+        self.prompt = prompt
+        self.system = system
+        self.modality = modality
+        self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
+        self.log = log
+        self.device = device
+        self.dtype = dtype
+        self.revision = revision
+        self.trust_remote_code = trust_remote_code
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Take down the classes and the names of the concepts; nothing is asked or learnt.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            As in :meth:`predict`; only counted here.
+        y : array-like of shape (n_samples,) or (n_samples, n_concepts)
+            Two classes (the larger one is the concept) or an indicator matrix.
+
+        Returns
+        -------
+        self : PromptDetector
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is wrong, X and y differ in length, or the concepts have no names.
+        """
+        self._check_params()
+        targets = check_targets(self, y, len(as_list(X)))
+        names = check_names(self.concepts, targets)
+        self.multilabel_ = targets.classes is None
+        self.classes_ = label_classes(targets)
+        self.concept_names_ = np.array(names, dtype=object)
+        return self
+
+    def answers(self, X: Any) -> Bunch:
+        """Ask about every sample and concept.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        answers : Bunch
+            ``text``, object array of shape (n_samples, n_concepts) with what the model said;
+            ``parsed``, float64 of that shape with 1 for yes, 0 for no and NaN for neither;
+            ``n_unparsed``, the number of NaN; ``concept_names``.
+        """
+        check_is_fitted(self)
+        self._check_params()
+        samples = as_list(X)
+        model = self._open(samples)
+        digests = check_samples(samples, model.kind)
+        text = self._ask(samples, digests, model)
+        values = {True: 1.0, False: 0.0, None: np.nan}
+        parsed = np.array([[values[parse_answer(said)] for said in row] for row in text])
+        n_unparsed = int(np.isnan(parsed).sum())
+        return Bunch(
+            text=text, parsed=parsed, n_unparsed=n_unparsed, concept_names=self.concept_names_
+        )
+
+    def decision_function(self, X: Any) -> Array:
+        """Give +1 where the answer is Yes and -1 elsewhere; there is nothing in between.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_concepts), dtype float64
+            Signs, so a ranking metric says little.
+
+        Warns
+        -----
+        UserWarning
+            If answers are neither Yes nor No, with their number and examples.
+        """
+        answers = self.answers(X)
+        if answers.n_unparsed:
+            odd = answers.text[np.isnan(answers.parsed)]
+            examples = ", ".join(repr(said[:40]) for said in dict.fromkeys(odd[:100]))
+            warn(
+                f"{answers.n_unparsed} of {answers.parsed.size} answers are neither Yes nor No and "
+                f"count as not present, such as {examples[:200]}; answers(X) shows them all.",
+            )
+        decision = np.where(answers.parsed == 1, 1.0, -1.0)
+        return decision if self.multilabel_ else decision[:, 0]
+
+    def predict(self, X: Any) -> Array:
+        """Tell which samples hold which concept.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            List, tuple, 1-D array or pandas Series of strings, or of images: paths, PIL images,
+            uint8 arrays (height, width[, channels]) or float arrays in [0, 1]. A 4-D array holds
+            images of one size.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_concepts)
+            Class labels, or 0 and 1 per concept. Unclear answers count as not present, with a
+            warning.
+        """
+        present = (self.decision_function(X) > 0).astype(np.int64)
+        return present if self.multilabel_ else self.classes_[present]
+
+    def _check_params(self) -> None:
+        self._validate_params()
+        _check_model(self.model)
+        check_template(self.prompt)
+        if callable(self.model):
+            if self.system is not None:
+                raise ValueError("system is for Hugging Face models; a callable adds its own.")
+            if self.log is not None and not self.revision:
+                raise ValueError(
+                    "log with a callable needs revision: any text that says which model answers, "
+                    "so that its answers are not taken for those of another one."
+                )
+        self._check_remote_code()
+        if self.log is not None:
+            AnswerLog(self.log)
+
+    def _open(self, samples: list[Any]) -> _Answerer:
+        if callable(self.model):
+            kind = guess_kind(samples) if self.modality == "auto" else self.modality
+            return _Callable(self.model, kind, ["callable", self.revision])
+        from skact.models import load_chat
+
+        return load_chat(
+            self.model,
+            modality=self.modality,
+            system=self.system,
+            max_new_tokens=self.max_new_tokens,
+            device=self.device,
+            dtype=self.dtype,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    def _ask(self, samples: list[Any], digests: list[str], model: _Answerer) -> Array:
+        """Answers (n_samples, n_concepts), from the log where it has them."""
+        from tqdm import tqdm
+
+        questions = [self.prompt.format(concept=c, kind=model.kind) for c in self.concept_names_]
+        log = None if self.log is None else AnswerLog(self.log)
+        known = {} if log is None else log.read()
+        identity = [] if log is None else model.identity
+        keys = [[_key(identity, question, digest) for question in questions] for digest in digests]
+        places = {key: (i, c) for i, row in enumerate(keys) for c, key in enumerate(row)}
+        missing = [key for key in places if key not in known]
+
+        def prompts(wanted: Iterable[str]) -> Iterable[Prompt]:
+            for key in wanted:
+                i, c = places[key]
+                is_text = model.kind == "text"
+                sample = samples[i] if is_text else open_image(samples[i], i)
+                text = f"{sample}\n\n{questions[c]}" if is_text else questions[c]
+                yield Prompt(sample, self.concept_names_[c], text)
+
+        model.check(prompts(missing))
+        with tqdm(total=len(missing), unit="question", disable=not self.progress) as bar:
+            for start in range(0, len(missing), self.batch_size):
+                batch = missing[start : start + self.batch_size]
+                try:
+                    said = model(list(prompts(batch)))
+                except Exception as error:
+                    error.add_note(_progress_note(start, len(missing), self.log))
+                    raise
+                fresh = dict(zip(batch, said, strict=True))
+                if log is not None:
+                    log.append(fresh, {key: self.concept_names_[places[key][1]] for key in batch})
+                known.update(fresh)
+                bar.update(len(batch))
+        text = np.empty((len(samples), len(questions)), dtype=object)
+        text[:] = [[known[key] for key in row] for row in keys]
+        return text
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        if isinstance(self.model, tuple):
+            return {**state, "model": _Lost()}
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.poor_score = True
+        tags.target_tags.multi_output = True
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+class _Answerer(Protocol):
+    """What answers prompts: a callable of the user, or a Hugging Face model."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def identity(self) -> list[Any]: ...
+
+    def check(self, prompts: Iterable[Prompt]) -> None: ...
+
+    def __call__(self, prompts: Sequence[Prompt]) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class _Callable:
+    """A function of the user, whose answers are checked."""
+
+    function: Callable[[list[Prompt]], Any]
+    kind: str
+    identity: list[Any]
+
+    def check(self, prompts: Iterable[Prompt]) -> None:
+        """Accept everything; the function knows its own limits."""
+
+    def __call__(self, prompts: Sequence[Prompt]) -> list[str]:
+        said = self.function(list(prompts))
+        expected = f"model must return a list of {len(prompts)} strings, one per prompt"
+        if not isinstance(said, list | tuple):
+            raise TypeError(f"{expected}; got {type(said).__name__}.")
+        if len(said) != len(prompts):
+            raise ValueError(f"{expected}; got {len(said)}.")
+        for i, answer in enumerate(said):
+            if not isinstance(answer, str):
+                raise TypeError(f"{expected}; answer {i} is {type(answer).__name__}.")
+        return list(said)
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """Stands for a loaded model once a detector was pickled."""
+
+
+def _check_model(model: Any) -> None:
+    expected = (
+        "model must be a Hugging Face name, a local folder, a loaded pair (model, tokenizer or "
+        "processor), or a callable that takes prompts and returns answers"
+    )
+    if isinstance(model, _Lost):
+        raise ValueError(
+            "this detector was saved with a loaded model, whose weights are not saved. Give it the "
+            "model again: set_params(model=(model, tokenizer or processor))."
+        )
+    if isinstance(model, tuple):
+        if len(model) != 2:
+            raise ValueError(f"{expected}; got a tuple of {len(model)}.")
+    elif hasattr(model, "generate") or hasattr(model, "named_parameters"):
+        raise TypeError(f"{expected}; got a {type(model).__name__} without its tokenizer.")
+    elif isinstance(model, type) or not (isinstance(model, str | Path) or callable(model)):
+        got = "a class" if isinstance(model, type) else repr(model)[:60]
+        raise (ValueError if model is None else TypeError)(f"{expected}; got {got}.")
+
+
+def _key(identity: list[Any], question: str, digest: str) -> str:
+    return hashlib.sha256(json.dumps([identity, question, digest]).encode()).hexdigest()
+
+
+def _progress_note(n_done: int, n_all: int, log: Any) -> str:
+    kept = "lost; with log=path they would be kept" if log is None else "kept in the log"
+    return f"{n_done} of {n_all} questions had been answered; these answers are {kept}."

@@ -1,0 +1,139 @@
+"""Check what a generative model is asked: the question, the concepts, and the raw samples."""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from typing import Any
+
+from skact.samples import open_image
+from skact.targets import Targets
+
+__all__ = ["check_names", "check_samples", "check_template", "guess_kind"]
+
+_PLACEHOLDERS = {"concept", "kind"}
+
+
+def guess_kind(samples: list[Any]) -> str:
+    """Take strings for texts and anything else for images.
+
+    Parameters
+    ----------
+    samples : list
+        The samples.
+
+    Returns
+    -------
+    kind : {"text", "image"}
+        By the first sample; :func:`check_samples` refuses a mixture.
+    """
+    return "text" if isinstance(samples[0], str) else "image"
+
+
+def check_samples(samples: list[Any], kind: str) -> list[str]:
+    """Refuse what is no text or image, and digest what is.
+
+    Parameters
+    ----------
+    samples : list
+        The samples.
+    kind : {"text", "image"}
+        What they should be.
+
+    Returns
+    -------
+    digests : list of str
+        SHA-256 of the UTF-8 bytes of a text, or of size and RGB pixels of an image, so that one
+        image has one digest in whatever form it is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a sample is not of this kind, a text is blank, or a file cannot be read; the number of
+        the sample is named.
+    """
+    digest = _text_digest if kind == "text" else _image_digest
+    return [digest(sample, i) for i, sample in enumerate(samples)]
+
+
+def _text_digest(sample: Any, i: int) -> str:
+    if not isinstance(sample, str):
+        raise TypeError(f"sample {i} must be a text (str), got {type(sample).__name__}.")
+    if not sample.strip():
+        raise ValueError(f"sample {i} is an empty text.")
+    return hashlib.sha256(b"text\n" + sample.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _image_digest(sample: Any, i: int) -> str:
+    image = open_image(sample, i)
+    return hashlib.sha256(f"image {image.size}\n".encode() + image.tobytes()).hexdigest()
+
+
+def check_template(prompt: str) -> None:
+    """Refuse a question with other placeholders than ``{concept}``, which it needs, and ``{kind}``.
+
+    Parameters
+    ----------
+    prompt : str
+        The question.
+
+    Raises
+    ------
+    ValueError
+        If it does not name the concept, or holds what cannot be filled in.
+    """
+    needs = f"prompt must hold {{concept}}, and may hold {{kind}}; got {prompt!r}"
+    try:
+        parts = list(string.Formatter().parse(prompt))
+    except ValueError as error:
+        raise ValueError(f"{needs}: {error}.") from error
+    fields = {name for _, name, _, _ in parts if name is not None}
+    if fields - _PLACEHOLDERS:
+        unknown = ", ".join(f"{{{name}}}" for name in sorted(fields - _PLACEHOLDERS))
+        raise ValueError(f"{needs}: {unknown} is unknown. (Write literal braces twice.)")
+    if any(spec or conversion for _, _, spec, conversion in parts):
+        raise ValueError(f"{needs}: placeholders take no format.")
+    if "concept" not in fields:
+        raise ValueError(f"{needs}.")
+
+
+def check_names(concepts: Any, targets: Targets) -> list[str]:
+    """Words for the concepts: those given, else the column names of y.
+
+    Parameters
+    ----------
+    concepts : sequence of str or None
+        The words.
+    targets : Targets
+        Their number, and the names of the columns of y.
+
+    Returns
+    -------
+    names : list of str
+        One per concept, all different.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or they do not fit y.
+    """
+    columns = targets.names if targets.classes is None else None
+    if concepts is None:
+        if columns is None:
+            raise ValueError(
+                "a prompt needs names of concepts: pass concepts=[...], or y as a data frame whose "
+                "columns are the names."
+            )
+        names: list[str] = columns
+    else:
+        names = list(concepts)
+    if len(names) != targets.n_concepts:
+        raise ValueError(f"concepts has {len(names)} names, y has {targets.n_concepts} concepts.")
+    for c, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"concepts[{c}] must be a str that is not empty, got {name!r}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"concepts must differ from each other, got {names}.")
+    if columns is not None and names != columns and sorted(names) == sorted(columns):
+        raise ValueError(f"concepts is {names}, but the columns of y are {columns}: other order.")
+    return [str(name) for name in names]

@@ -1,0 +1,368 @@
+"""The store as users see it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from skact.rows import Array, Shards
+from skact.store._exchange import export, read_export
+from skact.store._fill import Filled, Job, fill
+from skact.store._index import Identity, Index, ShardRow, missing
+from skact.store._shards import RAW, Shelf
+from skact.store._upkeep import describe, prune, verify
+from skact.tokens import Source, TokenArray
+
+__all__ = ["ActivationStore"]
+
+_JOURNALS = ("wal", "delete")
+
+
+class ActivationStore:
+    """A folder of activations, so that no sample goes through a model twice.
+
+    Given to :class:`~skact.embedding.TransformerEmbedder` as ``store``. Each sample is kept at
+    each layer under a key made of the sample's content and of everything that changes the
+    numbers; batch size, device and the order of samples do not. Rows are written in chunks: first
+    the files, then the index, in one transaction. A run that dies loses the chunk it works on and
+    the one on its way to the disk, and nothing half-written is ever read. Any number of processes
+    may use one store at once; none embeds what another is embedding.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder, made on the first write.
+    dtype : {"float32", "float16", "bfloat16"}, default="float32"
+        Precision that new activations are stored in, and part of the key. bfloat16 is read as
+        float32.
+    layers : "all", sequence of int or float, or None, default=None
+        Layers to keep whenever a sample goes through the model, besides those asked for; in the
+        forms of the embedder's ``layer``. With them a search over layers costs one pass.
+    chunk_size : int, default=2048
+        Most samples that are embedded before they are committed; four times as many are made
+        ready for the model at a time, and put into chunks by length, long ones first, so that
+        little is padded. A chunk is also cut where its activations at one layer exceed 256 MiB.
+    journal : {"wal", "delete"}, default="wal"
+        How SQLite keeps the index of a new store consistent. "wal" needs a local disk; "delete"
+        is slower and is meant for folders that several machines share.
+
+    Raises
+    ------
+    ValueError
+        If a parameter has another value, or the path is a file.
+
+    Notes
+    -----
+    The object holds no connection: it can be pickled, which pickles its parameters, and cloned,
+    which gives itself. Nothing in the folder is a pickle.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from skact import ActivationStore
+    >>> store = ActivationStore(tempfile.mkdtemp(), layers="all")
+    >>> store.info()["samples"], store.verify()
+    (0, [])
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        dtype: str = "float32",
+        *,
+        layers: Any = None,
+        chunk_size: int = 2048,
+        journal: str = "wal",
+    ) -> None:
+        self.path = Path(path).expanduser().absolute()
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"path must be a folder, but {str(path)!r} is a file.")
+        for name, value, allowed in (
+            ("dtype", dtype, tuple(RAW)),
+            ("journal", journal, _JOURNALS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
+        if not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
+            raise ValueError(f"chunk_size must be an int of at least 1, got {chunk_size!r}.")
+        if isinstance(layers, str) and layers != "all":
+            raise ValueError(f'layers must be "all", a list of layers, or None; got {layers!r}.')
+        self.dtype = dtype
+        self.layers = layers
+        self.chunk_size = int(chunk_size)
+        self.journal = journal
+        self._index = Index(self.path, journal)
+        self._shelf = Shelf(self.path / "shards")
+
+    def info(self) -> dict[str, Any]:
+        """Say what the store holds.
+
+        Returns
+        -------
+        info : dict
+            "path"; "samples", the number of distinct ones; "bytes"; and "layers", a list of dicts
+            with model, layer, dtype, convention, samples, tokens, features, shards, bytes, the
+            times of the first and the last shard in seconds since 1970, and the identity, all
+            that the key is made of.
+        """
+        layers = describe(self._index)
+        with self._index.reading() as connection:
+            (n_samples,) = connection.execute(
+                "SELECT count(DISTINCT sample) FROM entries"
+            ).fetchone()
+        return {
+            "path": str(self.path),
+            "samples": n_samples,
+            "bytes": sum(layer["bytes"] for layer in layers),
+            "layers": layers,
+        }
+
+    def verify(self, repair: bool = False) -> list[str]:
+        """Read all of the store and compare it with its checksums.
+
+        Parameters
+        ----------
+        repair : bool, default=False
+            Whether to take what is damaged out of the index. It is then missing, and embedded
+            again when it is asked for.
+
+        Returns
+        -------
+        problems : list of str
+            One line per damaged file, naming it; empty if all is well.
+        """
+        return verify(self._index, self._shelf, repair)
+
+    def prune(
+        self,
+        *,
+        model: str | None = None,
+        layer: int | None = None,
+        older_than: float | None = None,
+        max_bytes: int | None = None,
+    ) -> int:
+        """Remove activations, and what dead processes have left behind.
+
+        The rows of the index go first, then the files; whoever has a file open can go on reading.
+
+        Parameters
+        ----------
+        model : str or None, default=None
+            Remove those of this model only, named as in :meth:`info`.
+        layer : int or None, default=None
+            Remove those of this block only.
+        older_than : float or None, default=None
+            Remove those written more than so many days ago only.
+        max_bytes : int or None, default=None
+            Beyond that, remove the oldest until no more than this remains.
+
+        Returns
+        -------
+        n_bytes : int
+            Space that became free. Without any argument only litter goes.
+        """
+        return prune(
+            self._index,
+            self._shelf,
+            model=model,
+            layer=layer,
+            older_than=older_than,
+            max_bytes=max_bytes,
+        )
+
+    def export(
+        self, file: str | Path, layer: int | None = None, *, model: str | None = None
+    ) -> int:
+        """Write one layer to a safetensors file.
+
+        Parameters
+        ----------
+        file : str or Path
+            The file, replaced if it exists.
+        layer : int or None, default=None
+            The block; None if there is only one.
+        model : str or None, default=None
+            Name of the model as in :meth:`info`; None if there is only one.
+
+        Returns
+        -------
+        n_samples : int
+            Samples written. The tensors are values, lengths, samples (the keys) and checksums.
+
+        Raises
+        ------
+        ValueError
+            If not exactly one layer of the dtype of this store fits.
+        """
+        with self._index.reading() as connection:
+            found = connection.execute(
+                "SELECT json, digest, model, block FROM identities WHERE id IN "
+                "(SELECT identity FROM entries)"
+            ).fetchall()
+        every = [Identity(*columns) for columns in found]
+        fitting = [
+            identity
+            for identity in every
+            if layer in (None, identity.block)
+            and model in (None, identity.model)
+            and f'"stored_as":"{self.dtype}"' in identity.json
+        ]
+        if len(fitting) != 1:
+            listed = sorted({(identity.model, identity.block) for identity in every})
+            raise ValueError(
+                f"{len(fitting)} layers of dtype {self.dtype} fit layer={layer}, model={model!r}; "
+                f"name exactly one. The store holds (model, layer): {listed}."
+            )
+        return export(self._index, self._shelf, fitting[0], Path(file).expanduser().absolute())
+
+    def import_(self, file: str | Path) -> int:
+        """Take in a layer that another store has exported.
+
+        Parameters
+        ----------
+        file : str or Path
+            The file.
+
+        Returns
+        -------
+        n_samples : int
+            Samples that were not here before.
+
+        Raises
+        ------
+        ValueError
+            If the file is no such export, truncated or damaged.
+        """
+        identity, job = read_export(Path(file).expanduser().absolute())
+        dtype = {dtype.str: name for name, dtype in RAW.items()}[job.values.dtype.str]
+        filled = fill(
+            self._index,
+            self._shelf,
+            job.samples,
+            {identity.block: identity},
+            {},
+            job.part,
+            dtype=dtype,
+            chunk_size=self.chunk_size,
+        )
+        return filled.n_embedded
+
+    def lacking(self, keys: Sequence[bytes], identities: Mapping[int, Identity]) -> Array:
+        """Tell which layers of which samples are not there.
+
+        Parameters
+        ----------
+        keys : sequence of n_samples bytes
+            Names of the samples.
+        identities : dict of int to Identity
+            Names of the layers, by block.
+
+        Returns
+        -------
+        lacking : ndarray of shape (n_samples, n_layers), dtype bool
+            True where a layer is missing.
+        """
+        return missing(self._index, keys, identities)
+
+    def fill(
+        self,
+        keys: Sequence[bytes],
+        identities: Mapping[int, Identity],
+        also: Mapping[int, Identity],
+        prepare: Callable[[list[int]], Job],
+        progress: bool = False,
+    ) -> Filled:
+        """Embed and commit what is missing.
+
+        Parameters
+        ----------
+        keys : sequence of n_samples bytes
+            Names of the samples, each once.
+        identities : dict of int to Identity
+            Names of the layers that must be there, by block.
+        also : dict of int to Identity
+            Names of the layers that are kept when a sample is embedded anyway.
+        prepare : callable
+            Takes numbers of samples, returns the :class:`~skact.store.Job` that embeds them.
+        progress : bool, default=False
+            Whether to show a bar, in tokens.
+
+        Returns
+        -------
+        filled : Filled
+            ``n_samples``, and ``n_embedded``, how many of them were embedded here.
+        """
+        return fill(
+            self._index,
+            self._shelf,
+            keys,
+            identities,
+            also,
+            prepare,
+            dtype=self.dtype,
+            chunk_size=self.chunk_size,
+            progress=progress,
+        )
+
+    def read(
+        self, keys: Sequence[bytes], identity: Identity, source: Source | None = None
+    ) -> TokenArray | None:
+        """Show samples at one layer, mapped and not copied.
+
+        Parameters
+        ----------
+        keys : sequence of n_samples bytes
+            Names of the samples.
+        identity : Identity
+            Name of the layer.
+        source : Source, default=None
+            Where the activations come from.
+
+        Returns
+        -------
+        tokens : TokenArray of shape (n_samples, n_features), or None
+            None if one of the samples is not there.
+        """
+        with self._index.reading(keys) as connection:
+            places = connection.execute(
+                "SELECT shard, slot FROM wanted JOIN identities ON digest = ? JOIN entries "
+                "ON identity = identities.id AND entries.sample = wanted.sample ORDER BY place",
+                (identity.digest,),
+            ).fetchall()
+            if len(places) < len(keys):
+                return None
+            numbers, slots = np.array(places, np.int64).T
+            rows = [self._row(connection, shard) for shard in np.unique(numbers).tolist()]
+        parts = [self._shelf.map(row) for row in rows]
+        bfloat16 = rows[0].dtype == "bfloat16"
+        one = len(parts) == 1 and not bfloat16
+        n_slots = np.cumsum([0, *(len(row.lengths) for row in rows)])
+        return TokenArray(
+            parts[0] if one else Shards(parts, bfloat16=bfloat16),
+            np.cumsum(np.concatenate([[0], *(row.lengths for row in rows)])),
+            n_slots[np.unique(numbers, return_inverse=True)[1]] + slots,
+            source=source,
+        )
+
+    @staticmethod
+    def _row(connection: sqlite3.Connection, shard: int) -> ShardRow:
+        query = f"SELECT {ShardRow.COLUMNS} FROM shards WHERE id = ?"
+        return ShardRow.read(*connection.execute(query, (shard,)).fetchone())
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("path", "dtype", "layers", "chunk_size", "journal")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __sklearn_clone__(self) -> Self:
+        return self
+
+    def __repr__(self) -> str:
+        layers = "" if self.layers is None else f", layers={self.layers!r}"
+        return f"ActivationStore({str(self.path)!r}, dtype={self.dtype!r}{layers})"

@@ -1,0 +1,302 @@
+"""Which samples, and which tokens, hold which concept: checked once for all estimators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+from skact.rows import Array, as_numpy
+from skact.tokens import TokenArray
+
+__all__ = [
+    "Targets",
+    "check_more_targets",
+    "check_targets",
+    "check_token_labels",
+    "label_classes",
+]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Which samples hold which concept.
+
+    Parameters
+    ----------
+    present : ndarray of shape (n_samples, n_concepts), dtype bool
+        True where the concept is in the sample.
+    names : list of str or None
+        Names of the concepts, if y has any.
+    classes : ndarray or None
+        Class labels where y is 1-D, None for an indicator matrix.
+    """
+
+    present: Array
+    names: list[str] | None
+    classes: Array | None
+
+    @property
+    def n_concepts(self) -> int:
+        """Number of concepts."""
+        return int(self.present.shape[1])
+
+    def without_samples(self) -> Targets:
+        """Only the concepts."""
+        return replace(self, present=self.present[:0].copy())
+
+    def label(self, concept: int) -> str:
+        """Name a concept in a message."""
+        return f"{concept}" if self.names is None else f"{concept} ({self.names[concept]!r})"
+
+
+def check_targets(estimator: Any, y: Any, n_samples: int, *, multiclass: bool = False) -> Targets:
+    """Check sample-level targets.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The caller, for messages.
+    y : array-like of shape (n_samples,) or (n_samples, n_concepts)
+        Two classes (the larger one is the concept), or an indicator matrix with a column per
+        concept. Column names of a data frame become names of concepts.
+    n_samples : int
+        Samples in X.
+    multiclass : bool, default=False
+        Also take more than two classes, one concept each.
+
+    Returns
+    -------
+    targets : Targets
+        The indicator matrix and the names.
+
+    Raises
+    ------
+    ValueError
+        If y is missing, has another length than X, is no classification target, has a single
+        class, more classes than allowed, or a concept without a positive sample.
+
+    Examples
+    --------
+    >>> from skact import SuperActivator
+    >>> from skact.targets import check_targets
+    >>> check_targets(SuperActivator(), ["no", "yes"], 2).present.tolist()
+    [[False], [True]]
+    """
+    name = type(estimator).__name__
+    y, names = _read_targets(y, n_samples, name)
+    if y.ndim == 2:
+        targets = Targets(y, names, None)
+        missing = np.flatnonzero(~targets.present.any(axis=0))
+        if len(missing):
+            raise ValueError(f"concept {targets.label(missing[0])} has no positive sample in y.")
+        return targets
+    classes = np.unique(y)
+    if len(classes) == 1:
+        raise ValueError(
+            f"y has one class only ({classes[0]!r}); {name} needs samples with and without the "
+            "concept. (A single concept that all samples hold is an indicator of shape (n, 1).)"
+        )
+    if len(classes) > 2 and not multiclass:
+        raise ValueError(
+            f"Only binary classification is supported (or an indicator matrix of several "
+            f"concepts). The type of the target is {type_of_target(y)}, with "
+            f"{len(classes)} classes."
+        )
+    return _of_classes(y, classes)
+
+
+def check_more_targets(
+    estimator: Any,
+    y: Any,
+    n_samples: int,
+    *,
+    known: Targets | None = None,
+    classes: npt.ArrayLike | None = None,
+) -> Targets:
+    """Check the sample-level targets of one of several calls of ``partial_fit``.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The caller, for messages.
+    y : array-like of shape (n_samples,) or (n_samples, n_concepts)
+        Class labels, a concept each (the larger one of two), or an indicator matrix. Not every
+        concept needs a sample.
+    n_samples : int
+        Samples in X.
+    known : Targets, default=None
+        Those of the first call; None if this is the first.
+    classes : array-like of shape (n_classes,), default=None
+        All classes there will be, for the first call; None takes those in y.
+
+    Returns
+    -------
+    targets : Targets
+        The indicator matrix, with the concepts of the first call.
+
+    Raises
+    ------
+    ValueError
+        If y is no classification target, or holds other concepts than the first call did.
+    """
+    y, names = _read_targets(y, n_samples, type(estimator).__name__)
+    first = "the first call of partial_fit"
+    if y.ndim == 2:
+        targets = Targets(y, names, None)
+        if known is None:
+            return targets
+        if known.classes is not None or known.n_concepts != targets.n_concepts:
+            had = "class labels" if known.classes is not None else f"{known.n_concepts} concepts"
+            raise ValueError(f"y has {targets.n_concepts} concepts, {first} had {had}.")
+        if names is not None and known.names is not None and names != known.names:
+            raise ValueError(f"y names the concepts {names}, {first} named {known.names}.")
+        return replace(targets, names=known.names)
+    if known is not None:
+        if known.classes is None:
+            raise ValueError(f"y has class labels, {first} had {known.n_concepts} concepts.")
+        classes = known.classes
+    all_classes = np.unique(y if classes is None else np.asarray(classes))
+    new = np.setdiff1d(y, all_classes)
+    if len(new):
+        raise ValueError(
+            f"y holds the classes {new.tolist()}, which {first} did not know: "
+            f"{all_classes.tolist()}; pass all of them to it as classes."
+        )
+    if len(all_classes) < 2:
+        raise ValueError(f"y has one class only ({all_classes[0]!r}); pass all of them as classes.")
+    return _of_classes(y, all_classes)
+
+
+def _of_classes(y: Array, classes: Array) -> Targets:
+    concepts = classes if len(classes) > 2 else classes[1:]
+    return Targets(y[:, None] == concepts, [str(c) for c in concepts.tolist()], classes)
+
+
+def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] | None]:
+    """Return class labels, or an indicator matrix of bools with the names of its columns."""
+    if y is None:
+        raise ValueError(
+            f"This {name} estimator requires y to be passed, but the target y is None."
+        )
+    columns = getattr(y, "columns", None)
+    y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    if len(y.shape) and len(y) != n_samples:
+        raise ValueError(
+            f"y has {len(y)} samples, X has {n_samples}: inconsistent numbers of samples."
+        )
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError("Input y contains NaN or infinity.")
+    if y.ndim == 2 and y.dtype.kind in "biuf" and np.isin(y, (0, 1)).all():
+        names = None if columns is None else [str(c) for c in columns]
+        return y.astype(bool), names
+    if y.ndim > 2:
+        raise ValueError(f"y must be 1-D, or 2-D with a column per concept; got {y.ndim}-D.")
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    return y, None
+
+
+def check_token_labels(
+    token_labels: Any, tokens: TokenArray, targets: Targets, *, all_present: bool = True
+) -> tuple[TokenArray, Targets]:
+    """Check token labels, or derive weak ones from the sample labels.
+
+    Parameters
+    ----------
+    token_labels : TokenArray, list of arrays, 2-D or 3-D array of bool, or None
+        For each sample (n_tokens, n_concepts), True where the token belongs to the concept. None
+        counts every token of a positive sample: the weak reading.
+    tokens : TokenArray
+        The tokens that are labelled.
+    targets : Targets
+        Sample-level targets. A token may be labelled only where its sample is.
+    all_present : bool, default=True
+        Whether each concept must have a labelled token.
+
+    Returns
+    -------
+    labels : TokenArray of bool
+        Labels of exactly these tokens.
+    targets : Targets
+        With names taken from the labels if y had none.
+
+    Raises
+    ------
+    ValueError
+        If labels and tokens differ in samples, lengths or number of concepts, the names disagree,
+        a token is labelled in a sample that y calls negative, or a concept has no labelled token.
+    TypeError
+        If the labels are neither bool nor 0 and 1.
+    """
+    if token_labels is None:
+        weak = np.repeat(targets.present, tokens.lengths, axis=0)
+        return tokens.with_values(weak), targets
+    labels = _as_labels(token_labels)
+    if len(labels) != len(tokens):
+        raise ValueError(f"token_labels has {len(labels)} samples, X has {len(tokens)}.")
+    wrong = np.flatnonzero(labels.lengths != tokens.lengths)
+    if len(wrong):
+        i = wrong[0]
+        raise ValueError(
+            f"token_labels does not match the tokens: sample {i} has {labels.lengths[i]} labelled "
+            f"tokens and {tokens.lengths[i]} tokens."
+        )
+    if labels.n_features != targets.n_concepts:
+        raise ValueError(
+            f"token_labels has {labels.n_features} concepts, y has {targets.n_concepts}."
+        )
+    targets = _agree_on_names(labels, targets)
+    in_sample = labels.max()
+    astray = np.argwhere(in_sample & ~targets.present)
+    if len(astray):
+        i, c = astray[0]
+        raise ValueError(
+            f"token_labels marks tokens of concept {targets.label(c)} in sample {i}, but y says "
+            "that the sample does not hold it."
+        )
+    missing = np.flatnonzero(~in_sample.any(axis=0))
+    if all_present and len(missing):
+        raise ValueError(f"concept {targets.label(missing[0])} has no positive token.")
+    return labels, targets
+
+
+def _as_labels(token_labels: Any) -> TokenArray:
+    labels = token_labels
+    if not isinstance(labels, TokenArray):
+        if getattr(labels, "ndim", None) == 2:
+            labels = [row[None, :] for row in as_numpy(labels)]
+        if not isinstance(labels, Sequence | np.ndarray) or isinstance(labels, str):
+            raise TypeError(
+                "token_labels must be a TokenArray or a list with one array per sample, got "
+                f"{type(labels).__name__}."
+            )
+        arrays = [as_numpy(sample) for sample in labels]
+        labels = TokenArray.from_list([a[:, None] if a.ndim == 1 else a for a in arrays])
+    if labels.dtype.kind != "b":
+        if not all(np.isin(block, (0, 1)).all() for _, block in labels.blocks()):
+            raise TypeError(f"token_labels must be bool or 0 and 1, got dtype {labels.dtype}.")
+        labels = labels.map(lambda block: block.astype(bool), feature_names=labels.feature_names)
+    return labels
+
+
+def _agree_on_names(labels: TokenArray, targets: Targets) -> Targets:
+    if labels.feature_names is None or targets.classes is not None:
+        return targets
+    names = list(labels.feature_names)
+    if targets.names is not None and targets.names != names:
+        raise ValueError(f"token_labels names the concepts {names}, y names {targets.names}.")
+    return Targets(targets.present, names, None)
+
+
+def label_classes(targets: Targets) -> Array:
+    """Class labels in the form that scikit-learn's scorers expect of a multilabel classifier."""
+    if targets.classes is not None:
+        return targets.classes
+    # One column is a binary problem to the scorers, which take the last class as the positive one.
+    return np.arange(max(targets.n_concepts, 2))

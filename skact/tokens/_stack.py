@@ -1,0 +1,147 @@
+"""Several layers of the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from skact.rows import Array
+from skact.tokens._array import TokenArray
+from skact.tokens._view import SampleView
+
+__all__ = ["LayerStack"]
+
+
+class LayerStack(SampleView):
+    """Several layers of the same samples, indexed as one.
+
+    Parameters
+    ----------
+    layers : mapping of int to TokenArray
+        Tokens by block. All show the same samples with the same lengths.
+
+    Attributes
+    ----------
+    layers : list of int
+        The blocks, ascending; ready for a parameter grid.
+    shape : tuple
+        ``(n_samples, n_features)``.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer, or two layers differ in samples, lengths or width.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import LayerStack, TokenArray
+    >>> X = TokenArray(np.zeros((5, 2)), [0, 2, 5])
+    >>> stack = LayerStack({0: X, 3: X})
+    >>> stack.layers, stack[:1].layer(3).shape
+    ([0, 3], (1, 2))
+    """
+
+    def __init__(self, layers: Mapping[int, TokenArray]) -> None:
+        if not layers:
+            raise ValueError("layers must hold at least one TokenArray.")
+        for block, tokens in layers.items():
+            if not isinstance(tokens, TokenArray):
+                raise TypeError(
+                    f"layer {block!r} must be a TokenArray, got {type(tokens).__name__}."
+                )
+        first_block, first = next(iter(layers.items()))
+        for block, tokens in layers.items():
+            if tokens.shape != first.shape or not np.array_equal(tokens.lengths, first.lengths):
+                raise ValueError(
+                    f"layers must hold the same samples: layer {block} has {tokens!r}, "
+                    f"layer {first_block} has {first!r}."
+                )
+        self._layers = {block: layers[block] for block in sorted(layers)}
+        self.index = np.arange(len(first))
+
+    @property
+    def layers(self) -> list[int]:
+        """The blocks, ascending."""
+        return list(self._layers)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of a token."""
+        return next(iter(self._layers.values())).n_features
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the first layer."""
+        return next(iter(self._layers.values())).dtype
+
+    @property
+    def lengths(self) -> Array:
+        """Tokens of each sample, int64 of shape (n_samples,)."""
+        return self.layer(self.layers[0]).lengths
+
+    def layer(self, block: int) -> TokenArray:
+        """Take one layer out; the tokens are not copied.
+
+        Parameters
+        ----------
+        block : int
+            One of ``layers``; a negative number counts from the last of them.
+
+        Returns
+        -------
+        tokens : TokenArray
+            The layer's tokens of the samples shown.
+
+        Raises
+        ------
+        ValueError
+            If the stack does not hold this block.
+        """
+        blocks = self.layers
+        if isinstance(block, int | np.integer) and -len(blocks) <= block < 0:
+            block = blocks[block]
+        if block not in self._layers:
+            raise ValueError(f"layer must be one of {blocks} (or negative), got {block!r}.")
+        return self._layers[block][self.index]
+
+    def _view(self, index: Array) -> Self:
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, index=index)
+        return view
+
+    def _sample(self, i: int) -> dict[int, Array]:
+        return {block: tokens[self.index[i]] for block, tokens in self._layers.items()}
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[LayerStack]) -> Self:
+        """Put the samples of several stacks behind one another; copies the tokens.
+
+        Parameters
+        ----------
+        parts : sequence of LayerStack
+            Stacks of the same blocks.
+
+        Returns
+        -------
+        stack : LayerStack
+            All samples.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to concatenate or the blocks differ.
+        """
+        if not parts:
+            raise ValueError("there is nothing to concatenate.")
+        for part in parts:
+            if part.layers != parts[0].layers:
+                raise ValueError(f"the parts hold layers {parts[0].layers} and {part.layers}.")
+        return cls(
+            {b: TokenArray.concatenate([p.layer(b) for p in parts]) for b in parts[0].layers}
+        )
+
+    def __repr__(self) -> str:
+        return f"LayerStack(layers {self.layers}, {len(self)} samples, {self.n_features} features)"

@@ -1,0 +1,525 @@
+"""The embedder with a store: the same numbers, and no sample through a model twice."""
+
+import copy
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+
+from skact import MeanPrototype, SuperActivator
+from skact.embedding import TransformerEmbedder
+from skact.embedding._keys import sample_keys
+from skact.model_selection._search_plan import _identity
+from skact.store._store import ActivationStore
+from tests import tiny_models
+
+
+def embedder(kind="bert", **params):
+    text = kind in tiny_models.TEXT
+    pair = tiny_models.text_pair(kind) if text else tiny_models.image_pair(kind)
+    return TransformerEmbedder(pair, **params)
+
+
+@contextmanager
+def counted(model):
+    """Number of samples that go through a model, batch by batch."""
+    sizes = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(len(next(iter(kwargs.values())))),
+        with_kwargs=True,
+    )
+    try:
+        yield sizes
+    finally:
+        handle.remove()
+
+
+@pytest.fixture(autouse=True)
+def loaded_once():
+    """The trial run at load is no embedding."""
+    for kind in ("bert", "vit"):
+        assert embedder(kind).n_blocks == 4
+
+
+def values_of(found):
+    if isinstance(found, np.ndarray):
+        return found
+    if hasattr(found, "layers"):
+        return np.concatenate([found.layer(b).flat() for b in found.layers])
+    return found.flat()
+
+
+FORMS = [
+    {},
+    {"layer": [0, 2]},
+    {"pooling": "mean"},
+    {"pooling": "cls", "layer": [1, 3]},
+    {"special_tokens": True, "layer": 0},
+]
+
+
+@pytest.mark.parametrize("params", FORMS)
+@pytest.mark.parametrize("kind", ["bert", "vit"])
+def test_the_numbers_are_those_without_a_store(tmp_path, kind, params, texts, images):
+    X = texts if kind == "bert" else images
+    plain = embedder(kind, **params).transform(X)
+    kept = embedder(kind, store=tmp_path, **params)
+    for stored in (kept.transform(X), kept.transform(X)):
+        assert type(stored) is type(plain)
+        np.testing.assert_array_equal(values_of(stored), values_of(plain))  # to the last bit
+        if hasattr(plain, "lengths"):
+            np.testing.assert_array_equal(stored.lengths, plain.lengths)
+        if hasattr(plain, "source"):
+            assert stored.source == plain.source
+            assert isinstance(stored.values, np.memmap)
+    part = embedder(kind, store=ActivationStore(tmp_path, chunk_size=1), **params)
+    np.testing.assert_array_equal(values_of(part.transform(X[3:1:-1])), values_of(plain[3:1:-1]))
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float16", 2**-11), ("bfloat16", 2**-8)])
+def test_half_precision_rounds_and_no_more(tmp_path, dtype, error, texts):
+    plain = embedder(layer=[0, 3]).transform(texts)
+    stored = embedder(layer=[0, 3], store=ActivationStore(tmp_path, dtype)).transform(texts)
+    np.testing.assert_allclose(values_of(stored), values_of(plain), rtol=error, atol=1e-6)
+    assert np.any(values_of(stored) != values_of(plain))
+    pooled = embedder(pooling="mean", store=ActivationStore(tmp_path, dtype)).transform(texts)
+    assert pooled.dtype == np.float32
+
+
+def test_small_chunks_agree_up_to_rounding(tmp_path, texts):
+    X = texts * 3 + [text + " happy" for text in texts]
+    plain = embedder(batch_size=3).transform(X)
+    store = ActivationStore(tmp_path, chunk_size=3)
+    stored = embedder(batch_size=3, store=store).transform(X)
+    np.testing.assert_allclose(values_of(stored), values_of(plain), rtol=1e-5, atol=5e-6)
+    assert store.info()["samples"] == 10
+
+
+def test_a_duplicate_is_embedded_once(tmp_path, texts, images):
+    for kind, X in (("bert", texts), ("vit", images)):
+        found = embedder(kind, store=tmp_path)
+        with counted(found.model[0]) as sizes:
+            tokens = found.transform([X[0], X[1], X[0], X[0]])
+        assert sum(sizes) == 2
+        np.testing.assert_array_equal(tokens[0], tokens[3])
+
+
+def test_only_missing_samples_and_layers_go_through_the_model(tmp_path, texts):
+    found = embedder(store=tmp_path)
+    with counted(found.model[0]) as sizes:
+        found.set_params(layer=[0, 1]).transform(texts[:2])
+        found.set_params(layer=1).transform(texts[1:4])
+        assert sum(sizes) == 2 + 2
+        found.set_params(layer=[0, 1, 2]).transform(texts)
+        assert sum(sizes) == 4 + 5  # each sample once, whatever it lacks
+        found.set_params(layer=[2, 0]).transform(texts[::-1])
+        found.set_params(batch_size=1, progress=True, device="cpu").transform(texts)
+        assert sum(sizes) == 9
+        assert not ActivationStore(tmp_path).missing(texts, found).any()
+    store = ActivationStore(tmp_path)
+    assert store.missing([*texts, "new"], found).tolist() == [False] * 5 + [True]
+
+
+def test_embed_missing_says_what_it_did(tmp_path, texts):
+    found = embedder(layer=[0, 2], store=tmp_path)
+    with counted(found.model[0]) as sizes:
+        done = found._embed_missing(texts + texts[:2])
+        assert (done.n_samples, done.n_embedded) == (5, 5)
+        done = found._embed_missing([*texts, "new"])
+        assert (done.n_samples, done.n_embedded) == (6, 1)
+    assert sum(sizes) == 6
+    with pytest.raises(ValueError, match="store is None"):
+        embedder()._embed_missing(texts)
+
+
+@pytest.mark.parametrize(("layers", "kept"), [("all", [0, 1, 2, 3]), ([0.5, -1], [0, 1, 3])])
+def test_layers_to_keep(tmp_path, layers, kept, texts):
+    store = ActivationStore(tmp_path, layers=layers)
+    found = embedder(layer=0, store=store)
+    with counted(found.model[0]) as sizes:
+        found.transform(texts)
+        for layer in kept:
+            found.set_params(layer=layer).transform(texts)
+    assert sum(sizes) == 5
+    assert [layer["layer"] for layer in store.info()["layers"]] == kept
+    with pytest.raises(ValueError, match="layer 9 does not exist"):
+        embedder(store=ActivationStore(tmp_path / "b", layers=[9])).transform(texts)
+
+
+DELTAS = [0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+
+
+def sweep(store, model, deltas=DELTAS, layers=range(6), cv=5, **params):
+    return GridSearchCV(
+        Pipeline(
+            [
+                ("embed", TransformerEmbedder(model, store=store, max_length=32)),
+                ("concepts", MeanPrototype()),
+                ("detect", SuperActivator()),
+            ]
+        ),
+        {"embed__layer": list(layers), "detect__delta": deltas},
+        cv=cv,
+        error_score="raise",
+        **params,
+    )
+
+
+@pytest.fixture(scope="module")
+def six_blocks(tmp_path_factory):
+    """A model of six blocks in a folder."""
+    torch.manual_seed(0)
+    tokenizer = tiny_models.wordpiece_tokenizer()
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=6,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+    )
+    pair = transformers.BertModel(config).eval(), tokenizer
+    return tiny_models.save_pair(pair, tmp_path_factory.mktemp("six"))
+
+
+TEXTS = [f"{word} cat {i}" for i in range(10) for word in ("happy", "angry")]
+Y = np.tile([1, 0], 10)
+
+AGAIN = """
+import sys, numpy as np
+from skact.embedding import TransformerEmbedder, _models
+from tests.embedding.test_stored import TEXTS, Y, counted, sweep
+store, model = sys.argv[1:]
+loaded = TransformerEmbedder(model)._load()
+with counted(loaded.base) as sizes:
+    search = sweep(store, model, deltas=[0.1]).fit(TEXTS[4:], Y[4:])
+print(sum(sizes), search.best_params_["embed__layer"])
+"""
+
+
+def test_a_sweep_costs_one_pass_per_sample_and_the_next_script_none(tmp_path, six_blocks):
+    store = ActivationStore(tmp_path, layers="all")
+    with counted(TransformerEmbedder(six_blocks)._load().base) as sizes:
+        search = sweep(store, six_blocks).fit(TEXTS, Y)
+        assert sum(sizes) == len(TEXTS)
+        search.predict(TEXTS)
+        assert sum(sizes) == len(TEXTS)
+    assert len(search.cv_results_["params"]) == 72
+    assert store.info()["samples"] == len(TEXTS)
+    run = subprocess.run(
+        [sys.executable, "-c", AGAIN, str(tmp_path), six_blocks],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split()[0] == "0"
+
+
+def test_a_sweep_in_several_processes(tmp_path, six_blocks):
+    store = ActivationStore(tmp_path, layers="all")
+    search = sweep(store, six_blocks, [0.1, 0.5], cv=3, n_jobs=2).fit(TEXTS, Y)
+    info = store.info()
+    assert [layer["samples"] for layer in info["layers"]] == [len(TEXTS)] * 6
+    # Had a sample been embedded twice, its rows would lie in two shards.
+    tokens = TransformerEmbedder(six_blocks).transform(TEXTS).n_tokens
+    assert [layer["tokens"] for layer in info["layers"]] == [tokens] * 6
+    assert store.verify() == []
+    layer, delta = search.best_params_["embed__layer"], search.best_params_["detect__delta"]
+    plain = sweep(None, six_blocks, [delta], [layer], cv=3).fit(TEXTS, Y)
+    np.testing.assert_array_equal(search.predict(TEXTS), plain.predict(TEXTS))
+
+
+def test_clones_and_pickles_keep_the_store(tmp_path, bert_folder, texts):
+    store = ActivationStore(tmp_path)
+    found = TransformerEmbedder(bert_folder, store=store)
+    assert clone(found).store is store
+    tokens = found.transform(texts)
+    back = pickle.loads(pickle.dumps(found))
+    with counted(back._load().base) as sizes:
+        np.testing.assert_array_equal(back.transform(texts).flat(), tokens.flat())
+    assert sizes == []
+    sent = pickle.dumps(tokens)
+    np.testing.assert_array_equal(pickle.loads(sent).flat(), tokens.flat())
+    with pytest.raises(ValueError, match="store"):
+        TransformerEmbedder(bert_folder, store=5).transform(texts)
+
+
+def keys_of(found, block=3, sample="a", **params):
+    found = clone(found).set_params(**{"layer": block, **params})
+    held, _ = found.set_params(store="unused")._in_store([sample])
+    return held.identities[block].digest
+
+
+def test_folder_pair_and_pickled_pair_share_what_they_keep(tmp_path, bert_folder, texts):
+    model = transformers.AutoModel.from_pretrained(bert_folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert_folder)
+    pair = TransformerEmbedder((model, tokenizer))
+    named = TransformerEmbedder(bert_folder)
+    moved = shutil.copytree(bert_folder, tmp_path / "moved")
+    assert keys_of(pair) == keys_of(named) == keys_of(TransformerEmbedder(moved))
+    assert keys_of(pickle.loads(pickle.dumps(pair))) == keys_of(pair)
+
+
+def test_what_does_not_change_the_numbers_does_not_change_the_key(bert_folder, texts):
+    found = TransformerEmbedder(bert_folder)
+    before = keys_of(found)
+    found.transform(texts)  # leaves its truncation in the tokenizer
+    assert keys_of(found) == before
+    for params in (
+        {"batch_size": 1},
+        {"device": "cpu"},
+        {"dtype": "float32"},
+        {"max_length": 64},  # the limit of the model
+        {"progress": True},
+        {"layer": [0, 3]},
+    ):
+        assert keys_of(found, **params) == before
+    found._load().processor.padding_side = "left"
+    assert keys_of(found) == before
+
+
+def changed_model(change):
+    def make(folder):
+        model = transformers.AutoModel.from_pretrained(folder)
+        change(model)
+        return model, transformers.AutoTokenizer.from_pretrained(folder)
+
+    return make
+
+
+def one_weight(model):
+    with torch.no_grad():
+        model.encoder.layer[1].output.dense.weight[3, 5] += 1e-6
+
+
+def changed_tokenizer(folder):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["sat"])
+    return transformers.AutoModel.from_pretrained(folder), tokenizer
+
+
+def cut_left(folder):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, truncation_side="left")
+    return transformers.AutoModel.from_pretrained(folder), tokenizer
+
+
+OTHER_MODELS = [
+    changed_model(one_weight),
+    changed_model(lambda model: model.half()),
+    changed_model(lambda model: setattr(model.config, "layer_norm_eps", 1e-6)),
+    changed_tokenizer,
+    cut_left,
+]
+
+
+@pytest.mark.parametrize("make", OTHER_MODELS)
+def test_another_model_has_another_key(bert_folder, make):
+    assert keys_of(TransformerEmbedder(make(bert_folder))) != keys_of(
+        TransformerEmbedder(bert_folder)
+    )
+
+
+OTHER_PARAMS = [
+    {"max_length": 9},
+    {"special_tokens": True},
+    {"pooling": "mean"},
+    {"dtype": "float16"},
+]
+
+
+@pytest.mark.parametrize("params", OTHER_PARAMS)
+def test_other_parameters_have_another_key(bert_folder, params):
+    found = TransformerEmbedder(bert_folder)
+    assert keys_of(found, **params) != keys_of(found)
+    assert keys_of(found, block=2) != keys_of(found)
+
+
+def test_another_library_has_another_key(bert_folder, monkeypatch):
+    found = TransformerEmbedder(bert_folder)
+    before = keys_of(found)
+    major = _identity._major
+    assert major("transformers") == transformers.__version__.split(".")[0]
+    monkeypatch.setattr(
+        _identity, "_major", lambda name: "99" if name == "transformers" else major(name)
+    )
+    assert keys_of(found) != before
+
+
+def test_another_image_processor_has_another_key(images):
+    model, processor = tiny_models.image_pair("vit")
+    other = copy.deepcopy(processor)
+    other.image_mean = [0.4, 0.5, 0.5]
+    keys = [
+        keys_of(TransformerEmbedder((model, one)), sample=images[0]) for one in (processor, other)
+    ]
+    assert keys[0] != keys[1]
+
+
+def test_weights_are_hashed_once_and_again_when_they_change(bert_folder, monkeypatch):
+    model = transformers.AutoModel.from_pretrained(bert_folder)
+    pair = model, transformers.AutoTokenizer.from_pretrained(bert_folder)
+    found = TransformerEmbedder(pair)
+    before = keys_of(found)
+    hashed = []
+    sha256 = _identity.hashlib.sha256
+    monkeypatch.setattr(
+        _identity.hashlib, "sha256", lambda *data: hashed.append(data) or sha256(*data)
+    )
+    assert keys_of(found) == before
+    once = len(hashed)
+    one_weight(model)
+    assert keys_of(found) != before
+    assert len(hashed) - once == once + 1
+    with torch.inference_mode():
+        model.pooler = None
+        model.embeddings.word_embeddings.weight = torch.nn.Parameter(torch.ones(148, 32))
+    del hashed[:]
+    assert keys_of(found) == keys_of(found) != before
+    assert len(hashed) == 2 * (once + 1)  # changes of such tensors leave no trace
+
+
+def test_a_commit_names_a_model_of_the_hub(bert_folder):
+    from dataclasses import replace
+
+    loaded = TransformerEmbedder(bert_folder)._load()
+    commits = [
+        _identity.identify(replace(loaded, revision=r), by_weights=False)
+        for r in ("a" * 40, "b" * 40)
+    ]
+    assert commits[0] != commits[1]
+    # A loaded pair may have been changed since.
+    by_weights = _identity.identify(replace(loaded, revision="a" * 40), by_weights=True)
+    assert "weights" in by_weights.content
+
+
+def test_slow_tokenizers_are_named_by_their_content():
+    slow = transformers.ByT5Tokenizer()
+    other = transformers.ByT5Tokenizer(extra_ids=3)
+    assert _identity._tokenizer(slow) == _identity._tokenizer(transformers.ByT5Tokenizer())
+    assert _identity._tokenizer(slow) != _identity._tokenizer(other)
+
+
+def test_keys_of_samples(tmp_path, images):
+    from PIL import Image
+
+    keys = sample_keys(["a", "b", "a", "\ud800"], "text")
+    assert keys[0] == keys[2] != keys[1]
+    assert {len(key) for key in keys} == {32}
+    picture = Image.fromarray(images[0])
+    picture.save(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
+    forms = [images[0], picture, images[0] / 255, tmp_path / "a.png", str(tmp_path / "b.png")]
+    keys = sample_keys(forms, "image")
+    assert keys[0] == keys[1] == keys[2]  # equal pixels
+    assert keys[3] == keys[4] != keys[0]  # a file is named by its bytes
+    turned = sample_keys([images[0].transpose(1, 0, 2), images[0][:, ::-1]], "image")
+    assert len({*turned, keys[0]}) == 3
+    Image.fromarray(images[1]).save(tmp_path / "a.png")
+    assert sample_keys([tmp_path / "a.png"], "image") != [keys[3]]
+
+
+BAD_SAMPLES = [
+    ("bert", ["a", "b", 5], TypeError, "sample 2 must be a string, got int"),
+    ("bert", ["cat", " ", "b"], ValueError, "sample 1, .* has no token left"),
+    ("vit", [np.zeros((9, 9, 3), np.uint8), 5], ValueError, "sample 1 must be an image"),
+    ("vit", [np.zeros((9, 9, 3), np.uint8), "no.png"], ValueError, "sample 1: .*'no.png' cannot"),
+]
+
+
+@pytest.mark.parametrize(("kind", "X", "error", "message"), BAD_SAMPLES)
+def test_a_bad_sample_is_named_before_anything_is_embedded(tmp_path, kind, X, error, message):
+    found = embedder(kind, store=tmp_path)
+    found.transform(X[:1])
+    with counted(found.model[0]) as sizes, pytest.raises(error, match=message):
+        found.transform(X)
+    assert sizes == []
+
+
+def test_a_broken_file_is_named_by_its_number_among_all(tmp_path, images):
+    from PIL import Image
+
+    found = embedder("vit", store=ActivationStore(tmp_path / "store", chunk_size=1))
+    found.transform(images[:2])
+    Image.fromarray(images[0]).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"sample 3: the image .*a.jpg' cannot be read"):
+        found.transform([*images[:3], tmp_path / "a.jpg"])
+    assert not found.store.missing(images[:3], found).any()  # those before it are kept
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, texts):
+    found = embedder(store=tmp_path, batch_size=4)
+    plain = embedder().transform(texts * 2)
+    failed = []
+
+    def fail(module, args, kwargs):
+        if len(next(iter(kwargs.values()))) > 1:
+            failed.append(1)
+            raise torch.OutOfMemoryError("out of memory")
+
+    handle = found.model[0].register_forward_pre_hook(fail, with_kwargs=True)
+    try:
+        stored = found.transform(texts * 2)
+    finally:
+        handle.remove()
+    assert failed
+    np.testing.assert_allclose(values_of(stored), values_of(plain), rtol=1e-5, atol=1e-5)
+    assert found.store == tmp_path
+    assert ActivationStore(tmp_path).verify() == []
+
+
+def test_numbers_that_float16_cannot_hold_are_refused(tmp_path, bert_folder, texts):
+    model = transformers.AutoModel.from_pretrained(bert_folder)
+    with torch.no_grad():
+        model.encoder.layer[3].output.LayerNorm.weight *= 1e6
+    pair = model, tiny_models.text_pair("bert")[1]
+    half = ActivationStore(tmp_path, "float16")
+    with pytest.raises(OverflowError, match=r"block 3 .* 65504"):
+        TransformerEmbedder(pair, store=half).transform(texts)
+    assert os.listdir(tmp_path / "shards") == []
+    brain = ActivationStore(tmp_path, "bfloat16")
+    assert np.abs(TransformerEmbedder(pair, store=brain).transform(texts).flat()).max() > 65504
+
+
+def test_a_store_pruned_while_it_is_read_is_filled_again(tmp_path, texts, monkeypatch):
+    store = ActivationStore(tmp_path)
+    found = embedder(layer=[0, 1], store=store)
+    found.transform(texts)
+    read, pruned = ActivationStore._read, []
+
+    def read_and_prune(self, *args):
+        if not pruned:
+            pruned.append(store.prune(layer=1))
+        return read(self, *args)
+
+    monkeypatch.setattr(ActivationStore, "_read", read_and_prune)
+    with counted(found.model[0]) as sizes:
+        assert found.transform(texts).layers == [0, 1]
+    assert sum(sizes) == 5
+    assert pruned[0] > 0
+
+
+def test_a_store_serves_a_classifier_on_pooled_vectors(tmp_path, bert_folder):
+    pipe = Pipeline(
+        [
+            ("embed", TransformerEmbedder(bert_folder, pooling="mean", store=tmp_path)),
+            ("classify", LogisticRegression(max_iter=1000)),
+        ]
+    )
+    stored = pipe.fit(TEXTS, Y).predict_proba(TEXTS)
+    plain = pipe.set_params(embed__store=None).fit(TEXTS, Y).predict_proba(TEXTS)
+    np.testing.assert_array_equal(stored, plain)

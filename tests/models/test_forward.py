@@ -1,0 +1,579 @@
+"""The numbers: the same place in every model, whatever else is in the batch."""
+
+import copy
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from skact.embedding import TransformerEmbedder
+from skact.models._forward import TextBatches, cut, forward
+from skact.models._hooks import capture, check_hooks, find_blocks
+from skact.models._loaded import load
+from skact.models._text import encode
+from skact.models._writer import Writer
+from skact.rows._sink import Arrays
+from tests import tiny_models
+
+NORMS = {"gpt2": "ln_f", "llama": "norm", "gemma2": "norm", "qwen3": "norm"}
+
+
+def slow_states(model, inputs):
+    """The model's own states after each block, shape (n_blocks, n_positions, n_features)."""
+    with torch.no_grad():
+        return torch.stack(model(**inputs, output_hidden_states=True).hidden_states[1:])[:, 0]
+
+
+def slow_text(kind, text, model=None):
+    own, tokenizer = tiny_models.text_pair(kind)
+    encoded = tokenizer(text, return_special_tokens_mask=True)
+    states = slow_states(model or own, {"input_ids": torch.tensor([encoded["input_ids"]])})
+    return states[:, [not special for special in encoded["special_tokens_mask"]]]
+
+
+def all_layers(pair, samples, **params):
+    return TransformerEmbedder(pair, layer=list(range(4)), **params).transform(samples)
+
+
+def text_batches(loaded, texts, **options):
+    options = {"max_length": None, "special_tokens": False, **options}
+    return TextBatches(encode(texts, loaded.processor, **options), loaded.processor.pad_token_id)
+
+
+def run_forward(pair, texts, blocks, *, pooling=None, batch_size=3, progress=False, sink=None):
+    loaded = load(pair)
+    batches = text_batches(loaded, texts)
+    return forward(
+        loaded,
+        batches,
+        blocks,
+        pooling=pooling,
+        budget=batch_size * int(batches.lengths.sum()) // len(texts),
+        progress=progress,
+        sink=sink,
+    )
+
+
+class Kept:
+    """A sink that gives new memory for each batch and keeps it."""
+
+    def __init__(self, blocks, lengths, width, dtype):
+        self.dtype = np.dtype(dtype)
+        self.blocks, self.lengths, self.width = blocks, lengths, width
+        self.batches = []
+
+    def room(self, samples):
+        ends = np.cumsum(self.lengths[samples])
+        places = {b: np.full((ends[-1], self.width), 7, self.dtype) for b in self.blocks}
+        self.given = samples, places
+        return places, ends - self.lengths[samples]
+
+    def keep(self, samples):
+        np.testing.assert_array_equal(samples, self.given[0])
+        self.batches.append(self.given)
+
+    def rows(self, block):
+        """Rows of all samples, in their order."""
+        own = {}
+        for samples, places in self.batches:
+            ends = np.cumsum(self.lengths[samples])
+            own.update(zip(samples.tolist(), np.split(places[block], ends[:-1]), strict=True))
+        return np.concatenate([own[i] for i in range(len(self.lengths))])
+
+
+@pytest.mark.parametrize("kind", tiny_models.TEXT)
+def test_text_activations_equal_the_models_own_states(kind, texts):
+    pair = tiny_models.text_pair(kind)
+    found = all_layers(pair, texts, batch_size=3)
+    for i, text in enumerate(texts):
+        own = slow_text(kind, text)
+        for block in range(3):
+            np.testing.assert_allclose(found.layer(block)[i], own[block], atol=1e-5, rtol=1e-4)
+        last = torch.from_numpy(found.layer(3)[i])
+        if kind in NORMS:
+            assert (last - own[3]).abs().max() > 1e-2  # ours is before the norm, theirs after it
+            last = getattr(pair[0], NORMS[kind])(last).detach()
+        np.testing.assert_allclose(last, own[3], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", tiny_models.IMAGE)
+def test_image_activations_equal_the_models_own_states(kind, images):
+    pair = model, processor = tiny_models.image_pair(kind)
+    found = all_layers(pair, images, batch_size=2)
+    for i, image in enumerate(images):
+        own = slow_states(model, processor(images=[image], return_tensors="pt"))[:, 1:]
+        np.testing.assert_allclose(
+            np.stack([found.layer(b)[i] for b in range(4)]), own, atol=1e-5, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("kind", tiny_models.TEXT)
+def test_batch_of_one_equals_a_padded_batch(kind, texts):
+    pair = tiny_models.text_pair(kind)
+    together = all_layers(pair, texts, batch_size=len(texts))
+    alone = all_layers(pair, texts, batch_size=1)
+    assert len(set(together.lengths.tolist())) > 1
+    for block in range(4):
+        np.testing.assert_allclose(
+            together.layer(block).flat(), alone.layer(block).flat(), atol=1e-5, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_padding_side_of_the_tokenizer_has_no_influence(kind, texts):
+    model, _ = tiny_models.text_pair(kind)
+    make = (
+        tiny_models.wordpiece_tokenizer
+        if kind == "bert"
+        else lambda **options: tiny_models.bytes_tokenizer("<s>", **options)
+    )
+    left, right = (
+        TransformerEmbedder((model, make(padding_side=side))).transform(texts)
+        for side in ("left", "right")
+    )
+    np.testing.assert_array_equal(left.values, right.values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["bert", "qwen3"])
+def test_low_precision(kind, dtype, texts):
+    model, tokenizer = tiny_models.text_pair(kind)
+    low = copy.deepcopy(model).to(dtype)
+    found = TransformerEmbedder((low, tokenizer)).transform(texts)
+    exact = TransformerEmbedder((model, tokenizer)).transform(texts)
+    assert found.dtype == (np.float16 if dtype is torch.float16 else np.float32)
+    error = np.abs(found.values.astype(float) - exact.values).mean()
+    assert 0 < error < 0.05 * np.abs(exact.values).mean()
+    pooled = TransformerEmbedder((low, tokenizer), pooling="mean").transform(texts)
+    assert pooled.dtype == np.float32
+
+
+class Counter:
+    """Counts the forward passes of a model and of its blocks."""
+
+    def __init__(self, model):
+        self.passes, self.runs = 0, [0] * 4
+        modules = [model, *find_blocks(model, 4)]
+        self.handles = [
+            module.register_forward_pre_hook(self._count(i - 1)) for i, module in enumerate(modules)
+        ]
+
+    def _count(self, block):
+        def count(*_):
+            if block < 0:
+                self.passes += 1
+            else:
+                self.runs[block] += 1
+
+        return count
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for handle in self.handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("kind", ["bert", "gemma2", "gpt2"])
+def test_deeper_blocks_do_not_run(kind, texts):
+    pair = tiny_models.text_pair(kind)
+    everything = all_layers(pair, texts)
+    with Counter(pair[0]) as counter:
+        found = TransformerEmbedder(pair, layer=[0, 1], batch_size=2).transform(texts)
+    assert counter.passes > 1
+    assert counter.runs == [counter.passes, counter.passes, 0, 0]
+    for block in (0, 1):
+        np.testing.assert_allclose(
+            found.layer(block).values, everything.layer(block).values, atol=1e-5, rtol=1e-4
+        )
+
+
+def test_all_layers_come_from_one_pass(images):
+    pair = tiny_models.image_pair("vit")
+    TransformerEmbedder(pair).transform(images)
+    with Counter(pair[0]) as counter:
+        all_layers(pair, images, batch_size=len(images))
+    assert (counter.passes, counter.runs) == (1, [1, 1, 1, 1])
+
+
+def n_hooks(model):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def test_hooks_and_modes_are_restored_also_after_an_error(texts):
+    model, tokenizer = tiny_models.text_pair("bert")
+    model = copy.deepcopy(model)
+    blocks = find_blocks(model, 4)
+    model.train()
+    model.pooler.eval()
+    modes = [module.training for module in model.modules()]
+    before = n_hooks(model)
+    assert n_hooks(model) == before
+    TransformerEmbedder((model, tokenizer)).transform(texts)
+    assert n_hooks(model) == before
+    with capture(model, blocks, [0, 2]) as run:
+        assert n_hooks(model) == before + 2
+        assert not any(module.training for module in model.modules())
+        with pytest.raises(ValueError, match="input_ids"):
+            run({"no_such_argument": 1}, print)
+    assert n_hooks(model) == before
+    with pytest.raises(ZeroDivisionError), capture(model, blocks, [0, 2]):
+        raise ZeroDivisionError
+    with pytest.raises(IndexError), capture(model, blocks, [0, 9]):
+        pass
+    assert n_hooks(model) == before
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_a_model_in_training_mode_gives_the_numbers_of_evaluation(texts):
+    model, tokenizer = tiny_models.text_pair("bert")
+    trained = copy.deepcopy(model).train()
+    assert any(isinstance(m, nn.Dropout) and m.p > 0 for m in trained.modules())
+    np.testing.assert_array_equal(
+        TransformerEmbedder((trained, tokenizer)).transform(texts).values,
+        TransformerEmbedder((model, tokenizer)).transform(texts).values,
+    )
+
+
+def test_blocks_that_are_not_the_hidden_states_are_refused():
+    model, _ = tiny_models.text_pair("bert")
+    blocks = find_blocks(model, 4)
+    inputs = {"input_ids": torch.arange(4)[None]}
+    state = check_hooks(model, blocks, inputs)
+    assert state.shape == (1, 4, tiny_models.WIDTH)
+    inner = nn.ModuleList([block.attention.output.dense for block in blocks])
+    with pytest.raises(RuntimeError, match="BertModel"):
+        check_hooks(model, inner, inputs)
+    with pytest.raises(RuntimeError, match="BertModel"):
+        check_hooks(model, blocks[:3], inputs)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama", "vit"])
+def test_a_last_block_read_at_the_wrong_place_is_refused(kind):
+    text = kind in tiny_models.TEXT
+    model, _ = tiny_models.text_pair(kind) if text else tiny_models.image_pair(kind)
+    inputs = (
+        {"input_ids": torch.arange(4)[None]} if text else {"pixel_values": torch.ones(1, 3, 28, 28)}
+    )
+    blocks = find_blocks(model, 4)
+    check_hooks(model, blocks, inputs)
+    part_of_last = next(m for m in blocks[3].modules() if isinstance(m, nn.Linear))
+    with pytest.raises(RuntimeError, match=type(model).__name__):
+        check_hooks(model, nn.ModuleList([*blocks[:3], part_of_last]), inputs)
+
+
+def test_a_model_without_blocks_is_refused():
+    with pytest.raises(ValueError, match="no list of 5 blocks"):
+        find_blocks(tiny_models.text_pair("bert")[0], 5)
+
+
+class Failing(nn.Module):
+    """Lets a model run out of memory for batches above a size."""
+
+    def __init__(self, model, limit, error):
+        super().__init__()
+        self.limit, self.error, self.sizes = limit, error, []
+        self.handle = model.register_forward_pre_hook(self._check, with_kwargs=True)
+
+    def _check(self, module, args, kwargs):
+        self.sizes.append(len(kwargs["input_ids"]))
+        if self.sizes[-1] > self.limit:
+            raise self.error
+
+
+@pytest.mark.parametrize("kept_in", ["memory", "sink"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_batch(error, kept_in):
+    pair = tiny_models.text_pair("bert")
+    texts = ["the cat", "cat sat", "sat the", "not the", "the not"]
+    expected = TransformerEmbedder(pair).transform(texts)
+    sink = None if kept_in == "memory" else Kept([3], expected.lengths, 32, "float32")
+    failing = Failing(pair[0], 1, error)
+    try:
+        found = run_forward(pair, texts, [3], batch_size=4, sink=sink)
+    finally:
+        failing.handle.remove()
+    assert failing.sizes == [4, 2, 1, 1, 1, 1, 1]
+    values = found[3] if sink is None else sink.rows(3)
+    np.testing.assert_allclose(values, expected.values, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"), [(0, RuntimeError("out of memory")), (1, RuntimeError("another fault"))]
+)
+def test_other_errors_and_a_sample_too_large_are_raised(limit, error, texts):
+    model, tokenizer = tiny_models.text_pair("bert")
+    TransformerEmbedder((model, tokenizer)).transform(texts)
+    failing = Failing(model, limit, error)
+    try:
+        with pytest.raises(RuntimeError, match=str(error)):
+            TransformerEmbedder((model, tokenizer)).transform(texts)
+    finally:
+        failing.handle.remove()
+
+
+@pytest.mark.parametrize("special_tokens", [False, True])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+@pytest.mark.parametrize("kind", ["bert", "dinov2", "llama"])
+def test_pooling_equals_a_slow_replica(kind, pooling, special_tokens, texts, images):
+    text = kind in tiny_models.TEXT
+    pair = tiny_models.text_pair(kind) if text else tiny_models.image_pair(kind)
+    samples = texts if text else images
+    params = {"special_tokens": special_tokens, "batch_size": 3}
+    if kind == "llama" and pooling == "cls":
+        with pytest.raises(ValueError, match=r"CLS position.*LlamaModel"):
+            TransformerEmbedder(pair, pooling=pooling, **params).transform(samples)
+        return
+    tokens = all_layers(pair, samples, **params)
+    with_cls = all_layers(pair, samples, special_tokens=True)
+    stack = all_layers(pair, samples, pooling=pooling, **params)
+    for block in range(4):
+        found = TransformerEmbedder(pair, layer=block, pooling=pooling, **params)
+        pooled = found.transform(samples)
+        expected = {
+            "cls": lambda b: [sample[0] for sample in with_cls.layer(b)],
+            "mean": lambda b: [sample.astype(float).mean(0) for sample in tokens.layer(b)],
+            "last": lambda b: [sample[-1] for sample in tokens.layer(b)],
+        }[pooling](block)
+        assert pooled.dtype == np.float32
+        np.testing.assert_allclose(pooled, expected, atol=1e-5, rtol=1e-4)
+        np.testing.assert_allclose(stack.layer(block).flat(), pooled, atol=1e-5, rtol=1e-4)
+        assert stack.lengths.tolist() == [1] * len(samples)
+        assert {"cls": "CLS", "mean": "mean", "last": "last"}[pooling] in (
+            stack.layer(block).source.convention
+        )
+
+
+def test_special_tokens_are_kept_only_when_asked_for(texts, images):
+    pair = tiny_models.text_pair("bert")
+    without, kept = (
+        all_layers(pair, texts, special_tokens=flag).layer(3) for flag in (False, True)
+    )
+    assert (kept.lengths - without.lengths).tolist() == [2] * len(texts)
+    assert "special tokens kept" in kept.source.convention
+    assert kept.source.conflict(without.source) == "convention"
+    for one, more in zip(without, kept, strict=True):
+        np.testing.assert_array_equal(one, more[1:-1])
+    pair = tiny_models.image_pair("vit")
+    without, kept = (
+        all_layers(pair, images, special_tokens=flag).layer(3) for flag in (False, True)
+    )
+    assert (without.lengths.tolist(), kept.lengths.tolist()) == ([16] * 5, [17] * 5)
+    for one, more in zip(without, kept, strict=True):
+        np.testing.assert_array_equal(one, more[1:])
+
+
+def test_heads_and_towers_are_left_out(texts, images):
+    _, tokenizer = tiny_models.text_pair("llama")
+    model, _ = tiny_models.text_pair("llama", head=True)
+    assert type(model).__name__ == "LlamaForCausalLM"
+    found = TransformerEmbedder((model, tokenizer)).transform(texts)
+    direct = TransformerEmbedder((model.model, tokenizer)).transform(texts)
+    np.testing.assert_array_equal(found.values, direct.values)
+    assert found.source.revision == direct.source.revision
+    model, processor = tiny_models.image_pair("vit", head=True)
+    found = TransformerEmbedder((model, processor)).transform(images)
+    assert found.source.model == "ViTForImageClassification"
+    np.testing.assert_array_equal(
+        found.values, TransformerEmbedder((model.vit, processor)).transform(images).values
+    )
+
+
+def test_both_towers_of_clip(images):
+    model = tiny_models.clip_model()
+    tokenizer, processor = tiny_models.wordpiece_tokenizer(), tiny_models.image_pair("clip")[1]
+    seen = TransformerEmbedder((model, processor)).transform(images)
+    np.testing.assert_array_equal(
+        seen.values, TransformerEmbedder((model.vision_model, processor)).transform(images).values
+    )
+    read = TransformerEmbedder((model, tokenizer), modality="text").transform(["the cat sat"])
+    ids = torch.tensor([tokenizer("the cat sat")["input_ids"]])
+    own = slow_states(model.text_model, {"input_ids": ids})
+    np.testing.assert_allclose(read[0], own[3, 1:-1], atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="modality='image'"):
+        TransformerEmbedder((model, tokenizer), modality="image").transform(images)
+
+
+def cuts(lengths, groups, budget):
+    """The batches of samples with some lengths, sorted as the real ones are."""
+    order = np.lexsort((groups, -lengths))
+    batches = SimpleNamespace(order=order, lengths=lengths, groups=groups)
+    out = [cut(batches, 0, budget)]
+    while len(rest := cut(batches, sum(map(len, out)), budget)):
+        out.append(rest)
+    return order, out
+
+
+def padding(lengths, batches):
+    return sum(int((lengths[b].max() - lengths[b]).sum()) for b in batches)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=80), st.integers(1, 2000))
+def test_batches_keep_to_the_budget_and_padding_to_its_bound(lengths, budget):
+    lengths = np.array(lengths)
+    order, batches = cuts(lengths, np.zeros(len(lengths), int), budget)
+    np.testing.assert_array_equal(np.concatenate(batches), order)
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        filled = len(batch) * lengths[batch].max()
+        assert filled <= budget or len(batch) == 1
+        # No batch is smaller than it need be.
+        assert following is None or filled + lengths[batch].max() > budget
+    bound = budget * np.log(lengths.max() / lengths.min())
+    assert padding(lengths, batches) <= bound + 1e-6
+
+
+def test_padding_of_unsorted_batches_leaves_the_bound(rng):
+    lengths = rng.integers(5, 200, 3000)
+    budget = 32 * int(lengths.mean())
+    bound = budget * np.log(lengths.max() / lengths.min())
+    assert padding(lengths, cuts(lengths, np.zeros(3000, int), budget)[1]) <= bound
+    assert padding(lengths, np.array_split(np.arange(3000), 3000 // 32)) > 10 * bound
+
+
+def test_a_batch_holds_one_group():
+    lengths, groups = np.array([4, 6, 4, 4, 6, 4]), np.array([0, 1, 2, 0, 3, 0])
+    _, batches = cuts(lengths, groups, 12)
+    assert [batch.tolist() for batch in batches] == [[1], [4], [0, 3, 5], [2]]
+
+
+def test_batch_size_counts_samples_of_mean_length():
+    pair = tiny_models.text_pair("gpt2")
+    short, long = ["x"] * 40, ["y" * 40] * 4
+    embedder = TransformerEmbedder(pair, layer=0, batch_size=16)
+    embedder.transform(short[:1])  # tries the model once
+    failing = Failing(pair[0], 99, None)
+    try:
+        embedder.transform(short)
+        embedder.transform(short + long)
+        work = embedder._work(short + long, load(pair), range(44))
+        work.embed(np.arange(40), [0])
+    finally:
+        failing.handle.remove()
+    # 200 positions in 44 samples: 16 of mean length have 72, also where only some are embedded.
+    assert failing.sizes == [16, 16, 8, 1, 1, 1, 1, 40, 40]
+
+
+@pytest.mark.parametrize("pooling", [None, "mean"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_rows_go_straight_into_a_sink(dtype, pooling, texts):
+    pair = tiny_models.text_pair("llama")
+    exact = run_forward(pair, texts, [1, 3], pooling=pooling)
+    raw = np.dtype("uint16" if dtype == "bfloat16" else dtype)
+    lengths = (
+        text_batches(load(pair), texts).n_kept if pooling is None else np.ones(len(texts), int)
+    )
+    sink = Kept([1, 3], lengths, exact[1].shape[1], raw)
+    assert run_forward(pair, texts, [1, 3], pooling=pooling, sink=sink) == {}
+    assert len(sink.batches) > 1
+    for block, values in exact.items():
+        rounded = torch.from_numpy(values).to(getattr(torch, dtype))
+        assert torch.equal(torch.from_numpy(sink.rows(block)).view(rounded.dtype), rounded)
+    assert np.abs(exact[1] - exact[3]).max() > 0.1
+
+
+CPU = torch.device("cpu")
+
+
+def write(writer, samples, states, kept):
+    writer.start(samples, kept)
+    for block, state in states.items():
+        writer.take(block, state)
+    writer.end()
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize("pooling", [None, "last"])
+def test_writer_equals_a_slow_replica_for_any_tokens(pooling, delayed, rng):
+    n_kept = rng.integers(1, 6, 9)
+    kept = np.zeros((9, 8), bool)
+    for row, n in zip(kept, n_kept, strict=True):
+        row[rng.choice(8, n, replace=False)] = True
+    states = rng.normal(size=(9, 8, 4)).astype(np.float32)
+    expected = [state[keep] for state, keep in zip(states, kept, strict=True)]
+    expected = [rows[-1:] for rows in expected] if pooling else expected
+    out = Arrays([5], np.array([len(rows) for rows in expected]), 4, np.dtype("f4"))
+    writer = Writer(out, n_kept, pooling, CPU)
+    writer.delayed = delayed
+    for samples in np.array_split(rng.permutation(9), 3):
+        # A batch that does not end, because memory did not suffice, leaves nothing.
+        writer.start(samples[::-1], kept[samples[::-1]])
+        writer.take(5, torch.full((len(samples), 8, 4), np.nan))
+        write(writer, samples, {5: torch.from_numpy(states[samples])}, kept[samples])
+    writer.flush()
+    np.testing.assert_array_equal(out.values[5], np.concatenate(expected))
+
+
+def test_values_that_float16_cannot_hold_are_refused_but_padding_may_hold_them():
+    states = torch.ones(2, 3, 4)
+    states[1, 2] = 70_000
+    kept = np.array([[True, True, True], [True, True, False]])
+    out = Arrays([7], np.array([3, 2]), 4, np.dtype("f2"))
+    write(Writer(out, np.array([3, 2]), None, CPU), np.arange(2), {7: states}, kept)
+    assert (out.values[7] == 1).all()
+    kept[1, 2] = True
+    for dtype, error in [("uint16", None), ("float32", None), ("float16", OverflowError)]:
+        lengths = np.array([3, 3])
+        writer = Writer(Arrays([7], lengths, 4, np.dtype(dtype)), lengths, None, CPU)
+        if error is None:
+            write(writer, np.arange(2), {7: states}, kept)
+        else:
+            with pytest.raises(error, match=r"block 7 .* 65504"):
+                write(writer, np.arange(2), {7: states}, kept)
+
+
+def test_a_block_that_drops_positions_is_refused():
+    writer = Writer(Arrays([0], np.array([3]), 4, np.dtype("f4")), np.array([3]), None, CPU)
+    with pytest.raises(RuntimeError, match=r"block 0 put out \(1, 2, 4\) for 3 positions"):
+        write(writer, np.arange(1), {0: torch.ones(1, 2, 4)}, np.ones((1, 3), bool))
+
+
+def test_the_next_batch_is_prepared_in_another_thread(texts):
+    pair = tiny_models.text_pair("bert")
+    loaded = load(pair)
+    batches = text_batches(loaded, texts)
+    threads, prepared = [], batches.batch
+    batches.batch = lambda samples: threads.append(threading.get_ident()) or prepared(samples)
+    forward(loaded, batches, [0], pooling=None, budget=1, progress=False)
+    assert len(threads) > 1
+    assert set(threads).isdisjoint({threading.get_ident()})
+
+
+def test_progress_counts_tokens_and_is_quiet_by_default(texts, capsys):
+    pair = tiny_models.text_pair("bert")
+    bar = SimpleNamespace(n=[])
+    bar.update = bar.n.append
+    values = run_forward(pair, texts, [0], batch_size=2, progress=bar)
+    assert len(bar.n) > 1
+    assert sum(bar.n) == len(values[0])
+    run_forward(pair, texts, [0])
+    assert capsys.readouterr().err == ""
+    run_forward(pair, texts, [0], progress=True)
+    shown = capsys.readouterr().err
+    assert f"{len(values[0])}/{len(values[0])}" in shown.replace(".0", "")
+    assert "token/s" in shown
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gpu_gives_the_numbers_of_the_cpu(dtype, texts):
+    model, tokenizer = tiny_models.text_pair("qwen3")
+    own = copy.deepcopy(model).to("cuda", getattr(torch, dtype))
+    expected = run_forward((model, tokenizer), texts, [0, 3])
+    found = run_forward((own, tokenizer), texts, [0, 3])
+    for block, values in expected.items():
+        tolerance = (1e-4 if dtype == "float32" else 3e-2) * np.abs(values).max()
+        np.testing.assert_allclose(found[block], values, atol=tolerance)

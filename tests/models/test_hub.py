@@ -1,0 +1,143 @@
+"""Names, folders, placement and fingerprints of models."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from skact.models import _hub as hub
+from skact.models._hub import Checkpoint, check_placement, evaluating, fingerprint, first_weight
+from tests import tiny_models
+
+PARTS = "config and weights"
+OPTIONS = {"revision": None, "trust_remote_code": False}
+
+
+def checkpoint(model, **options):
+    return Checkpoint.named(model, PARTS, **{**OPTIONS, **options})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny_models.save_pair(tiny_models.text_pair("bert"), tmp_path / "bert")
+
+
+def test_a_folder_is_told_from_a_name(folder, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(folder))
+    monkeypatch.setenv("HOME", os.path.dirname(folder))
+    for form in (folder, Path(folder), "bert", "./bert", "~/bert"):
+        assert checkpoint(form).name == folder
+    assert checkpoint("no-such").name == "no-such"
+    assert checkpoint("nobody/nothing").name == "nobody/nothing"
+
+
+@pytest.mark.parametrize(
+    "model", [Path("nobody/nothing"), "./nothing", "/no/such", "~/no", "a/b/c"]
+)
+def test_a_folder_that_is_not_there(model):
+    with pytest.raises(ValueError, match=r"model names the folder '.*', which does not exist"):
+        checkpoint(model)
+
+
+def test_each_part_is_loaded_once_until_its_folder_changes(folder):
+    one = checkpoint(folder)
+    load = [
+        lambda: one.fetch("config", transformers.AutoConfig),
+        lambda: one.fetch("tokenizer", transformers.AutoTokenizer),
+        lambda: one.model(transformers.AutoModel, "auto", "auto"),
+        lambda: one.model(transformers.AutoModel, "cpu", "bfloat16"),
+    ]
+    first = [again() for again in load]
+    assert all(again() is was for again, was in zip(load, first, strict=True))
+    assert first[2] is not first[3]
+    assert not first[2].training
+    dtypes = [first_weight(model).dtype for model in first[2:]]
+    assert dtypes == [torch.float32 if not torch.cuda.is_available() else dtypes[0], torch.bfloat16]
+    other = checkpoint(folder, revision="main")
+    assert other.model(transformers.AutoModel, "auto", "auto") is not first[2]
+    (Path(folder) / "note.txt").write_text("new")
+    assert all(again() is not was for again, was in zip(load, first, strict=True))
+
+
+def test_precision_of_a_checkpoint(tmp_path):
+    model = copy.deepcopy(tiny_models.text_pair("bert")[0]).half()
+    model.save_pretrained(tmp_path)
+    one = checkpoint(tmp_path)
+    assert first_weight(one.model(transformers.AutoModel, "cpu", "auto")).dtype == torch.float32
+    assert first_weight(one.model(transformers.AutoModel, "meta", "auto")).dtype == torch.float16
+
+
+def test_errors_say_what_to_do(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    needs = 'holds its config and weights: model="/path/to/folder"'
+    with pytest.raises(OSError, match=f"'nobody/nothing': no usable config was .*locally.*{needs}"):
+        checkpoint("nobody/nothing").fetch("config", transformers.AutoConfig)
+    with pytest.raises(OSError, match=f"{tmp_path}': no usable model was found in the .*{needs}"):
+        checkpoint(tmp_path).model(transformers.AutoModel, "cpu", "auto")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_no_progress_bar_is_shown_and_the_setting_survives(folder, shown, monkeypatch, capfd):
+    monkeypatch.setattr(hub, "_LOADED", {})
+    logging = transformers.utils.logging
+    before = logging.is_progress_bar_enabled()
+    (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
+    try:
+        checkpoint(folder).model(transformers.AutoModel, "cpu", "auto")
+        with pytest.raises(OSError, match="no usable model"):
+            checkpoint(Path(folder).parent).model(transformers.AutoModel, "cpu", "auto")
+        assert logging.is_progress_bar_enabled() is shown
+        assert "%|" not in capfd.readouterr().err
+        transformers.AutoModel.from_pretrained(folder)
+        assert ("%|" in capfd.readouterr().err) is shown
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "message"),
+    [
+        ("meta", "auto", "device='meta', but the loaded model lies on cpu"),
+        ("auto", "float16", "dtype='float16', but the loaded model has torch.float32"),
+    ],
+)
+def test_a_loaded_model_stays_as_it_is(device, dtype, message):
+    model, _ = tiny_models.text_pair("bert")
+    check_placement(model, "auto", "auto")
+    check_placement(model, "cpu:0", "float32")
+    with pytest.raises(ValueError, match=message):
+        check_placement(model, device, dtype)
+
+
+def test_modes_are_given_back():
+    model = copy.deepcopy(tiny_models.text_pair("bert")[0]).train()
+    model.pooler.eval()
+    modes = [module.training for module in model.modules()]
+    assert len(set(modes)) == 2
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        raise ZeroDivisionError
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_fingerprints():
+    model, _ = tiny_models.text_pair("bert")
+    same = fingerprint(model)
+    assert same == fingerprint(copy.deepcopy(model))
+    assert same == fingerprint(copy.deepcopy(model).bfloat16())
+    assert len(same) == len("weights:") + 16
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        changed.encoder.layer[2].attention.self.query.bias[0] += 1
+    assert fingerprint(changed) != same
+    renamed = copy.deepcopy(model)
+    renamed.encoder.blocks = renamed.encoder.layer
+    del renamed.encoder.layer
+    assert fingerprint(renamed) != same

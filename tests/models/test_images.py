@@ -1,0 +1,442 @@
+"""Images: how they are opened, where their pixels go, and which patches a mask labels."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from skact.embedding import TransformerEmbedder
+from skact.models._geometry import (
+    Patch,
+    check_geometry,
+    image_geometry,
+    mask_to_patches,
+    patch_boxes,
+)
+from skact.models._mllama import FirstTileProcessor
+from skact.samples import open_image
+from tests import tiny_models
+
+
+def embedder(kind="vit", **params):
+    return TransformerEmbedder(tiny_models.image_pair(kind), **params)
+
+
+def squash(size):
+    return transformers.ViTImageProcessorPil(size={"height": size, "width": size})
+
+
+def crop(short, size):
+    return transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": short}, crop_size={"height": size, "width": size}
+    )
+
+
+PROCESSORS = {
+    "squash": squash(56),
+    "shortest edge and crop": crop(56, 56),
+    "crop of a larger image": crop(80, 49),
+    "crop that pads": crop(40, 64),
+    "shortest edge": transformers.BitImageProcessorPil(
+        size={"shortest_edge": 63}, do_center_crop=False
+    ),
+    "shortest and longest edge": transformers.BitImageProcessorPil(
+        size={"shortest_edge": 64, "longest_edge": 90}, do_center_crop=False
+    ),
+    "crop without resize": transformers.BitImageProcessorPil(
+        do_resize=False, crop_size={"height": 70, "width": 70}
+    ),
+    "nothing": transformers.BitImageProcessorPil(do_resize=False, do_center_crop=False),
+    "padding": transformers.BitImageProcessorPil(
+        size={"shortest_edge": 40},
+        do_center_crop=False,
+        do_pad=True,
+        pad_size={"height": 126, "width": 126},
+    ),
+    "one tile": FirstTileProcessor(tiny_models.llama_processor(63)),
+}
+
+
+@pytest.mark.parametrize("size", [(90, 150), (150, 90), (60, 60), (101, 97)])
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_geometry_says_where_ramps_end_up(name, size):
+    processor = PROCESSORS[name]
+    height, width = size
+    geometry = image_geometry(processor, height, width)
+    y, x = np.mgrid[:height, :width]
+    ramps = np.stack([x, y, np.full(size, 200)], axis=2).astype(np.uint8)
+    pixels = processor(
+        images=[Image.fromarray(ramps)], do_rescale=False, do_normalize=False, return_tensors="np"
+    )["pixel_values"][0].astype(float)
+    assert pixels.shape[1:] == geometry.size
+    inside = pixels[2] > 190
+    for channel, axis, extent in ((0, geometry.columns, width), (1, geometry.rows, height)):
+        centre = axis.to_original(np.arange(axis.size) + 0.5) - 0.5
+        expected = np.broadcast_to(centre if channel == 0 else centre[:, None], pixels.shape[1:])
+        scale = max(1, axis.original / axis.resized)
+        inner = inside & (expected > 2 * scale) & (expected < extent - 1 - 2 * scale)
+        assert inner.sum() > 100
+        assert np.abs(pixels[channel] - expected)[inner].max() <= 1
+        # Where the geometry sees no image there is none.
+        outside = (expected < -1) | (expected > extent)
+        assert not inside[outside].any()
+
+
+def test_every_processor_here_passes_its_own_check():
+    for processor in PROCESSORS.values():
+        check_geometry(processor)
+
+
+class Flipping(transformers.ViTImageProcessorPil):
+    def resize(self, image, size, resample=None, **kwargs):
+        return super().resize(image, size, resample, **kwargs)[:, :, ::-1]
+
+
+class Zooming(transformers.ViTImageProcessorPil):
+    def resize(self, image, size, resample=None, **kwargs):
+        height, width = image.shape[1:]
+        inner = image[:, height // 8 : -height // 8, width // 8 : -width // 8]
+        return super().resize(inner, size, resample, **kwargs)
+
+
+class Enlarging(transformers.ViTImageProcessorPil):
+    def resize(self, image, size, resample=None, **kwargs):
+        return np.repeat(super().resize(image, size, resample, **kwargs), 2, axis=2)
+
+
+@pytest.mark.parametrize("kind", [Flipping, Zooming, Enlarging])
+def test_a_processor_that_moves_pixels_elsewhere_is_refused(kind):
+    processor = kind(size={"height": 28, "width": 28})
+    model, _ = tiny_models.image_pair("vit")
+    with pytest.raises(ValueError, match=f"{kind.__name__} is not understood"):
+        TransformerEmbedder((model, processor)).transform([np.zeros((40, 40), np.uint8)])
+
+
+def test_patches_tile_what_the_model_sees():
+    squashed = patch_boxes(image_geometry(squash(28), 40, 60), (14, 14))
+    assert squashed == [
+        Patch(0, 0, (0.0, 0.0, 30.0, 20.0)),
+        Patch(0, 1, (30.0, 0.0, 60.0, 20.0)),
+        Patch(1, 0, (0.0, 20.0, 30.0, 40.0)),
+        Patch(1, 1, (30.0, 20.0, 60.0, 40.0)),
+    ]
+    cropped = patch_boxes(image_geometry(crop(28, 28), 40, 60), (14, 14))
+    assert (cropped[0].box, cropped[3].box) == ((10, 0, 30, 20), (30, 20, 50, 40))
+    padded = patch_boxes(image_geometry(crop(20, 40), 40, 40), (20, 20))
+    assert padded[0].box == (-20, -20, 20, 20)
+
+
+def test_patches_of_nothing_but_padding_are_no_tokens():
+    processor = transformers.BitImageProcessorPil(
+        size={"shortest_edge": 20},
+        do_center_crop=False,
+        do_pad=True,
+        pad_size={"height": 50, "width": 50},
+    )
+    geometry = image_geometry(processor, 40, 62)  # 20 x 31 pixels of 50 x 50
+    # The fourth column holds one column of pixels.
+    places = [(p.row, p.column) for p in patch_boxes(geometry, (10, 10))]
+    assert places == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]
+    assert geometry.tokens((10, 10)).sum() == 8
+    labels = mask_to_patches(np.ones((40, 62, 1), bool), geometry, (10, 10))
+    assert labels.shape == (8, 1)
+    assert labels.all()
+
+
+def test_padding_is_out_of_an_embedder(images):
+    model, _ = tiny_models.image_pair("vit")
+    processor = transformers.BitImageProcessorPil(
+        size={"max_height": 28, "max_width": 28},
+        do_center_crop=False,
+        do_pad=True,
+        pad_size={"height": 28, "width": 28},
+    )
+    found = TransformerEmbedder((model, processor))
+    X = found.transform(images)
+    # 40 x 60, 28 x 28, 70 x 35, 40 x 60 and 31 x 90 pixels
+    assert X.lengths.tolist() == [4 * 3, 4 * 4, 4 * 2, 4 * 3, 4 * 2]
+    assert [len(row) for row in found.tokens_of(images)] == X.lengths.tolist()
+    masks = [np.ones(image.shape[:2], bool) for image in images]
+    labels = found.align_masks(images, masks)
+    assert labels.lengths.tolist() == X.lengths.tolist()
+    assert labels.flat().all()
+    with torch.no_grad():
+        pixels = processor(images, return_tensors="pt")
+        states = model(**pixels, output_hidden_states=True).hidden_states[4][:, 1:]
+    for tokens, row, state in zip(X, found.tokens_of(images), states, strict=True):
+        own = state[[4 * p.row + p.column for p in row]]
+        np.testing.assert_allclose(tokens, own, atol=1e-5, rtol=1e-4)
+    pooled = TransformerEmbedder((model, processor), pooling="mean").transform(images)
+    np.testing.assert_allclose(pooled, X.mean(), atol=1e-5, rtol=1e-4)
+
+
+def test_patches_of_an_embedder(images):
+    for kind in tiny_models.IMAGE:
+        found = embedder(kind)
+        patches = found.tokens_of(images)
+        assert [len(row) for row in patches] == found.transform(images).lengths.tolist()
+    kept = embedder("dinov2", special_tokens=True).tokens_of(images)[2]
+    assert kept[0] == Patch(-1, -1, (0, 0, 0, 0))
+    assert len(kept) == 1 + 8 * 4
+    assert [p[:2] for p in kept[1:6]] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)]
+
+
+def slow_mask_to_patches(mask, geometry, patch):
+    """Square by square, in fractions."""
+    from fractions import Fraction
+
+    n_rows, n_columns = geometry.grid(patch)
+    labels = np.zeros((n_rows, n_columns, mask.shape[2]), bool)
+
+    def edges(axis, pixel):
+        return [Fraction((pixel + k) * axis.resized, axis.original) - axis.start for k in (0, 1)]
+
+    for y, x, concept in np.argwhere(mask):
+        (top, bottom), (left, right) = edges(geometry.rows, y), edges(geometry.columns, x)
+        for r in range(n_rows):
+            for c in range(n_columns):
+                if (
+                    top < (r + 1) * patch[0]
+                    and bottom > r * patch[0]
+                    and left < (c + 1) * patch[1]
+                    and right > c * patch[1]
+                ):
+                    labels[r, c, concept] = True
+    tops, lefts = [], []
+    for axis, out in ((geometry.rows, tops), (geometry.columns, lefts)):
+        for pixel in range(axis.original):
+            out.append(edges(axis, pixel))
+    real = [
+        any(top < (r + 1) * patch[0] and bottom > r * patch[0] for top, bottom in tops)
+        and any(left < (c + 1) * patch[1] and right > c * patch[1] for left, right in lefts)
+        for r in range(n_rows)
+        for c in range(n_columns)
+    ]
+    return labels.reshape(-1, mask.shape[2])[real]
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_mask_to_patches_equals_a_slow_replica(name):
+    rng = np.random.default_rng(0)
+    for height, width in ((30, 47), (90, 33)):
+        processor = PROCESSORS[name]
+        mask = rng.random((height, width, 2)) < [0.004, 0.02]
+        geometry = image_geometry(processor, height, width)
+        for patch in ((7, 7), (16, 10)):
+            found = mask_to_patches(mask, geometry, patch)
+            expected = slow_mask_to_patches(mask, geometry, patch)
+            np.testing.assert_array_equal(found, expected)
+            assert 0 < found.sum() < found.size
+
+
+@pytest.mark.parametrize("size", [224, 560])
+def test_masks_equal_the_reference(reference, size):
+    ref = reference("ref_patch_labels")
+    processor = squash(224) if size == 224 else tiny_models.llama_processor(560)
+    found, first = [], 0
+    for i in range(4):
+        mask = ref[f"in_mask{i}"]
+        geometry = image_geometry(processor, *mask.shape)
+        tokens = geometry.tokens((14, 14))
+        labels = mask_to_patches(mask[:, :, None], geometry, (14, 14))[:, 0]
+        found.append(np.flatnonzero(tokens)[labels] + first)
+        first += len(tokens)  # the reference counts padding too
+    np.testing.assert_array_equal(np.concatenate(found), ref[f"out_patches_{size}"])
+
+
+@pytest.mark.parametrize("kind", tiny_models.IMAGE)
+def test_single_pixels_are_never_lost_unless_cropped(kind):
+    rng = np.random.default_rng(1)
+    image = np.zeros((300, 417, 3), np.uint8)
+    pixels = rng.integers(0, (300, 417), (50, 2))
+    masks = np.zeros((300, 417, 50), bool)
+    masks[pixels[:, 0], pixels[:, 1], np.arange(50)] = True
+    labels = embedder(kind).align_masks([image], [masks])[0]
+    patches = embedder(kind).tokens_of([image])[0]
+    for concept, (y, x) in enumerate(pixels):
+        hit = [p.box for p, label in zip(patches, labels[:, concept], strict=True) if label]
+        for left, top, right, bottom in hit:
+            assert left < x + 1
+            assert x < right
+            assert top < y + 1
+            assert y < bottom
+        if 60 <= x < 355:
+            assert hit
+
+
+@pytest.mark.parametrize("kind", tiny_models.IMAGE)
+def test_a_planted_square_is_where_the_model_sees_it(kind):
+    image = np.zeros((80, 120, 3), np.uint8)
+    mask = np.zeros((80, 120), bool)
+    mask[22:38, 62:78] = True
+    image[mask] = 255
+    found = embedder(kind)
+    labels = found.align_masks([image], [mask], ["square"])
+    assert labels.feature_names == ("square",)
+    processor = found.model[1]
+    pixels = processor(images=[image], do_normalize=False, return_tensors="np")["pixel_values"][
+        0, 0
+    ]
+    rows, columns = (n // tiny_models.PATCH for n in pixels.shape)
+    light = pixels[: rows * 7, : columns * 7].reshape(rows, 7, columns, 7).max((1, 3)).ravel()
+    assert (light[~labels.flat()[:, 0]] < 0.3).all()
+    assert (light[labels.flat()[:, 0]] > 0.3).all()
+    assert 0 < labels.flat().sum() < labels.n_tokens / 3
+
+
+def test_masks_go_through_the_crop_of_their_image():
+    mask = np.zeros((40, 120), bool)
+    mask[:, :30] = True  # cropped away by CLIP, kept by a squash
+    image = np.zeros((40, 120, 3), np.uint8)
+    assert not embedder("clip").align_masks([image], [mask]).flat().any()
+    assert (
+        embedder("vit").align_masks([image], [mask]).flat().reshape(4, 4).tolist()
+        == [[True, False, False, False]] * 4
+    )
+
+
+def test_positions_before_the_patches_get_no_label(images):
+    masks = [np.ones(image.shape[:2], bool) for image in images]
+    plain = embedder().align_masks(images, masks)
+    kept = embedder(special_tokens=True).align_masks(images, masks)
+    assert plain.flat().all()
+    assert plain.feature_names is None
+    for row in kept:
+        assert row[:, 0].tolist() == [False] + [True] * 16
+
+
+class Lazy:
+    """Masks that are read one by one."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        mask = np.zeros((*self.images[i].shape[:2], 3), np.uint8)
+        mask[0, 0, 1] = 1
+        return mask
+
+
+def test_lazy_masks_of_several_concepts(images):
+    labels = embedder().align_masks(images, Lazy(images), concepts=["a", "b", "c"])
+    assert labels.shape == (5, 3)
+    for row in labels:
+        assert np.argwhere(row).tolist() == [[0, 1]]
+    masks = [Image.fromarray(np.ones(image.shape[:2], np.uint8)) for image in images]
+    assert embedder().align_masks(images, masks).flat().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda masks: masks[:4], "one entry per image: got 4 for 5"),
+        (
+            lambda masks: [*masks[:2], masks[2].swapaxes(0, 1), *masks[3:]],
+            r"masks\[2\] must be of shape \(70, 35\).*\(35, 70, 2\)",
+        ),
+        (lambda masks: [2 * masks[0].astype(int), *masks[1:]], r"masks\[0\] must hold bools"),
+        (lambda masks: [*masks[:4], masks[4].astype("U5")], r"masks\[4\] must hold bools.*<U5"),
+        (lambda masks: [*masks[:3], masks[3][..., :1], masks[4]], r"masks\[3\] has 1 concepts"),
+        (lambda masks: [masks[0][0], *masks[1:]], r"masks\[0\] must be of shape"),
+    ],
+)
+def test_bad_masks_are_named(change, message, images):
+    masks = [np.ones((*image.shape[:2], 2), bool) for image in images]
+    with pytest.raises(ValueError, match=message):
+        embedder().align_masks(images, change(masks))
+
+
+def test_the_number_of_concepts_must_be_that_of_the_masks(images):
+    with pytest.raises(ValueError, match=r"masks\[0\] has 1 concepts, expected 2"):
+        embedder().align_masks(images, [np.ones(i.shape[:2], bool) for i in images], ["a", "b"])
+
+
+def test_masks_need_an_image_model():
+    pair = tiny_models.text_pair("bert")
+    with pytest.raises(ValueError, match="masks belong to images"):
+        TransformerEmbedder(pair).align_masks(["abc"], [np.ones((1, 1), bool)])
+
+
+def test_all_forms_of_an_image_give_the_same(tmp_path, images):
+    image = images[0]
+    path = tmp_path / "image.png"
+    Image.fromarray(image).save(path)
+    opaque = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+    forms = [image, image / 255, opaque, Image.fromarray(image), path, str(path)]
+    forms.append(Image.fromarray(opaque))
+    for form in forms:
+        np.testing.assert_array_equal(np.asarray(open_image(form, 0)), image)
+    found = embedder().transform(forms)
+    for one in [*found, *embedder().transform(np.stack([image] * 2))]:
+        np.testing.assert_allclose(one, found[0], atol=1e-4)
+
+
+def test_grey_becomes_rgb(images):
+    grey = images[0][..., 0]
+    rgb = np.dstack([grey] * 3)
+    for form in (grey, grey[..., None], Image.fromarray(grey)):
+        np.testing.assert_array_equal(np.asarray(open_image(form, 0)), rgb)
+        found, expected = (embedder().transform([one]) for one in (form, rgb))
+        np.testing.assert_array_equal(found.values, expected.values)
+
+
+def test_alpha_is_laid_over_white():
+    clear = np.zeros((5, 5, 4), np.uint8)
+    clear[:2] = (10, 20, 30, 255)
+    opened = np.asarray(open_image(clear, 0))
+    assert (opened[:2] == (10, 20, 30)).all()
+    assert (opened[2:] == 255).all()
+    palette = Image.new("P", (3, 3))
+    palette.info["transparency"] = 0
+    assert (np.asarray(open_image(palette, 0)) == 255).all()
+
+
+def test_files_are_turned_upright(tmp_path):
+    image = Image.fromarray(np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    opened = open_image(tmp_path / "turned.png", 0)
+    np.testing.assert_array_equal(np.asarray(opened), np.rot90(np.asarray(image), -1))
+    patches = embedder().tokens_of([tmp_path / "turned.png"])[0]
+    assert patches[-1].box[2:] == (6, 8)  # 6 wide and 8 high now
+
+
+BAD_IMAGES = [
+    (np.zeros((4, 4, 2), np.uint8), r"sample 1 must be an image.*\(4, 4, 2\)"),
+    (np.zeros(4, np.uint8), r"sample 1 must be an image.*\(4,\)"),
+    (np.zeros((0, 4), np.uint8), r"sample 1 must be an image.*\(0, 4\)"),
+    (None, "sample 1 must be an image.*NoneType"),
+    (np.full((4, 4), 2.0), r"sample 1 .*\[0, 1\].*2.0"),
+    (np.full((4, 4), -0.1), r"sample 1 .*\[0, 1\].*-0.1"),
+    (np.full((4, 4), np.nan), r"sample 1 .*\[0, 1\]"),
+    (np.zeros((4, 4), np.int64), "sample 1 must be of dtype uint8 or float, got int64"),
+    ("no_such_file.png", "sample 1: the image 'no_such_file.png' cannot be read"),
+    (__file__, "sample 1: the image .*test_images.py' cannot be read"),
+    (Image.new("F", (3, 3)), "sample 1 has the mode 'F'"),
+    (Image.new("I;16", (3, 3)), "sample 1 has the mode 'I;16'"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_IMAGES)
+def test_bad_images_are_named_before_anything_is_embedded(bad, message, images):
+    found = embedder()
+    found.transform(images[:1])
+    handle = found.model[0].register_forward_pre_hook(lambda *_: pytest.fail("a model ran"))
+    try:
+        with pytest.raises(ValueError, match=message):
+            found.transform([images[0], bad])
+    finally:
+        handle.remove()
+
+
+def test_a_file_cut_short_is_named(tmp_path, images):
+    Image.fromarray(images[0]).save(tmp_path / "whole.png")
+    data = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"sample 0: the image .*cut.png' cannot be read"):
+        embedder().transform([tmp_path / "cut.png"])

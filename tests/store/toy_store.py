@@ -1,0 +1,88 @@
+"""Samples whose activations follow from their number, so that a store can be tested by itself."""
+
+import hashlib
+
+import numpy as np
+
+from skact.store._index import Identity
+
+WIDTH = 4
+
+
+def key(number):
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+def identity(block, model="toy", dtype="float32"):
+    text = f'{{"block":{block},"convention":"toy","model":"{model}","stored_as":"{dtype}"}}'
+    return Identity(text, hashlib.sha256(text.encode()).digest(), model, block)
+
+
+def identities(*blocks, **about):
+    return {block: identity(block, **about) for block in blocks}
+
+
+def n_rows(number):
+    return 1 + number % 3
+
+
+def rows_of(number, block):
+    """The truth: exact in every dtype of a store."""
+    first = np.arange(n_rows(number))[:, None] + np.arange(WIDTH)
+    return (first + (number + 16 * block) % 100).astype(np.float32)
+
+
+class Job:
+    """Some samples; counts how often each was embedded, and at which layers."""
+
+    n_features = WIDTH
+
+    def __init__(self, numbers, log=None, pause=None):
+        self.numbers = numbers
+        self.n_rows = self.n_tokens = np.array([n_rows(n) for n in numbers])
+        self.log = log
+        self.pause = pause
+
+    def embed(self, rows, blocks, sink, progress):
+        numbers = [self.numbers[i] for i in rows]
+        places, _ = sink.room(np.arange(len(rows)))
+        for block in blocks:
+            if self.pause:
+                self.pause()
+            values = np.concatenate([rows_of(n, block) for n in numbers])
+            out = places[block]
+            out[:] = values.view(np.uint32) >> 16 if out.dtype == np.uint16 else values
+        sink.keep(np.arange(len(rows)))
+        if self.log is not None:
+            self.log += [(n, tuple(blocks)) for n in numbers]
+        progress.update(int(self.n_tokens[rows].sum()))
+
+
+def fill(store, numbers, blocks=(0,), also=(), log=None, pause=None, **about):
+    """Put samples into a store; ``log`` then lists what was embedded."""
+    about = {"dtype": store.dtype, **about}
+    return store.fill(
+        [key(n) for n in numbers],
+        identities(*blocks, **about),
+        identities(*also, **about),
+        lambda places: Job([numbers[i] for i in places], log, pause),
+    )
+
+
+def held(store, numbers, block=0, **about):
+    """Numbers that are in the store."""
+    about = {"dtype": store.dtype, **about}
+    lacking = store.lacking([key(n) for n in numbers], identities(block, **about))
+    return [n for n, absent in zip(numbers, lacking[:, 0], strict=True) if not absent]
+
+
+def check(store, numbers, block=0, **about):
+    """Assert that the store gives the truth."""
+    if not numbers:
+        return
+    about = {"dtype": store.dtype, **about}
+    tokens = store.read([key(n) for n in numbers], identity(block, **about))
+    assert tokens is not None
+    assert tokens.lengths.tolist() == [n_rows(n) for n in numbers]
+    for n, rows in zip(numbers, tokens, strict=True):
+        np.testing.assert_array_equal(rows, rows_of(n, block))
