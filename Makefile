@@ -1,8 +1,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that share the tests.
+JOBS ?= 2
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs nightly clean
 
 # One environment; the stamp says which extra is in it. The constraints file keeps the CPU build of
 # torch, where an open range would fetch several gigabytes of CUDA packages.
@@ -15,7 +17,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python benchmarks/demo.py --out demo_output
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --cov=skact --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -n $(JOBS) --cov=skact --cov-report=term:skip-covered --cov-fail-under=95
 
 lint: $(VENV)/.test
 	$(BIN)/python -m ruff check .
@@ -24,6 +26,10 @@ lint: $(VENV)/.test
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -b html docs docs/_build/html
+
+# What takes too long for every change: the oldest versions allowed, and the release as users get it.
+nightly: $(VENV)/.test
+	.ci/nightly
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info docs/_build demo_output
