@@ -4,17 +4,21 @@ BIN := $(VENV)/bin
 # Processes that share the tests.
 JOBS ?= 2
 
-.PHONY: demo test lint docs nightly clean
+.PHONY: demo models test lint docs nightly clean
 
 # One environment; the stamp says which extra is in it. The constraints file keeps the CPU build of
 # torch, where an open range would fetch several gigabytes of CUDA packages.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt
+$(VENV)/.demo $(VENV)/.models $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
 	touch $@
 
 demo: $(VENV)/.demo
 	$(BIN)/python benchmarks/demo.py --out demo_output
+
+# Pretrained transformers for tests and benchmarks, into models/; nothing is done twice.
+models: $(VENV)/.models
+	$(BIN)/python benchmarks/make_models.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --cov=skact --cov-report=term:skip-covered --cov-fail-under=95
