@@ -66,8 +66,8 @@ class TopMean(BaseDetector):
     def _pool(self, scores):
         return np.stack([np.sort(sample, axis=0)[-3:].mean(axis=0) for sample in scores])
 
-    def _thresholds(self, given, kept, deltas):
-        return tail_threshold(given.pooled[given.present], deltas)
+    def _thresholds(self, reference, deltas):
+        return tail_threshold(reference.scores[reference.positive], deltas)
 
 
 class BaggedCut(BaseDetector):
@@ -76,14 +76,14 @@ class BaggedCut(BaseDetector):
     def _pool(self, scores):
         return scores.max()
 
-    def _thresholds(self, given, kept, deltas):
+    def _thresholds(self, reference, deltas):
         random = np.random.default_rng(SEED)
-        n_samples = len(given.present)
+        n_samples = len(reference.positive)
         cuts = []
         while len(cuts) < 50:
             rows = random.integers(n_samples, size=n_samples)
-            if given.present[rows].any():
-                cuts.append(best_cut(given.pooled[rows, 0], given.present[rows]))
+            if reference.positive[rows].any():
+                cuts.append(best_cut(reference.scores[rows, 0], reference.positive[rows]))
         return np.full((len(deltas), 1), np.mean(cuts))
 
 
@@ -93,10 +93,10 @@ class ExpectedCut(BaseDetector):
     def _pool(self, scores):
         return scores.max()
 
-    def _thresholds(self, given, kept, deltas):
-        scores = given.pooled[:, :1].astype(np.float64)
+    def _thresholds(self, reference, deltas):
+        scores = reference.scores[:, :1].astype(np.float64)
         curve = make_pipeline(StandardScaler(), LogisticRegression())
-        chance = curve.fit(scores, given.present).predict_proba(scores)[:, 1]
+        chance = curve.fit(scores, reference.positive).predict_proba(scores)[:, 1]
         order = np.argsort(-scores[:, 0])
         found = np.arange(1, len(order) + 1)
         f1 = 2 * np.cumsum(chance[order]) / (found + chance.sum())
@@ -171,7 +171,7 @@ def statistics(scores, n_cal, present):
     highest = scores.max()
     outside = scores[:n_cal][np.flatnonzero(~present)].flat()
     above = [scores.map(lambda s, q=q: s > np.quantile(outside, q)).sum() for q in (0.9, 0.98)]
-    tail = TopMean()._pool(scores)
+    tail = TopMean().pool(scores)
     lengths = np.log(scores.lengths)[:, None]
     return np.hstack([highest, tail, scores.mean(), *np.log1p(above), lengths])
 

@@ -36,7 +36,7 @@ def decide(scores, labels, y):
     """Fit all deltas and decide on all samples."""
     path = SuperActivator().fit_path(scores, y, labels)
     pooled = check_tokens(path[0], scores, reset=False).max()
-    return [detector._decide(pooled) > 0 for detector in path]
+    return [detector.decide(pooled) > 0 for detector in path]
 
 
 def main():

@@ -1,6 +1,7 @@
 """Detectors: from scores of tokens to present or not, per sample and concept."""
 
 from skact.detection._base import BaseDetector
+from skact.detection._calibration import LabelledScores, PooledScores, Reference, TopScores
 from skact.detection._detectors import (
     LastToken,
     MaxToken,
@@ -12,6 +13,10 @@ from skact.detection._detectors import (
 from skact.detection._marks import superactivators
 
 __all__ = [
+    "LabelledScores",
+    "PooledScores",
+    "Reference",
+    "TopScores",
     "BaseDetector",
     "LastToken",
     "MaxToken",

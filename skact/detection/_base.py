@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
 from numbers import Real
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,77 +14,28 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import concept_names
-from skact.rows import Array, most_held, on_disk, runs
-from skact.tail import DELTA_GRID, best_columns, concept_f1
+from skact.detection._calibration import (
+    PooledScores,
+    ReferenceScores,
+    Table,
+    judge_columns,
+    named_columns,
+)
+from skact.rows import Array
+from skact.tail import DELTA_GRID
 from skact.targets import Targets, check_targets, check_token_labels, label_classes
 from skact.tokens import TokenArray
 from skact.validation import check_tokens, like_input
 
-__all__ = ["BaseDetector", "Calibration"]
-
-Kept = list[Array]
-
-
-class _Table(NamedTuple):
-    """Thresholds and F1 (n_deltas, n_concepts, n_columns); or one column each, and which."""
-
-    thresholds: Array
-    f1: Array | None
-    own: Array | None
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What a detector sees of one concept when it sets the threshold.
-
-    Parameters
-    ----------
-    lengths : ndarray of shape (n_samples,)
-        Tokens of each sample.
-    labels : ndarray of shape (n_tokens,), dtype bool
-        Tokens that belong to the concept, sample after sample.
-    present : ndarray of shape (n_samples,), dtype bool
-        Samples that hold it.
-    pool : callable
-        Pools all columns, once for all concepts.
-    columns : slice
-        Columns that are judged for this concept.
-    """
-
-    lengths: Array
-    labels: Array
-    present: Array
-    pool: Callable[[], Array]
-    columns: slice
-
-    @property
-    def pooled(self) -> Array:
-        """Pooled scores (n_samples, n_columns)."""
-        return self.pool()[:, self.columns]
-
-    @cached_property
-    def share(self) -> float:
-        """Mean share of tokens that belong to the concept, in samples that hold it."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        marked = np.add.reduceat(self.labels, starts, dtype=np.int64)
-        return float((marked / self.lengths)[self.present].mean())
-
-    def part(self, samples: slice, rows: slice) -> Calibration:
-        """Only some samples, whose tokens are these rows."""
-        return replace(
-            self,
-            lengths=self.lengths[samples],
-            labels=self.labels[rows],
-            present=self.present[samples],
-        )
+__all__ = ["BaseDetector"]
 
 
 class BaseDetector(ClassifierMixin, BaseEstimator):
     """A sample holds a concept if its pooled score reaches the concept's threshold.
 
-    A subclass says how a sample is pooled (``_pool``), which scores of tokens the threshold of a
-    concept depends on (``_keep``), and how it comes from them (``_thresholds``); everything else is
-    here. Scores that are not in memory are read in blocks, and only what is kept is held.
+    A subclass says how a sample is pooled (``_pool``), which scores the threshold of a concept
+    depends on (``_reference``, by default the pooled ones), and how it comes from them
+    (``_thresholds``); everything else is here.
 
     Parameters
     ----------
@@ -124,6 +72,8 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         "match_columns": ["boolean", StrOptions({"auto"})],
     }
 
+    _reference: ReferenceScores = PooledScores()
+
     thresholds_: Array
     matched_columns_: Array
     classes_: Array
@@ -140,16 +90,9 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
     def _pool(self, scores: TokenArray) -> Array:
         """Pool each sample: (n_samples, n_columns)."""
 
-    def _keep(self, scores: Array, part: Calibration, given: Calibration, deltas: Array) -> Kept:
-        """Select what is needed of the scores (n_tokens_of_part, n_columns) of some samples.
-
-        Lists of arrays, of which those of all parts are joined; nothing by default.
-        """
-        return []
-
     @abstractmethod
-    def _thresholds(self, given: Calibration, kept: Kept, deltas: Array) -> Array:
-        """Set the thresholds of one concept: (n_deltas, n_columns)."""
+    def _thresholds(self, reference: Any, deltas: Array) -> Array:
+        """Set the thresholds of one concept, (n_deltas, n_columns), from its reference scores."""
 
     def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
         """Set the thresholds; best on scores that the concept method was not fitted on.
@@ -177,7 +120,8 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         self._validate_params()
         scores, labels, targets = self._check_fit(X, y, token_labels)
         table = self._table(scores, labels, targets, np.array([self.delta]))
-        return self._choose(table, 0)
+        self.matched_columns_, self.thresholds_ = table.best(0)
+        return self
 
     def fit_path(
         self,
@@ -212,7 +156,7 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         for d, detector in enumerate(path):
             state = {k: v for k, v in vars(first).items() if k not in first.get_params()}
             detector.__dict__.update(state)
-            detector._choose(table, d)
+            detector.matched_columns_, detector.thresholds_ = table.best(d)
         return path
 
     def match_table(
@@ -267,61 +211,18 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         self.concept_names_ = concept_names(targets.names, targets.n_concepts)
         return scores, labels.flat(), targets
 
-    def _table(self, scores: TokenArray, labels: Array, targets: Targets, deltas: Array) -> _Table:
+    def _table(self, scores: TokenArray, labels: Array, targets: Targets, deltas: Array) -> Table:
         """Thresholds, and F1 where columns are matched, of every delta, concept and column."""
-        match = self._matches(scores, targets)
-        n_columns = scores.n_features if match else 1
-        own = None if match else _own_columns(scores, targets)
-        # Not every detector needs it, so it is computed when it is first asked for.
-        pool = cache(partial(self._pool, scores))
-        concepts = []
-        for c, present in enumerate(targets.present.T):
-            read = slice(None) if own is None else slice(own[c], own[c] + 1)
-            concepts.append(Calibration(scores.lengths, labels[:, c], present, pool, read))
-        thresholds = np.empty((len(deltas), targets.n_concepts, n_columns))
-        f1 = np.empty(thresholds.shape) if match else None
-        for c, kept in enumerate(self._kept(scores, concepts, n_columns, deltas)):
-            given = concepts[c]
-            thresholds[:, c] = self._thresholds(given, kept, deltas)
-            if f1 is not None:
-                present = given.present
-                for d, threshold in enumerate(thresholds[:, c]):
-                    f1[d, c] = concept_f1(present[:, None], given.pooled >= threshold)
-        return _Table(thresholds, f1, own)
-
-    def _kept(
-        self, scores: TokenArray, concepts: list[Calibration], n_columns: int, deltas: Array
-    ) -> Iterator[Kept]:
-        """Keep what each concept needs of all tokens, in as few passes as memory allows."""
-        if not on_disk(scores.values):
-            tokens = scores.flat()
-            for given in concepts:
-                yield self._keep(tokens[:, given.columns], given, given, deltas)
-            return
-        sizes = [4 * n_columns * int(given.labels.sum()) for given in concepts]
-        for run in runs(sizes, most_held()):
-            group = range(run.start, run.stop)
-            kept: list[list[Kept]] = [[] for _ in group]
-            done = 0
-            for samples, tokens in scores.blocks():
-                rows = slice(done, done + len(tokens))
-                done += len(tokens)
-                for mine, c in zip(kept, group, strict=True):
-                    given = concepts[c]
-                    part = given.part(samples, rows)
-                    mine.append(self._keep(tokens[:, given.columns], part, given, deltas))
-            for mine in kept:
-                yield [np.concatenate(parts) for parts in zip(*mine, strict=True)]
-
-    def _choose(self, table: _Table, d: int) -> Self:
-        """Take the matched columns and their thresholds at one delta."""
-        thresholds = table.thresholds[d]
-        if table.f1 is not None:
-            self.matched_columns_ = best_columns(table.f1[d])
-            self.thresholds_ = thresholds[np.arange(len(thresholds)), self.matched_columns_]
-        elif table.own is not None:
-            self.matched_columns_, self.thresholds_ = table.own, thresholds[:, 0].copy()
-        return self
+        return judge_columns(
+            scores,
+            labels,
+            targets,
+            deltas,
+            pool=self._pool,
+            reference=self._reference,
+            thresholds=self._thresholds,
+            columns=None if self._matches(scores, targets) else named_columns(scores, targets),
+        )
 
     def _matches(self, scores: TokenArray, targets: Targets) -> bool:
         n_columns, n_concepts = scores.n_features, targets.n_concepts
@@ -352,11 +253,37 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
             In units of the scores.
         """
         check_is_fitted(self)
-        decision = self._decide(self._pool(check_tokens(self, X, reset=False)))
+        decision = self.decide(self.pool(check_tokens(self, X, reset=False)))
         return decision if self.multilabel_ else decision[:, 0]
 
-    def _decide(self, pooled: Array) -> Array:
-        """Decisions (n_samples, n_concepts) from pooled scores (n_samples, n_columns)."""
+    def pool(self, scores: TokenArray) -> Array:
+        """Pool the scores of each sample.
+
+        Parameters
+        ----------
+        scores : TokenArray of shape (n_samples, n_columns)
+            Checked scores.
+
+        Returns
+        -------
+        pooled : ndarray of shape (n_samples, n_columns)
+            One score per sample and column.
+        """
+        return self._pool(scores)
+
+    def decide(self, pooled: Array) -> Array:
+        """Compare pooled scores with the thresholds, as in :meth:`decision_function`.
+
+        Parameters
+        ----------
+        pooled : ndarray of shape (n_samples, n_columns)
+            As from :meth:`pool`.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples, n_concepts), dtype float64
+            Positive where a concept is found.
+        """
         scores = pooled[:, self.matched_columns_].astype(np.float64)
         return scores - np.nextafter(self.thresholds_, -np.inf)
 
@@ -412,11 +339,3 @@ class BaseDetector(ClassifierMixin, BaseEstimator):
         # A threshold on the best single column cannot separate blobs as a full classifier does.
         tags.classifier_tags.poor_score = True
         return tags
-
-
-def _own_columns(scores: TokenArray, targets: Targets) -> Array:
-    """Column of each concept: by name if both sides name the same concepts, else by place."""
-    names, columns = targets.names, scores.feature_names
-    if targets.classes is None and names and columns and sorted(names) == sorted(columns):
-        return np.array([columns.index(name) for name in names])
-    return np.arange(targets.n_concepts)

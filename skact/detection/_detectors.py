@@ -20,9 +20,16 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.detection._base import BaseDetector, Calibration, Kept
+from skact.detection._base import BaseDetector
+from skact.detection._calibration import (
+    LabelledScores,
+    PooledScores,
+    Reference,
+    ReferenceScores,
+    TopScores,
+)
 from skact.rows import Array
-from skact.tail import best_cut, tail_threshold, top_share
+from skact.tail import best_cut, tail_threshold
 from skact.targets import Targets
 from skact.tokens import TokenArray
 
@@ -86,21 +93,20 @@ class SuperActivator(BaseDetector):
     array([False,  True])
     """
 
+    _reference = LabelledScores()
+
     def _pool(self, scores: TokenArray) -> Array:
         return scores.max()
 
-    def _keep(self, scores: Array, part: Calibration, given: Calibration, deltas: Array) -> Kept:
-        return [scores[part.labels]]
-
-    def _thresholds(self, given: Calibration, kept: Kept, deltas: Array) -> Array:
-        return tail_threshold(kept[0], deltas)
+    def _thresholds(self, reference: Reference, deltas: Array) -> Array:
+        return tail_threshold(reference.scores, deltas)
 
 
 class _PooledDetector(BaseDetector):
     """A baseline: the threshold is a quantile of the pooled scores of positive samples."""
 
-    def _thresholds(self, given: Calibration, kept: Kept, deltas: Array) -> Array:
-        return tail_threshold(given.pooled[given.present], deltas)
+    def _thresholds(self, reference: Reference, deltas: Array) -> Array:
+        return tail_threshold(reference.scores[reference.positive], deltas)
 
 
 class MaxToken(_PooledDetector):
@@ -348,20 +354,12 @@ class WeakSuperActivator(BaseDetector):
     def _pool(self, scores: TokenArray) -> Array:
         return scores.max()
 
-    def _keep(self, scores: Array, part: Calibration, given: Calibration, deltas: Array) -> Kept:
-        if self.objective == "sample":
-            return []
-        share = given.share if self.share is None else self.share
-        positive = np.repeat(part.present, part.lengths)
-        kept = []
-        for column in scores.T:
-            for top in top_share(column, part.lengths, deltas * share):
-                kept += [column[top], positive[top]]
-        return kept
+    @property
+    def _reference(self) -> ReferenceScores:  # type: ignore[override]
+        return PooledScores() if self.objective == "sample" else TopScores(self.share)
 
-    def _thresholds(self, given: Calibration, kept: Kept, deltas: Array) -> Array:
+    def _thresholds(self, reference: Any, deltas: Array) -> Array:
         if self.objective == "sample":
-            cuts = np.array([best_cut(pooled, given.present) for pooled in given.pooled.T])
-            return np.tile(cuts, (len(deltas), 1))
-        found = [best_cut(*kept[k : k + 2]) for k in range(0, len(kept), 2)]
-        return np.reshape(found, (-1, len(deltas))).T
+            scores, present = reference
+            return np.tile([best_cut(column, present) for column in scores.T], (len(deltas), 1))
+        return np.array([[best_cut(*tops) for tops in columns] for columns in reference])

@@ -11,6 +11,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from skact.detection import superactivators
 from skact.metrics._overlap import token_f1_score, token_iou_score
 from skact.metrics._ranking import pointing_game_score, token_average_precision_score
+from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = [
@@ -90,7 +91,11 @@ def _marks(estimator: Any, X: Any) -> TokenArray:
 def _maps(estimator: Any, X: Any) -> TokenArray:
     """Read maps, with the lowest score where there is none: a missing map finds nothing."""
     maps = estimator.transform(X)
-    return maps.map(lambda tokens: np.where(np.isnan(tokens), -np.inf, tokens))
+    return maps.map(_lowest_where_missing)
+
+
+def _lowest_where_missing(attributions: Array) -> Array:
+    return np.where(np.isnan(attributions), -np.inf, attributions)
 
 
 #: F1 of SuperActivators, or of the marks of a localizer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -286,9 +287,9 @@ class ConceptSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         decision: Array = np.empty((_num_samples(X), len(self.concept_names_)))
         for detectors, tokens in self._scored(X):
-            pooled = next(iter(detectors.values()))._pool(tokens)
+            pooled = next(iter(detectors.values())).pool(tokens)
             for c, detector in detectors.items():
-                decision[:, c] = detector._decide(pooled)[:, c]
+                decision[:, c] = detector.decide(pooled)[:, c]
         return decision if self.multilabel_ else decision[:, 0]
 
     def predict(self, X: Any) -> Array:
@@ -341,7 +342,12 @@ def _marks(detectors: dict[int, BaseDetector], tokens: TokenArray) -> Array:
     """SuperActivators (n_tokens, n_detectors) of one concept each, the key of its detector."""
     columns = np.array([one.matched_columns_[c] for c, one in detectors.items()])
     thresholds = np.array([one.thresholds_[c] for c, one in detectors.items()])
-    return tokens.map(lambda block: block[:, columns] >= thresholds).flat()
+    return tokens.map(partial(_reach, columns=columns, thresholds=thresholds)).flat()
+
+
+def _reach(scores: Array, columns: Array, thresholds: Array) -> Array:
+    reached: Array = scores[:, columns] >= thresholds
+    return reached
 
 
 def _f1(y_true: Array, y_pred: Array) -> float:

@@ -114,9 +114,9 @@ def evaluate(
     values = []
     for variant in group.variants:
         first = detectors[variant.candidates[0]]
-        pooled = first._pool(check_tokens(first, scores, reset=False))
+        pooled = first.pool(check_tokens(first, scores, reset=False))
         for i in variant.candidates:
-            found = (detectors[i]._decide(pooled) > 0).astype(np.int64)
+            found = (detectors[i].decide(pooled) > 0).astype(np.int64)
             values.append([metric(t, f) for t, f in zip(truth.T, found.T, strict=True)])
     return group.candidates, np.array(values), first
 

@@ -181,13 +181,13 @@ def test_units_are_matched_even_if_as_many_as_concepts(problem):
 def test_random_token_is_uniform_and_repeatable():
     scores = [np.arange(4.0)[:, None] for _ in range(4000)]
     detector = RandomToken(0.5, random_state=3).fit(scores, np.arange(4000) % 2)
-    drawn = detector._pool(TokenArray.from_list(scores)).ravel()
+    drawn = detector.pool(TokenArray.from_list(scores)).ravel()
     counts = np.bincount(drawn.astype(int), minlength=4)
     assert np.all(np.abs(counts - 1000) < 150)
     again = RandomToken(0.5, random_state=3).fit(scores, np.arange(4000) % 2)
     np.testing.assert_array_equal(detector.predict(scores), again.predict(scores))
     other = RandomToken(0.5, random_state=4).fit(scores, np.arange(4000) % 2)
-    assert np.any(other._pool(TokenArray.from_list(scores)).ravel() != drawn)
+    assert np.any(other.pool(TokenArray.from_list(scores)).ravel() != drawn)
 
 
 def test_padding_cannot_win_the_maximum():
