@@ -1,9 +1,12 @@
+from .concepts import LBFGS as LBFGS
+from .concepts import Adam as Adam
 from .concepts import DifferenceInMeans as DifferenceInMeans
 from .concepts import KMeansConcepts as KMeansConcepts
 from .concepts import KMeansSeparator as KMeansSeparator
 from .concepts import LinearSeparator as LinearSeparator
 from .concepts import MaxSeparator as MaxSeparator
 from .concepts import MeanPrototype as MeanPrototype
+from .concepts import Minibatch as Minibatch
 from .concepts import NMFConcepts as NMFConcepts
 from .concepts import PCAConcepts as PCAConcepts
 from .concepts import SAEUnitFilter as SAEUnitFilter

@@ -12,18 +12,22 @@ changes the result of another; only the passes are shared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval
 
 from skact.concepts._callbacks import Report
-from skact.concepts._statistics import places_of
+from skact.concepts._solver import Problem, Solution, Solver
+from skact.concepts._statistics import balanced_weights, places_of
 from skact.rows import Array, as_floats, may_hold
 from skact.tokens import TokenArray
 from skact.warning import warn
 
-__all__ = ["fit_logistic"]
+__all__ = ["LBFGS", "fit_logistic"]
 
 
 # Rows, and scores, of a chunk: it fits the cache while its scores are turned into gradients.
@@ -37,6 +41,55 @@ _MEMORY = 8
 _FLAT = 1e-7
 
 _Chunk = tuple[Array, tuple[Array, Array]]
+
+
+class LBFGS(Solver):
+    """Solver of :class:`LinearSeparator`: the minimum, by a preconditioned L-BFGS.
+
+    Deterministic, and the same for each concept whatever the others are. Reads the tokens some
+    dozen times, from end to end.
+
+    Parameters
+    ----------
+    max_iter : int, default=200
+        Iterations after which a ConvergenceWarning is given.
+
+    Examples
+    --------
+    >>> from skact import LBFGS, LinearSeparator
+    >>> LinearSeparator(LBFGS(max_iter=20)).get_params()["solver__max_iter"]
+    20
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(self, max_iter: int = 200) -> None:
+        self.max_iter = max_iter
+
+    @property
+    def limit(self) -> int:
+        """Most iterations."""
+        return self.max_iter
+
+    def _solve(
+        self, problem: Problem, random: np.random.RandomState, report: Report | None, state: Any
+    ) -> Solution:
+        n_tokens, even = problem.tokens.n_tokens, np.ones(len(problem.n_positive))
+        weight = (even / n_tokens, even / n_tokens)
+        if problem.balance is not None:
+            weight = balanced_weights(problem.n_positive, n_tokens)
+        return Solution(
+            *fit_logistic(
+                problem.tokens,
+                problem.labels,
+                weight,
+                l2=problem.weight_decay,
+                max_iter=self.max_iter,
+                report=report,
+            )
+        )
 
 
 def fit_logistic(

@@ -20,19 +20,83 @@ References
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
+from sklearn.utils._param_validation import Interval
 
+from skact.concepts._callbacks import Report
+from skact.concepts._solver import Problem, Solution, Solver
 from skact.concepts._statistics import RUN, balanced_weights, places_of, run_numbers, shuffled_runs
 from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
 
-__all__ = ["Descent", "descend"]
+__all__ = ["Descent", "Minibatch", "descend"]
 
 
 _BATCH = 2048  # tokens of a minibatch
 _RATE, _STEADY = 0.3, 50
+
+
+class Minibatch(Solver):
+    """Solver of :class:`LinearSeparator`: near the minimum in few passes, by preconditioned steps.
+
+    Reads the tokens from end to end, so that they may be many more than memory holds, and can go
+    on: with it, a separator has ``partial_fit``, of which every call but the first is one pass.
+
+    Parameters
+    ----------
+    n_passes : int, default=2
+        Passes over the tokens.
+
+    Examples
+    --------
+    >>> from skact import LinearSeparator, Minibatch
+    >>> hasattr(LinearSeparator(Minibatch(n_passes=4)), "partial_fit")
+    True
+    """
+
+    streams = True
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "n_passes": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(self, n_passes: int = 2) -> None:
+        self.n_passes = n_passes
+
+    @property
+    def limit(self) -> int:
+        """Most passes."""
+        return self.n_passes
+
+    def _solve(
+        self, problem: Problem, random: np.random.RandomState, report: Report | None, state: Any
+    ) -> Solution:
+        if state is None:
+            start = np.zeros((len(problem.n_positive), problem.tokens.n_features))
+            descent = Descent.start(problem.tokens, start, problem.weight_decay)
+        else:
+            # What was fitted before must not change with what is fitted now.
+            descent = deepcopy(state)
+        descent.n_positive += problem.n_positive
+        descent.n_tokens += problem.tokens.n_tokens
+        n_iter, stopped = 0, False
+        while not stopped and n_iter < (self.n_passes if state is None else 1):
+            descend(
+                descent,
+                problem.tokens,
+                problem.labels,
+                l2=problem.weight_decay,
+                balanced=problem.balance is not None,
+                random=random,
+            )
+            n_iter += 1
+            stopped = report is not None and report(lambda: descent.mean)
+        return Solution(descent.mean.copy(), n_iter, state=descent)
 
 
 @dataclass

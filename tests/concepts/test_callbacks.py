@@ -7,9 +7,11 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skact import (
+    Adam,
     KMeansConcepts,
     LinearSeparator,
     MeanPrototype,
+    Minibatch,
     SparseAutoencoder,
     SuperActivator,
     TokenArray,
@@ -20,8 +22,8 @@ pytest.importorskip("sklearn.callback")
 
 METHODS = [
     LinearSeparator(),
-    LinearSeparator("minibatch", n_passes=4),
-    LinearSeparator("adam", max_epochs=5, patience=9, random_state=0),
+    LinearSeparator(Minibatch(n_passes=4)),
+    LinearSeparator(Adam(max_epochs=5, patience=9), random_state=0),
     KMeansConcepts(3, random_state=0),
     KMeansConcepts(3, random_state=0, backend="sklearn"),
     SparseAutoencoder(6, max_epochs=4, random_state=0),
@@ -102,9 +104,9 @@ def test_a_failed_fit_is_torn_down(problem):
 def test_searches_and_pipelines_are_as_before(problem):
     X, y = problem
     pipe = make_pipeline(
-        TokenScaler(), LinearSeparator("minibatch", random_state=0), SuperActivator()
+        TokenScaler(), LinearSeparator(Minibatch(), random_state=0), SuperActivator()
     )
-    grid = {"linearseparator__n_passes": [1, 2]}
+    grid = {"linearseparator__solver__n_passes": [1, 2]}
     search = GridSearchCV(pipe, grid, cv=2, scoring="f1_weighted", error_score="raise")
     expected = clone(search).fit(X, y).cv_results_["mean_test_score"]
     recorder = Recorder()
@@ -120,7 +122,7 @@ def test_scikit_learns_own_callbacks_work(problem, capsys):
     pytest.importorskip("rich")
     X, y = problem
     monitor = ScoringMonitor(scoring=lambda estimator, X, y: {"n": len(estimator.transform(X))})
-    method = LinearSeparator("minibatch", n_passes=3).set_callbacks(ProgressBar(), monitor)
+    method = LinearSeparator(Minibatch(n_passes=3)).set_callbacks(ProgressBar(), monitor)
     method.fit(X, y)
     assert "LinearSeparator" in capsys.readouterr().out
     assert [row["n"] for row in monitor.get_logs().data] == [len(X)] * 3

@@ -3,10 +3,13 @@ import warnings
 import numpy as np
 import pytest
 import sklearn
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
-from skact import LinearSeparator, TokenArray
+from skact import LBFGS, Adam, LinearSeparator, Minibatch, SuperActivator, TokenArray, TokenScaler
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ def test_default_is_deterministic(problem):
 
 def test_constant_features_are_no_trouble(rng):
     X = np.c_[rng.normal(size=(40, 2)), np.zeros(40), np.ones(40)]
-    method = LinearSeparator(weight_decay=0.0, max_iter=5)
+    method = LinearSeparator(LBFGS(max_iter=5), weight_decay=0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         method.fit(X, X[:, 0] + rng.normal(size=40) > 0)
@@ -97,32 +100,31 @@ def test_constant_features_are_no_trouble(rng):
 def test_an_unfinished_run_warns(problem):
     X, y, labels = problem
     with pytest.warns(ConvergenceWarning, match="max_iter=1"):
-        LinearSeparator(max_iter=1, weight_decay=0).fit(X, y, token_labels=labels)
+        LinearSeparator(LBFGS(max_iter=1), weight_decay=0).fit(X, y, token_labels=labels)
 
 
 def test_paper_recipe_reproduces_the_released_numbers(reference):
     data = reference("ref_linsep_paperlike")
-    method = LinearSeparator(
-        solver="adam", init=data["in_w0"][None], balance=None, shuffle=False, batch_size=32
-    ).fit(data["in_x_train"], data["in_y_train"])
+    recipe = Adam(init=data["in_w0"][None], shuffle=False, batch_size=32)
+    method = LinearSeparator(recipe, balance=None).fit(data["in_x_train"], data["in_y_train"])
     assert method.n_iter_ == data["out_epochs"]
     np.testing.assert_allclose(method.concept_vectors_[0], data["out_w"], atol=1e-4)
     np.testing.assert_allclose(method.loss_curves_[0], data["out_train_loss"], atol=1e-4)
     np.testing.assert_allclose(method.f1_curves_[0], data["out_train_f1"], atol=1e-4)
 
 
-def slow_adam(X, y, w, method):
+def slow_adam(X, y, w, recipe, weight_decay):
     """One concept with torch's own Adam and learning-rate schedule, batches in token order."""
     import torch
 
     X, y = torch.tensor(X, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
     w = torch.tensor(w, dtype=torch.float32, requires_grad=True)
-    optimizer = torch.optim.Adam([w], lr=method.learning_rate, weight_decay=method.weight_decay)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, method.lr_step, method.lr_decay)
+    optimizer = torch.optim.Adam([w], lr=recipe.learning_rate, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.lr_step, recipe.lr_decay)
     loss_of = torch.nn.functional.binary_cross_entropy_with_logits
     best, waited, n_epochs = np.inf, 0, 0
-    while n_epochs < method.max_epochs and waited < method.patience:
-        batches = [slice(s, s + method.batch_size) for s in range(0, len(X), method.batch_size)]
+    while n_epochs < recipe.max_epochs and waited < recipe.patience:
+        batches = [slice(s, s + recipe.batch_size) for s in range(0, len(X), recipe.batch_size)]
         for batch in batches:
             optimizer.zero_grad()
             loss_of(X[batch] @ w, y[batch]).backward()
@@ -132,36 +134,38 @@ def slow_adam(X, y, w, method):
         with torch.no_grad():
             loss = np.mean([float(loss_of(X[b] @ w, y[b])) for b in batches])
             f1 = 2 * float(((X @ w >= 0) * y).sum()) / float((X @ w >= 0).sum() + y.sum())
-        best, waited = (loss, 0) if loss < best - method.tol else (best, waited + 1)
-        if method.stop_f1 is not None and f1 >= method.stop_f1:
+        best, waited = (loss, 0) if loss < best - recipe.tol else (best, waited + 1)
+        if recipe.stop_f1 is not None and f1 >= recipe.stop_f1:
             break
     return w.detach().numpy(), n_epochs
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "weight_decay"),
     [
-        {},
-        {"tol": 1e-3, "patience": 2, "max_epochs": 40, "lr_step": 3, "lr_decay": 0.8},
-        {"tol": 0.0, "max_epochs": 7, "batch_size": 50, "weight_decay": 0.1},
-        {"stop_f1": 0.8, "learning_rate": 0.05},
-        {"max_epochs": 1, "batch_size": 10_000},
+        ({}, 1e-4),
+        ({"tol": 1e-3, "patience": 2, "max_epochs": 40, "lr_step": 3, "lr_decay": 0.8}, 1e-4),
+        ({"tol": 0.0, "max_epochs": 7, "batch_size": 50}, 0.1),
+        ({"stop_f1": 0.8, "learning_rate": 0.05}, 1e-4),
+        ({"max_epochs": 1, "batch_size": 10_000}, 1e-4),
     ],
 )
-def test_adam_of_all_concepts_is_that_of_each(problem, rng, settings):
+def test_adam_of_all_concepts_is_that_of_each(problem, rng, settings, weight_decay):
     X, y, labels = problem
-    init = rng.normal(size=(2, 6)) / 3
-    method = LinearSeparator("adam", init=init, balance=None, shuffle=False, **settings)
+    recipe = Adam(init=rng.normal(size=(2, 6)) / 3, shuffle=False, **settings)
+    method = LinearSeparator(recipe, balance=None, weight_decay=weight_decay)
     method.fit(X, y, token_labels=labels)
     for c in range(2):
-        expected, n_epochs = slow_adam(X.flat(), labels.flat()[:, c], init[c], method)
+        expected, n_epochs = slow_adam(
+            X.flat(), labels.flat()[:, c], recipe.init[c], recipe, weight_decay
+        )
         assert len(method.loss_curves_[c]) == n_epochs
         np.testing.assert_allclose(method.concept_vectors_[c], expected, atol=2e-5)
     assert method.n_iter_ == max(map(len, method.loss_curves_))
 
 
 def test_adam_samples_negatives_down_to_the_positives(problem):
-    from skact.concepts._linear import _balanced_rows
+    from skact.concepts._adam import _balanced_rows
 
     _, _, labels = problem
     for marked in labels.flat().T:
@@ -176,7 +180,7 @@ def test_adam_samples_negatives_down_to_the_positives(problem):
 def test_adam_comes_near_the_convex_minimum(problem, balance, cosine):
     X, y, labels = problem
     convex = LinearSeparator().fit(X, y, token_labels=labels).concept_vectors_
-    adam = LinearSeparator("adam", balance=balance, tol=0.0, random_state=0)
+    adam = LinearSeparator(Adam(tol=0.0), balance=balance, random_state=0)
     adam.fit(X, y, token_labels=labels)
     for v, w in zip(convex, adam.concept_vectors_, strict=True):
         assert v @ w / np.linalg.norm(v) / np.linalg.norm(w) > cosine
@@ -186,7 +190,7 @@ def test_adam_repeats_by_its_seed(problem):
     X, y, labels = problem
 
     def vectors(seed):
-        method = LinearSeparator("adam", random_state=seed, max_epochs=2)
+        method = LinearSeparator(Adam(max_epochs=2), random_state=seed)
         return method.fit(X, y, token_labels=labels).concept_vectors_
 
     np.testing.assert_array_equal(vectors(0), vectors(0))
@@ -196,13 +200,16 @@ def test_adam_repeats_by_its_seed(problem):
 @pytest.mark.parametrize(
     ("params", "y", "message"),
     [
-        ({"solver": "sgd"}, None, "'solver' parameter"),
+        ({"solver": "sgd"}, None, "'solver' parameter of LinearSeparator must be a str among"),
+        ({"solver": Adam}, None, "'solver' parameter of LinearSeparator must be .* an instance of"),
         ({"weight_decay": -1.0}, None, "'weight_decay' parameter"),
-        ({"balance": "sample"}, None, 'balance="sample" needs solver="adam"'),
-        ({"solver": "adam", "init": np.zeros((1, 5))}, None, r"init must have shape \(1, 2\), got"),
-        ({"batch_size": 0}, None, "'batch_size' parameter"),
-        ({"lr_decay": 1.5}, None, "'lr_decay' parameter"),
-        ({"stop_f1": 2.0}, None, "'stop_f1' parameter"),
+        ({"balance": "sample"}, None, 'balance="sample" needs solver="adam"; LBFGS balances by w'),
+        ({"solver": Adam(init=np.zeros((1, 5)))}, None, r"init must have shape \(1, 2\), got"),
+        ({"solver": Adam(batch_size=0)}, None, "'batch_size' parameter of Adam"),
+        ({"solver": Adam(lr_decay=1.5)}, None, "'lr_decay' parameter of Adam"),
+        ({"solver": Adam(stop_f1=2.0)}, None, "'stop_f1' parameter of Adam"),
+        ({"solver": LBFGS(max_iter=0)}, None, "'max_iter' parameter of LBFGS"),
+        ({"solver": Minibatch(n_passes=0)}, None, "'n_passes' parameter of Minibatch"),
         ({}, [[1], [1], [1], [1]], "every token belongs to concept 'concept0'"),
         ({}, [1, 1, 1, 1], "one class only"),
     ],
@@ -213,14 +220,67 @@ def test_bad_input(params, y, message):
         LinearSeparator(**params).fit(X, [0, 1, 0, 1] if y is None else y)
 
 
+@pytest.mark.parametrize(
+    ("name", "solver"), [("lbfgs", LBFGS()), ("minibatch", Minibatch()), ("adam", Adam())]
+)
+def test_a_name_stands_for_the_solver_with_its_defaults(problem, name, solver):
+    X, y, labels = problem
+    named, given = (
+        LinearSeparator(which, random_state=0).fit(X, y, token_labels=labels)
+        for which in (name, solver)
+    )
+    np.testing.assert_array_equal(named.concept_vectors_, given.concept_vectors_)
+    assert hasattr(named, "partial_fit") == hasattr(given, "partial_fit") == (name == "minibatch")
+
+
+def test_settings_of_a_solver_are_searched(problem):
+    X, y, _ = problem
+    pipe = make_pipeline(
+        TokenScaler(), LinearSeparator(Adam(tol=0, max_epochs=3), random_state=0), SuperActivator()
+    )
+    twin = clone(pipe)
+    assert twin[1].solver is not pipe[1].solver
+    assert twin.get_params()["linearseparator__solver__max_epochs"] == 3
+    grid = {"linearseparator__solver__learning_rate": [1e-5, 0.05]}
+    search = GridSearchCV(pipe, grid, cv=2, scoring="f1_weighted", error_score="raise").fit(X, y)
+    assert np.ptp(search.cv_results_["mean_test_score"]) > 0
+    expected = twin.set_params(**search.best_params_).fit(X, y)[1]
+    assert expected.solver.learning_rate == search.best_params_[next(iter(grid))]
+    np.testing.assert_array_equal(
+        search.best_estimator_[1].concept_vectors_, expected.concept_vectors_
+    )
+    solvers = {"linearseparator__solver": ["lbfgs", Minibatch(n_passes=1), Adam(max_epochs=2)]}
+    search = GridSearchCV(pipe, solvers, cv=2, scoring="f1_weighted", error_score="raise")
+    assert np.isfinite(search.fit(X, y).cv_results_["mean_test_score"]).all()
+
+
+def test_solvers_are_checked_before_the_tokens_are_read():
+    class Unreadable:
+        def __array__(self, dtype=None, copy=None):
+            raise AssertionError("read")
+
+    with pytest.raises(ValueError, match="'tol' parameter of Adam must be a float in the range"):
+        LinearSeparator(Adam(tol=-1.0)).fit(Unreadable(), [0, 1])
+
+
+def test_only_a_fit_that_streams_goes_on(problem):
+    X, y, labels = problem
+    method = LinearSeparator().fit(X, y, token_labels=labels)
+    method.set_params(solver="minibatch")
+    with pytest.raises(ValueError, match="partial_fit goes on from a fit with solver"):
+        method.partial_fit(X, y, token_labels=labels)
+    method.fit(X, y, token_labels=labels).partial_fit(X, y, token_labels=labels)
+    assert method.n_iter_ == 1
+
+
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_adam_of_a_concept_ignores_the_others(problem, shuffle):
     X, y, labels = problem
     init = np.full((2, 6), 0.1)
-    settings = {"balance": None, "shuffle": shuffle, "max_epochs": 3, "batch_size": 20}
-    together = LinearSeparator("adam", init=init, random_state=0, **settings)
+    recipe = Adam(init=init, shuffle=shuffle, max_epochs=3, batch_size=20)
+    together = LinearSeparator(recipe, balance=None, random_state=0)
     together.fit(X, y, token_labels=labels)
-    alone = LinearSeparator("adam", init=init[:1], random_state=0, **settings)
+    alone = clone(together).set_params(solver__init=init[:1])
     alone.fit(X, y[:, [0]], token_labels=labels.columns([0]))
     np.testing.assert_allclose(
         together.concept_vectors_[0], alone.concept_vectors_[0], rtol=1e-5, atol=1e-6

@@ -9,6 +9,7 @@ from sklearn import clone
 from sklearn.pipeline import make_pipeline
 
 from skact import (
+    Adam,
     DifferenceInMeans,
     KMeansConcepts,
     KMeansSeparator,
@@ -16,6 +17,7 @@ from skact import (
     MaxToken,
     MeanPrototype,
     MeanToken,
+    Minibatch,
     NMFConcepts,
     PCAConcepts,
     RandomToken,
@@ -34,7 +36,7 @@ LABELLED = [
     DifferenceInMeans("pca"),
     LinearSeparator(),
     LinearSeparator("minibatch", random_state=0),
-    LinearSeparator("adam", max_epochs=2, random_state=0),
+    LinearSeparator(Adam(max_epochs=2), random_state=0),
 ]
 UNITS = [
     KMeansConcepts(4, random_state=0),
@@ -235,8 +237,12 @@ def test_fit_forgets_and_partial_fit_goes_on_from_fit(problem):
 
 
 def test_only_some_methods_can_go_on():
-    assert hasattr(LinearSeparator("minibatch"), "partial_fit")
-    for method in (LinearSeparator(), LinearSeparator("adam"), DifferenceInMeans("pca")):
+    for solver in ("minibatch", Minibatch()):
+        assert hasattr(LinearSeparator(solver), "partial_fit")
+    for method in (
+        *map(LinearSeparator, ("lbfgs", "adam", Adam(), "sgd")),
+        DifferenceInMeans("pca"),
+    ):
         assert not hasattr(method, "partial_fit")
     assert not hasattr(PCAConcepts(), "partial_fit")
 
@@ -297,7 +303,7 @@ def test_minibatches_come_near_the_minimum(rng, scale):
     gaps = []
     for n_passes in (1, 8):
         method = LinearSeparator(
-            "minibatch", weight_decay=decay, n_passes=n_passes, random_state=0
+            Minibatch(n_passes=n_passes), weight_decay=decay, random_state=0
         ).fit(X, y, token_labels=labels)
         assert method.n_iter_ == n_passes
         gaps.append(loss(method, X, labels) - best)
@@ -322,7 +328,7 @@ def test_minibatches_without_balance(problem):
         even.fit(X, y, token_labels=labels).concept_vectors_,
         clone(even).set_params(balance="auto").fit(X, y, token_labels=labels).concept_vectors_,
     )
-    with pytest.raises(ValueError, match="minibatch balances by weights"):
+    with pytest.raises(ValueError, match="Minibatch balances by weights"):
         LinearSeparator("minibatch", balance="sample").fit(X, y, token_labels=labels)
 
 
