@@ -21,6 +21,7 @@ from skact.concepts._adam_steps import AdamState, Examples, Group, take_steps
 from skact.concepts._callbacks import Report
 from skact.concepts._solver import Balance, Problem, Solution, Solver
 from skact.concepts._statistics import balanced_weights
+from skact.concepts._stopping import count_stagnant
 from skact.rows import Array, as_floats, may_hold
 from skact.tokens import TokenArray
 
@@ -208,8 +209,7 @@ class Adam(Solver):
                 continue
             loss, f1 = batches.judge(scores)
             yield alive, before, list(zip(loss.tolist(), f1.tolist(), strict=True))
-            better = loss < best - self.tol
-            best, n_stagnant = np.where(better, loss, best), np.where(better, 0, n_stagnant + 1)
+            best, n_stagnant = count_stagnant(loss, best, n_stagnant, self.tol)
             stays = n_stagnant < self.patience
             if self.stop_f1 is not None:
                 stays &= f1 < self.stop_f1

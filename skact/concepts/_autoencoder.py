@@ -95,9 +95,10 @@ class SparseAutoencoder(EpochsMixin, StreamingUnits, ReconstructingUnits):
     max_epochs : int, default=100
         Passes over the tokens.
     tol : float, default=1e-4
-        Decrease of the epoch's mean loss that counts as improvement; the loss starts near 1.
+        How far the epoch's mean loss must fall below the smallest one of all epochs before, for
+        progress; the loss starts near 1.
     patience : int, default=5
-        Epochs without improvement after which training stops.
+        Epochs in a row without progress after which training stops.
     resample_dead : int, default=None
         After every so many epochs, units that fired on no token during the last epoch start anew
         at the residuals of badly reconstructed tokens (drawn with probability proportional to the

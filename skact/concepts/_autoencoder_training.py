@@ -21,6 +21,7 @@ from tqdm import tqdm
 from skact.concepts._autoencoder_weights import Activation, AutoencoderWeights
 from skact.concepts._callbacks import Report
 from skact.concepts._statistics import shuffled_runs, token_mean
+from skact.concepts._stopping import count_stagnant
 from skact.rows import Array, may_hold
 from skact.tokens import TokenArray
 
@@ -110,7 +111,7 @@ def train(
     if state is not None:
         model.remember(state.moments)
     losses: list[float] = []
-    best, waited = np.inf, 0
+    best, n_stagnant = np.inf, 0
     fired = np.zeros(recipe.n_concepts, dtype=bool)
     with tqdm(total=recipe.max_epochs, disable=not recipe.progress, unit="epoch") as bar:
         for epoch in range(1, recipe.max_epochs + 1):
@@ -123,9 +124,9 @@ def train(
             losses.append(loss)
             bar.update()
             bar.set_postfix(loss=f"{loss:.4g}", dead=int((~fired).sum()))
-            best, waited = (loss, 0) if loss < best - recipe.tol else (best, waited + 1)
+            best, n_stagnant = count_stagnant(loss, best, n_stagnant, recipe.tol)
             stopped = report is not None and report(partial(rows.unscaled, model))
-            if stopped or waited >= recipe.patience or epoch == recipe.max_epochs:
+            if stopped or n_stagnant >= recipe.patience or epoch == recipe.max_epochs:
                 break
             if recipe.resample_dead and epoch % recipe.resample_dead == 0 and not fired.all():
                 _restart_dead(model, rows, ~fired, recipe, random)

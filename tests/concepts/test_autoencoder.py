@@ -356,6 +356,24 @@ def test_early_stopping():
     assert SparseAutoencoder(8, tol=0, max_epochs=7, random_state=0).fit(tokens).n_iter_ == 7
 
 
+def test_many_small_decreases_are_no_progress():
+    _, tokens = planted(500)
+    tol, patience, n_stagnant, n_epochs = 0.01, 4, 0, 0
+    stopped, endless = (
+        SparseAutoencoder(8, tol=tol, patience=n, max_epochs=60, random_state=0).fit(tokens)
+        for n in (patience, 60)
+    )
+    curve = endless.loss_curve_
+    while n_stagnant < patience:
+        n_epochs += 1
+        lowest = min(curve[: n_epochs - 1], default=np.inf)
+        n_stagnant = 0 if curve[n_epochs - 1] <= lowest - tol else n_stagnant + 1
+    assert stopped.n_iter_ == n_epochs < 60
+    np.testing.assert_array_equal(stopped.loss_curve_, curve[:n_epochs])
+    # The control: together, these epochs did fall by more than tol.
+    assert curve[n_epochs - patience - 1] - curve[n_epochs - 1] > tol
+
+
 def test_forms_of_the_same_tokens(rng):
     stacked = rng.normal(size=(10, 4, 6)).astype(np.float32)
     forms = [stacked, list(stacked), TokenArray.from_list(list(stacked)), torch.tensor(stacked)]

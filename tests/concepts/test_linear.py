@@ -113,6 +113,46 @@ def test_paper_recipe_reproduces_the_released_numbers(reference):
     np.testing.assert_allclose(method.f1_curves_[0], data["out_train_f1"], atol=1e-4)
 
 
+def test_patience_counts_as_the_released_implementation_does(reference):
+    data = reference("ref_linsep_patience")
+    recipe = Adam(
+        0.001, init=data["in_w0"][None], shuffle=False, batch_size=int(data["in_batch"]),
+        max_epochs=1000, lr_step=5, lr_decay=0.8, patience=20, tol=0.001,
+    )  # fmt: skip
+    method = LinearSeparator(recipe, balance=None).fit(data["in_x_train"], data["in_y_train"])
+    assert method.n_iter_ == data["out_epochs"] == 45
+    np.testing.assert_allclose(method.concept_vectors_[0], data["out_w"], atol=1e-4)
+    np.testing.assert_allclose(method.loss_curves_[0], data["out_train_loss"], atol=1e-4)
+    np.testing.assert_allclose(method.f1_curves_[0], data["out_train_f1"], atol=1e-4)
+
+
+def end_of(curve, tol, patience, from_last_progress=False):
+    """Epochs after which training stops."""
+    best, waited = np.inf, 0
+    for n_epochs, loss in enumerate(curve, start=1):
+        waited = waited + 1 if loss > best - tol else 0
+        if waited == patience:
+            return n_epochs
+        if loss < best and not (from_last_progress and waited):
+            best = loss
+    return len(curve)
+
+
+@pytest.mark.parametrize(("tol", "patience"), [(0.003, 3), (0.003, 12), (0.01, 8)])
+def test_many_small_decreases_are_no_progress(problem, tol, patience):
+    X, y, labels = problem
+    recipe = Adam(0.002, shuffle=False, tol=tol, patience=patience, lr_step=99, max_epochs=60)
+    stopped = LinearSeparator(recipe, balance="weight", random_state=0)
+    endless = clone(stopped).set_params(solver__patience=1000)
+    for method in (stopped, endless):
+        method.fit(X, y, token_labels=labels)
+    for short, curve in zip(stopped.loss_curves_, endless.loss_curves_, strict=True):
+        n_epochs = end_of(curve, tol, patience)
+        np.testing.assert_array_equal(short, curve[:n_epochs])
+        # Measured from the last progress instead, small decreases would sum to progress.
+        assert n_epochs < end_of(curve, tol, patience, from_last_progress=True)
+
+
 def slow_adam(X, y, w, recipe, weight_decay):
     """One concept with torch's own Adam and learning-rate schedule, batches in token order."""
     import torch
@@ -134,7 +174,8 @@ def slow_adam(X, y, w, recipe, weight_decay):
         with torch.no_grad():
             loss = np.mean([float(loss_of(X[b] @ w, y[b])) for b in batches])
             f1 = 2 * float(((X @ w >= 0) * y).sum()) / float((X @ w >= 0).sum() + y.sum())
-        best, waited = (loss, 0) if loss < best - recipe.tol else (best, waited + 1)
+        waited = waited + 1 if loss > best - recipe.tol else 0
+        best = min(best, loss)
         if recipe.stop_f1 is not None and f1 >= recipe.stop_f1:
             break
     return w.detach().numpy(), n_epochs
