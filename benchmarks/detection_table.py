@@ -32,6 +32,7 @@ from sklearn.pipeline import Pipeline
 
 from skact import (
     DELTA_GRID,
+    AutoencoderTraining,
     ConceptSearchCV,
     DifferenceInMeans,
     KMeansConcepts,
@@ -71,7 +72,11 @@ METHODS = {
     "KMeansSeparator": KMeansSeparator(50, max_iter=20, random_state=SEED),
     "PCAConcepts": PCAConcepts(100),
     "SparseAutoencoder": SparseAutoencoder(
-        128, "topk", k=8, max_epochs=3, batch_size=1024, random_state=SEED
+        128,
+        "topk",
+        k=8,
+        training=AutoencoderTraining(max_epochs=3, batch_size=1024),
+        random_state=SEED,
     ),
     "NMFConcepts": NMFConcepts(16, max_iter=30, random_state=SEED),
     "SemiNMFConcepts": SemiNMFConcepts(4, max_iter=30, random_state=SEED),

@@ -1,5 +1,6 @@
 from .concepts import LBFGS as LBFGS
 from .concepts import Adam as Adam
+from .concepts import AutoencoderTraining as AutoencoderTraining
 from .concepts import DifferenceInMeans as DifferenceInMeans
 from .concepts import KMeansConcepts as KMeansConcepts
 from .concepts import KMeansSeparator as KMeansSeparator

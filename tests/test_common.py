@@ -86,6 +86,7 @@ def test_the_battery_leaves_nobody_out():
     # Solvers only hold settings of an estimator.
     apart = {
         "Adam",
+        "AutoencoderTraining",
         "ConceptLocalizer",
         "ConceptSearchCV",
         "CrossFitTransformer",

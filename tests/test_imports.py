@@ -21,7 +21,12 @@ FLOORS = [
     {"inspection", "localization"},
 ]
 HEAVY = {
-    "torch": {"models", "localization", "concepts/_autoencoder_training.py"},
+    "torch": {
+        "models",
+        "localization",
+        "concepts/_autoencoder_model.py",
+        "concepts/_autoencoder_training.py",
+    },
     "transformers": {"models"},
     "matplotlib": {"inspection"},
     "faiss": {"concepts/_kmeans.py"},

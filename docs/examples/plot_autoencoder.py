@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from skact import (
+    AutoencoderTraining,
     SparseAutoencoder,
     SuperActivator,
     TransformerEmbedder,
@@ -48,10 +49,11 @@ def f1_of(scores):
 
 
 found, curves = {}, {}
+training = AutoencoderTraining(max_epochs=25)
 for activation, levels in settings.items():
     rows = []
     for level in levels:
-        method = SparseAutoencoder(64, activation, **level, max_epochs=25, random_state=0)
+        method = SparseAutoencoder(64, activation, **level, training=training, random_state=0)
         scores = method.fit(X[train]).transform(X)
         fires = (scores[test].flat() > 0).sum(axis=1).mean()
         rows.append((fires, method.reconstruction_score(X[test]), f1_of(scores)))

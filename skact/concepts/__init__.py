@@ -2,6 +2,7 @@
 
 from skact.concepts._adam import Adam
 from skact.concepts._autoencoder import SparseAutoencoder
+from skact.concepts._autoencoder_recipe import AutoencoderTraining
 from skact.concepts._base import BaseConcepts, BaseUnits
 from skact.concepts._difference import DifferenceInMeans
 from skact.concepts._kmeans import KMeansConcepts, elbow_curve
@@ -17,6 +18,7 @@ from skact.concepts._unit_filter import SAEUnitFilter
 
 __all__ = [
     "Adam",
+    "AutoencoderTraining",
     "BaseConcepts",
     "BaseUnits",
     "DifferenceInMeans",

@@ -7,10 +7,12 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skact.concepts._autoencoder_recipe import AutoencoderTraining
 from skact.concepts._autoencoder_weights import (
     Activation,
     AutoencoderWeights,
@@ -29,7 +31,7 @@ from skact.tokens import Source, TokenArray
 from skact.validation import check_tokens
 
 if TYPE_CHECKING:
-    from skact.concepts._autoencoder_training import TrainingResult, TrainingState
+    from skact.concepts._autoencoder_training import TrainingState
 
 __all__ = ["SparseAutoencoder"]
 
@@ -88,25 +90,10 @@ class SparseAutoencoder(EpochsMixin, StreamingUnits, ReconstructingUnits):
         Initial :math:`\theta`, for "jumprelu".
     bandwidth : float, default=0.1
         :math:`\epsilon`, for "jumprelu".
-    learning_rate : float, default=0.003
-        Step size of Adam.
-    batch_size : int, default=256
-        Tokens in a minibatch.
-    max_epochs : int, default=100
-        Passes over the tokens.
-    tol : float, default=1e-4
-        How far the epoch's mean loss must fall below the smallest one of all epochs before, for
-        progress; the loss starts near 1.
-    patience : int, default=5
-        Epochs in a row without progress after which training stops.
-    resample_dead : int, default=None
-        After every so many epochs, units that fired on no token during the last epoch start anew
-        at the residuals of badly reconstructed tokens (drawn with probability proportional to the
-        squared loss, after [2]_). None leaves them dead.
-    device : str, default="cpu"
-        Where torch trains; "cpu" repeats exactly by seed.
-    progress : bool, default=False
-        Whether to show a progress bar over epochs.
+    training : AutoencoderTraining, default=None
+        Step size, minibatches, epochs, when to stop, and what becomes of dead units. None stands
+        for its defaults; with an object, a search reaches its settings as
+        ``training__learning_rate``, say.
     random_state : int, RandomState instance or None, default=None
         Draws the initial directions, the order of tokens and the tokens of new starts.
 
@@ -175,14 +162,7 @@ class SparseAutoencoder(EpochsMixin, StreamingUnits, ReconstructingUnits):
         "l0": [Interval(Real, 0, None, closed="left")],
         "threshold": [Interval(Real, 0, None, closed="neither")],
         "bandwidth": [Interval(Real, 0, None, closed="neither")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "resample_dead": [Interval(Integral, 1, None, closed="left"), None],
-        "device": [str],
-        "progress": ["boolean"],
+        "training": [AutoencoderTraining, None],
         "random_state": ["random_state"],
     }
 
@@ -211,14 +191,7 @@ class SparseAutoencoder(EpochsMixin, StreamingUnits, ReconstructingUnits):
         l0: float = 0.02,
         threshold: float = 0.1,
         bandwidth: float = 0.1,
-        learning_rate: float = 0.003,
-        batch_size: int = 256,
-        max_epochs: int = 100,
-        tol: float = 1e-4,
-        patience: int = 5,
-        resample_dead: int | None = None,
-        device: str = "cpu",
-        progress: bool = False,
+        training: AutoencoderTraining | None = None,
         random_state: Any = None,
     ) -> None:
         self.n_concepts = n_concepts
@@ -228,69 +201,67 @@ class SparseAutoencoder(EpochsMixin, StreamingUnits, ReconstructingUnits):
         self.l0 = l0
         self.threshold = threshold
         self.bandwidth = bandwidth
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.tol = tol
-        self.patience = patience
-        self.resample_dead = resample_dead
-        self.device = device
-        self.progress = progress
+        self.training = training
         self.random_state = random_state
 
-    def _fit_vectors(self, tokens: TokenArray) -> Array:
-        # torch is imported by whoever trains, not by `import skact`.
-        from skact.concepts._autoencoder_training import Recipe, train
-
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        self._training()._validate_params()
         if self.activation == "topk" and self.k >= self.n_concepts:
             raise ValueError(
                 f"k={self.k} must be less than n_concepts={self.n_concepts}; else no unit is ever "
                 "left out."
             )
-        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__annotations__})
-        random = check_random_state(self.random_state)
-        result = train(tokens, recipe, random, report=self._report)
-        self._take(result)
+
+    def _training(self) -> AutoencoderTraining:
+        return AutoencoderTraining() if self.training is None else self.training
+
+    def _max_epochs(self) -> int:
+        return self._training().max_epochs
+
+    def _fit_vectors(self, tokens: TokenArray) -> Array:
+        self._train(tokens, self._training(), report=self._report)
         # What Adam remembers is kept only between calls of partial_fit.
         self._state = None
         return self.concept_vectors_
 
     def _update(self, tokens: TokenArray, first: bool) -> Array:
-        from skact.concepts._autoencoder_training import Recipe, train
-
-        settings = {name: getattr(self, name) for name in Recipe.__annotations__}
-        weights = None if first else self._weights()
-        if weights is not None:
-            shape = (self.n_concepts, self.activation)
-            if shape != (len(weights.decoder), weights.activation) or not weights.centred:
-                raise ValueError(
-                    f"partial_fit goes on with {len(weights.decoder)} units of activation "
-                    f"{weights.activation!r} and a centred input, as trained here; got "
-                    f"n_concepts={self.n_concepts}, activation={self.activation!r}, "
-                    f"centred_={weights.centred}."
-                )
-        before = np.empty(0) if first else self.loss_curve_
-        result = train(
-            tokens,
-            Recipe(**{**settings, "max_epochs": 1}),
-            check_random_state(self.random_state),
-            weights=weights,
-            state=None if first else self._state,
-        )
-        self._take(result)
-        self._state = result.state
-        self.loss_curve_ = np.concatenate([before, result.loss_curve])
+        one_epoch = clone(self._training()).set_params(max_epochs=1)
+        if first:
+            self._train(tokens, one_epoch)
+            return self.concept_vectors_
+        weights, before = self._weights_to_go_on_from(), self.loss_curve_
+        self._train(tokens, one_epoch, weights=weights, state=self._state)
+        self.loss_curve_ = np.concatenate([before, self.loss_curve_])
         self.n_iter_ = len(self.loss_curve_)
         return self.concept_vectors_
 
-    def _take(self, result: TrainingResult) -> None:
+    def _weights_to_go_on_from(self) -> AutoencoderWeights:
+        """Refuse weights of another kind than the parameters ask for."""
+        weights = self._weights()
+        shape = (self.n_concepts, self.activation)
+        if shape != (len(weights.decoder), weights.activation) or not weights.centred:
+            raise ValueError(
+                f"partial_fit goes on with {len(weights.decoder)} units of activation "
+                f"{weights.activation!r} and a centred input, as trained here; got "
+                f"n_concepts={self.n_concepts}, activation={self.activation!r}, "
+                f"centred_={weights.centred}."
+            )
+        return weights
+
+    def _train(self, tokens: TokenArray, training: AutoencoderTraining, **start: Any) -> None:
+        # torch is imported by whoever trains, not by `import skact`.
+        from skact.concepts._autoencoder_model import Architecture
+        from skact.concepts._autoencoder_training import train
+
+        settings = {name: getattr(self, name) for name in Architecture.__annotations__}
+        random = check_random_state(self.random_state)
+        result = train(tokens, Architecture(**settings), training, random, **start)
         self._set_weights(result.weights)
+        self._state = result.state
         self.loss_curve_ = result.loss_curve
         self.n_iter_ = len(result.loss_curve)
         self.n_dead_ = result.n_dead
-
-    def _max_epochs(self) -> int:
-        return self.max_epochs
 
     def _attributes(self, vectors: Any) -> dict[str, Any]:
         names = self._names(len(vectors.decoder))

@@ -7,9 +7,10 @@ import sklearn
 import torch
 from sklearn.utils.estimator_checks import check_estimator
 
-from skact import Source, TokenArray
+from skact import AutoencoderTraining, Source, TokenArray
 from skact.concepts._autoencoder import SparseAutoencoder
-from skact.concepts._autoencoder_training import Autoencoder, Recipe, ScaledRows, _jumprelu, _step
+from skact.concepts._autoencoder_model import Architecture, Autoencoder, _jumprelu, _step
+from skact.concepts._autoencoder_training import ScaledRows
 from skact.concepts._autoencoder_weights import AutoencoderWeights, encode
 
 ACTIVATIONS = ["relu", "topk", "jumprelu"]
@@ -38,7 +39,13 @@ def fitted():
     directions, tokens = planted()
     methods = {
         name: SparseAutoencoder(
-            32, name, k=4, l1=0.15, l0=0.03, batch_size=128, max_epochs=60, random_state=0
+            32,
+            name,
+            k=4,
+            l1=0.15,
+            l0=0.03,
+            training=AutoencoderTraining(batch_size=128, max_epochs=60),
+            random_state=0,
         ).fit(tokens)
         for name in ACTIVATIONS
     }
@@ -107,7 +114,9 @@ def test_planted_directions_are_found(fitted, activation):
     start = rng.normal(size=(32, 16))
     assert (cosines(directions, start) > 0.9).mean() < 0.1
     shuffled = np.stack([rng.permutation(column) for column in tokens.T], axis=1)
-    control = SparseAutoencoder(32, activation, k=4, max_epochs=15, random_state=0).fit(shuffled)
+    control = SparseAutoencoder(
+        32, activation, k=4, training=AutoencoderTraining(max_epochs=15), random_state=0
+    ).fit(shuffled)
     assert (cosines(directions, control.concept_vectors_) > 0.9).mean() < 0.3
 
 
@@ -150,7 +159,7 @@ def test_reconstruction_score_is_the_explained_variance(fitted, activation):
 
 def test_reconstruction_score_of_equal_tokens():
     X = np.ones((5, 3), dtype=np.float32)
-    method = SparseAutoencoder(4, max_epochs=1, random_state=0).fit(X)
+    method = SparseAutoencoder(4, training=AutoencoderTraining(max_epochs=1), random_state=0).fit(X)
     assert method.reconstruction_score(X) == 1
     assert method.reconstruction_score(X + 1) == 0
 
@@ -162,10 +171,10 @@ def test_score_does_not_hold_the_activations(fitted):
         assert methods["topk"].reconstruction_score(tokens[:500]) == pytest.approx(whole, abs=0.05)
 
 
-def slow_relu_training(X, recipe, seed):
+def slow_relu_training(X, n_concepts, l1, recipe, seed):
     """The recipe for relu in numpy: gradients by hand, Adam from its paper."""
     random = np.random.RandomState(seed)
-    D = random.normal(size=(recipe.n_concepts, X.shape[1]))
+    D = random.normal(size=(n_concepts, X.shape[1]))
     D /= np.linalg.norm(D, axis=1, keepdims=True)
     weights = [D.T.copy(), np.zeros(len(D)), D, np.zeros(X.shape[1])]
     mean = X.mean(axis=0)
@@ -182,8 +191,8 @@ def slow_relu_training(X, recipe, seed):
             pre = (x - c) @ W + b
             f = np.maximum(pre, 0)
             residual = x - f @ D - c
-            total += (residual**2).sum() + recipe.l1 * f.sum()
-            to_f = (recipe.l1 - 2 * residual @ D.T) * (pre > 0) / len(x)
+            total += (residual**2).sum() + l1 * f.sum()
+            to_f = (l1 - 2 * residual @ D.T) * (pre > 0) / len(x)
             to_D = -2 * f.T @ residual / len(x)
             to_D -= (to_D * D).sum(axis=1, keepdims=True) * D
             to_c = -2 * residual.mean(axis=0) - (to_f @ W.T).sum(axis=0)
@@ -202,8 +211,10 @@ def slow_relu_training(X, recipe, seed):
 
 def test_relu_training_is_the_recipe_in_numpy(rng):
     X = rng.normal(size=(150, 5)) * 4 + 2
-    method = SparseAutoencoder(7, batch_size=40, max_epochs=4, random_state=3).fit(X)
-    W, b, D, c, losses = slow_relu_training(X, method, 3)
+    method = SparseAutoencoder(
+        7, training=AutoencoderTraining(batch_size=40, max_epochs=4), random_state=3
+    ).fit(X)
+    W, b, D, c, losses = slow_relu_training(X, 7, method.l1, method.training, 3)
     np.testing.assert_allclose(method.loss_curve_, losses, rtol=1e-4)
     np.testing.assert_allclose(method.encoder_, W, atol=1e-3)
     np.testing.assert_allclose(method.encoder_bias_, b, atol=1e-3)
@@ -245,7 +256,11 @@ def test_a_larger_penalty_makes_sparser_scores(activation, penalty):
     n_active = []
     for weight in (0.0, 0.03, 0.3):
         method = SparseAutoencoder(
-            24, activation, batch_size=64, max_epochs=20, random_state=0, **{penalty: weight}
+            24,
+            activation,
+            training=AutoencoderTraining(batch_size=64, max_epochs=20),
+            random_state=0,
+            **{penalty: weight},
         )
         n_active.append((method.fit_transform(tokens) > 0).sum(axis=1).mean())
     assert n_active[0] > 1.2 * n_active[1] > 1.4 * n_active[2] > 0
@@ -254,7 +269,7 @@ def test_a_larger_penalty_makes_sparser_scores(activation, penalty):
 @pytest.mark.parametrize(
     ("activation", "settings"),
     [
-        ("relu", {"l1": 0.3, "learning_rate": 0.03}),
+        ("relu", {"l1": 0.3, "training__learning_rate": 0.03}),
         ("topk", {"k": 1}),
         ("jumprelu", {"l0": 0.1, "threshold": 0.5}),
     ],
@@ -264,9 +279,9 @@ def test_dead_units_come_back_to_life(activation, settings):
     # Far more units than directions, under settings that kill many of them.
     without, revived = (
         SparseAutoencoder(
-            200, activation, resample_dead=every, max_epochs=20, patience=20, random_state=0,
-            **settings,
-        ).fit(tokens)
+            200, activation, random_state=0,
+            training=AutoencoderTraining(resample_dead=every, max_epochs=20, patience=20),
+        ).set_params(**settings).fit(tokens)
         for every in (None, 4)
     )  # fmt: skip
     assert without.n_dead_ > 40
@@ -278,18 +293,18 @@ def test_dead_units_come_back_to_life(activation, settings):
 
 def test_nothing_to_restart_at_where_all_is_reconstructed():
     X = np.ones((10, 3))
-    method = SparseAutoencoder(4, resample_dead=1, max_epochs=3, random_state=0).fit(X)
+    method = SparseAutoencoder(
+        4, training=AutoencoderTraining(resample_dead=1, max_epochs=3), random_state=0
+    ).fit(X)
     assert method.n_dead_ == 4
     np.testing.assert_allclose(np.linalg.norm(method.concept_vectors_, axis=1), 1, rtol=1e-5)
 
 
 def test_restart_touches_the_given_units_only(rng):
-    recipe = Recipe(
-        n_concepts=5, activation="jumprelu", k=2, l1=0.1, l0=0.1, threshold=0.1, bandwidth=0.1,
-        learning_rate=0.01, batch_size=8, max_epochs=1, tol=0.0, patience=1, resample_dead=1,
-        device="cpu", progress=False,
-    )  # fmt: skip
-    model = Autoencoder(3, recipe, np.random.RandomState(0))
+    architecture = Architecture(
+        n_concepts=5, activation="jumprelu", k=2, l1=0.1, l0=0.1, threshold=0.1, bandwidth=0.1
+    )
+    model = Autoencoder(3, architecture, AutoencoderTraining(0.01), np.random.RandomState(0))
     model.step(torch.tensor(rng.normal(size=(20, 3)), dtype=torch.float32))
     before = [p.detach().clone() for p in model.parameters()]
     moments = {
@@ -325,7 +340,11 @@ def test_restart_touches_the_given_units_only(rng):
 def test_the_seed_decides(ragged, activation):
     def fit(seed):
         method = SparseAutoencoder(
-            12, activation, k=3, max_epochs=6, resample_dead=2, random_state=seed
+            12,
+            activation,
+            k=3,
+            random_state=seed,
+            training=AutoencoderTraining(max_epochs=6, resample_dead=2),
         )
         return method.fit(ragged)
 
@@ -337,7 +356,9 @@ def test_the_seed_decides(ragged, activation):
 
 def test_the_units_of_the_tokens_do_not_matter(ragged):
     def fit(X):
-        return SparseAutoencoder(8, "jumprelu", max_epochs=5, random_state=0).fit(X)
+        return SparseAutoencoder(
+            8, "jumprelu", training=AutoencoderTraining(max_epochs=5), random_state=0
+        ).fit(X)
 
     X = ragged.flat()
     a, b = fit(X), fit(100 * X + 7)
@@ -351,16 +372,36 @@ def test_the_units_of_the_tokens_do_not_matter(ragged):
 
 def test_early_stopping():
     _, tokens = planted(500)
-    method = SparseAutoencoder(8, tol=10.0, patience=3, random_state=0).fit(tokens)
+    method = SparseAutoencoder(
+        8, training=AutoencoderTraining(tol=10.0, patience=3), random_state=0
+    ).fit(tokens)
     assert method.n_iter_ == 4
-    assert SparseAutoencoder(8, tol=0, max_epochs=7, random_state=0).fit(tokens).n_iter_ == 7
+    method.set_params(training__tol=0, training__max_epochs=7)
+    assert method.fit(tokens).n_iter_ == 7
+
+
+def test_the_training_is_an_object_with_defaults(ragged):
+    short, default = (
+        SparseAutoencoder(6, training=training, random_state=0).fit(ragged)
+        for training in (AutoencoderTraining(), None)
+    )
+    np.testing.assert_array_equal(short.encoder_, default.encoder_)
+    copied = sklearn.clone(short).set_params(training__max_epochs=2)
+    assert copied.get_params()["training__max_epochs"] == 2
+    assert short.training.max_epochs == 100
+    assert copied.fit(ragged).n_iter_ == 2
+    # One call is one epoch, whatever the training says, and leaves it as it is.
+    assert copied.partial_fit(ragged).n_iter_ == 3
+    assert copied.training.max_epochs == 2
 
 
 def test_many_small_decreases_are_no_progress():
     _, tokens = planted(500)
     tol, patience, n_stagnant, n_epochs = 0.01, 4, 0, 0
     stopped, endless = (
-        SparseAutoencoder(8, tol=tol, patience=n, max_epochs=60, random_state=0).fit(tokens)
+        SparseAutoencoder(
+            8, training=AutoencoderTraining(tol=tol, patience=n, max_epochs=60), random_state=0
+        ).fit(tokens)
         for n in (patience, 60)
     )
     curve = endless.loss_curve_
@@ -377,7 +418,9 @@ def test_many_small_decreases_are_no_progress():
 def test_forms_of_the_same_tokens(rng):
     stacked = rng.normal(size=(10, 4, 6)).astype(np.float32)
     forms = [stacked, list(stacked), TokenArray.from_list(list(stacked)), torch.tensor(stacked)]
-    method = SparseAutoencoder(9, "topk", k=2, max_epochs=3, random_state=0)
+    method = SparseAutoencoder(
+        9, "topk", k=2, training=AutoencoderTraining(max_epochs=3), random_state=0
+    )
     fits = [method.fit(X).transform(X) for X in forms]
     for scores in fits:
         assert scores.shape == (10, 9)
@@ -388,7 +431,9 @@ def test_forms_of_the_same_tokens(rng):
 
 
 def test_small_blocks_change_nothing(ragged):
-    method = SparseAutoencoder(8, "topk", k=3, max_epochs=3, random_state=0)
+    method = SparseAutoencoder(
+        8, "topk", k=3, training=AutoencoderTraining(max_epochs=3), random_state=0
+    )
     whole = method.fit(ragged)
     scores, score = whole.transform(ragged), whole.reconstruction_score(ragged)
     with sklearn.config_context(working_memory=0):
@@ -398,8 +443,10 @@ def test_small_blocks_change_nothing(ragged):
 
 def test_half_precision_and_any_order_of_samples(ragged):
     half = ragged.map(lambda block: block.astype(np.float16))
-    method = SparseAutoencoder(8, max_epochs=3, random_state=0).fit(half)
-    full = SparseAutoencoder(8, max_epochs=3, random_state=0).fit(
+    method = SparseAutoencoder(8, training=AutoencoderTraining(max_epochs=3), random_state=0).fit(
+        half
+    )
+    full = SparseAutoencoder(8, training=AutoencoderTraining(max_epochs=3), random_state=0).fit(
         half.map(lambda block: block.astype(np.float32))
     )
     np.testing.assert_array_equal(method.concept_vectors_, full.concept_vectors_)
@@ -407,7 +454,8 @@ def test_half_precision_and_any_order_of_samples(ragged):
     # A view that skips and repeats samples is the same as a copy of it.
     some = ragged[[5, 3, 3, 30, 0]]
     a, b = (
-        SparseAutoencoder(8, max_epochs=3, random_state=0).fit(X) for X in (some, some.compact())
+        SparseAutoencoder(8, training=AutoencoderTraining(max_epochs=3), random_state=0).fit(X)
+        for X in (some, some.compact())
     )
     np.testing.assert_allclose(a.concept_vectors_, b.concept_vectors_, atol=1e-6)
 
@@ -425,7 +473,9 @@ def test_a_mapped_file_is_read_in_minibatches(tmp_path, rng, monkeypatch, held):
         return scaled(self, rows)
 
     monkeypatch.setattr(ScaledRows, "_scaled", watched)
-    method = SparseAutoencoder(8, max_epochs=2, batch_size=64, random_state=0)
+    method = SparseAutoencoder(
+        8, training=AutoencoderTraining(max_epochs=2, batch_size=64), random_state=0
+    )
     # 15 KiB, half of 0.03 MiB, are less than all 800 tokens take.
     with sklearn.config_context(working_memory=1 if held else 0.03):
         method.fit(X)
@@ -436,7 +486,9 @@ def test_a_mapped_file_is_read_in_minibatches(tmp_path, rng, monkeypatch, held):
 
 
 def test_source_and_names(ragged):
-    method = SparseAutoencoder(5, max_epochs=1, random_state=0).fit(ragged)
+    method = SparseAutoencoder(5, training=AutoencoderTraining(max_epochs=1), random_state=0).fit(
+        ragged
+    )
     scores = method.transform(ragged)
     assert scores.source == Source(model="m", block=2, columns="units")
     assert scores.feature_names == tuple(method.get_feature_names_out())
@@ -448,7 +500,9 @@ def test_source_and_names(ragged):
 
 
 def test_fitted_state_is_numpy(ragged):
-    method = SparseAutoencoder(5, "jumprelu", max_epochs=1, random_state=0).fit(ragged)
+    method = SparseAutoencoder(
+        5, "jumprelu", training=AutoencoderTraining(max_epochs=1), random_state=0
+    ).fit(ragged)
     for name, value in vars(method).items():
         if name.endswith("_"):
             assert isinstance(value, np.ndarray | int | str | Source | type(None)), name
@@ -458,16 +512,22 @@ def test_fitted_state_is_numpy(ragged):
 
 def test_more_units_than_features_or_tokens(rng):
     X = rng.normal(size=(6, 3))
-    method = SparseAutoencoder(50, max_epochs=2, random_state=0).fit(X)
+    method = SparseAutoencoder(50, training=AutoencoderTraining(max_epochs=2), random_state=0).fit(
+        X
+    )
     assert method.transform(X).shape == (6, 50)
-    assert SparseAutoencoder(1, max_epochs=1, random_state=0).fit(X).transform(X).shape == (6, 1)
+    assert SparseAutoencoder(1, training=AutoencoderTraining(max_epochs=1), random_state=0).fit(
+        X
+    ).transform(X).shape == (6, 1)
 
 
 def test_progress_is_shown_when_asked_for(rng, capsys):
     X = rng.normal(size=(20, 3))
-    SparseAutoencoder(4, max_epochs=2, random_state=0).fit(X)
+    SparseAutoencoder(4, training=AutoencoderTraining(max_epochs=2), random_state=0).fit(X)
     assert capsys.readouterr().err == ""
-    SparseAutoencoder(4, max_epochs=2, progress=True, random_state=0).fit(X)
+    SparseAutoencoder(
+        4, training=AutoencoderTraining(max_epochs=2, progress=True), random_state=0
+    ).fit(X)
     assert "2/2" in capsys.readouterr().err
 
 
@@ -479,17 +539,18 @@ def test_progress_is_shown_when_asked_for(rng, capsys):
         ({"n_concepts": 0}, None, "'n_concepts' parameter"),
         ({"activation": "gelu"}, None, "'activation' parameter"),
         ({"k": 0}, None, "'k' parameter"),
+        ({"training": AutoencoderTraining}, None, "'training' parameter of SparseAutoencoder must"),
         ({"l1": -1.0}, None, "'l1' parameter"),
         ({"l0": -1.0}, None, "'l0' parameter"),
         ({"threshold": 0.0}, None, "'threshold' parameter"),
         ({"bandwidth": 0.0}, None, "'bandwidth' parameter"),
-        ({"learning_rate": 0.0}, None, "'learning_rate' parameter"),
-        ({"batch_size": 0}, None, "'batch_size' parameter"),
-        ({"max_epochs": 0}, None, "'max_epochs' parameter"),
-        ({"patience": 0}, None, "'patience' parameter"),
-        ({"resample_dead": 0}, None, "'resample_dead' parameter"),
-        ({"progress": "yes"}, None, "'progress' parameter"),
-        ({"learning_rate": 1e30}, None, "the loss is .* after epoch .*; lower learning_rate"),
+        ({"training__learning_rate": 0.0}, None, "'learning_rate' parameter of AutoencoderT"),
+        ({"training__batch_size": 0}, None, "'batch_size' parameter of AutoencoderT"),
+        ({"training__max_epochs": 0}, None, "'max_epochs' parameter of AutoencoderT"),
+        ({"training__patience": 0}, None, "'patience' parameter of AutoencoderT"),
+        ({"training__resample_dead": 0}, None, "'resample_dead' parameter of AutoencoderT"),
+        ({"training__progress": "yes"}, None, "'progress' parameter of AutoencoderT"),
+        ({"training__learning_rate": 1e30}, None, "the loss is .* after epoch .*; lower learning"),
         ({}, np.full((4, 2), np.nan), "contains NaN"),
         ({}, np.empty((0, 2)), "0 sample"),
     ],
@@ -497,11 +558,13 @@ def test_progress_is_shown_when_asked_for(rng, capsys):
 def test_bad_input(params, X, message, rng):
     X = rng.normal(size=(40, 3)) if X is None else X
     with pytest.raises(ValueError, match=message):
-        SparseAutoencoder(**params).fit(X)
+        SparseAutoencoder(training=AutoencoderTraining()).set_params(**params).fit(X)
 
 
 def test_bad_input_after_fit(ragged):
-    method = SparseAutoencoder(5, max_epochs=1, random_state=0).fit(ragged)
+    method = SparseAutoencoder(5, training=AutoencoderTraining(max_epochs=1), random_state=0).fit(
+        ragged
+    )
     with pytest.raises(ValueError, match="X has 7 features, but SparseAutoencoder is expecting 6"):
         method.transform(np.ones((2, 7)))
     with pytest.raises(ValueError, match="X has 6 features, but SparseAutoencoder is expecting 5"):
@@ -512,7 +575,9 @@ def test_bad_input_after_fit(ragged):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_battery(activation):
     results = check_estimator(
-        SparseAutoencoder(activation=activation, max_epochs=5), on_fail=None, on_skip=None
+        SparseAutoencoder(activation=activation, training=AutoencoderTraining(max_epochs=5)),
+        on_fail=None,
+        on_skip=None,
     )
     count = Counter(result["status"] for result in results)
     assert count["passed"] >= 45

@@ -8,6 +8,7 @@ from sklearn.pipeline import make_pipeline
 
 from skact import (
     Adam,
+    AutoencoderTraining,
     KMeansConcepts,
     LinearSeparator,
     MeanPrototype,
@@ -26,7 +27,7 @@ METHODS = [
     LinearSeparator(Adam(max_epochs=5, patience=9), random_state=0),
     KMeansConcepts(3, random_state=0),
     KMeansConcepts(3, random_state=0, backend="sklearn"),
-    SparseAutoencoder(6, max_epochs=4, random_state=0),
+    SparseAutoencoder(6, training=AutoencoderTraining(max_epochs=4), random_state=0),
 ]
 
 

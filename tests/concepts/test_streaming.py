@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 
 from skact import (
     Adam,
+    AutoencoderTraining,
     DifferenceInMeans,
     KMeansConcepts,
     KMeansSeparator,
@@ -43,7 +44,7 @@ UNITS = [
     KMeansSeparator(4, random_state=0),
     NMFConcepts(3, random_state=0, max_iter=5, tol=0),
     PCAConcepts(3),
-    SparseAutoencoder(8, max_epochs=2, batch_size=32, random_state=0),
+    SparseAutoencoder(8, training=AutoencoderTraining(max_epochs=2, batch_size=32), random_state=0),
 ]
 DETECTORS = [
     SuperActivator(0.4),
@@ -402,7 +403,9 @@ def test_partial_fit_of_nmf_reconstructs(rng):
 @pytest.mark.parametrize("activation", ["relu", "topk", "jumprelu"])
 def test_partial_fit_of_an_autoencoder_goes_on(rng, activation):
     values = (rng.exponential(size=(600, 4)) @ rng.normal(size=(4, 6))).astype(np.float32)
-    method = SparseAutoencoder(12, activation, k=4, batch_size=32, random_state=0)
+    method = SparseAutoencoder(
+        12, activation, k=4, training=AutoencoderTraining(batch_size=32), random_state=0
+    )
     for _ in range(15):
         method.partial_fit(values)
     assert method.n_iter_ == len(method.loss_curve_) == 15
@@ -412,9 +415,7 @@ def test_partial_fit_of_an_autoencoder_goes_on(rng, activation):
     for fit in (method, twin):
         fit.partial_fit(values)
     np.testing.assert_array_equal(method.concept_vectors_, twin.concept_vectors_)
-    fitted_once = SparseAutoencoder(
-        12, activation, k=4, batch_size=32, max_epochs=15, random_state=0
-    ).fit(values)
+    fitted_once = clone(method).set_params(training__max_epochs=15).fit(values)
     before = fitted_once.reconstruction_score(values)
     fitted_once.partial_fit(values)
     assert fitted_once.reconstruction_score(values) > before - 0.05

@@ -7,7 +7,7 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
-from skact import Source, SuperActivator, TokenArray
+from skact import AutoencoderTraining, Source, SuperActivator, TokenArray
 from skact.concepts._autoencoder import SparseAutoencoder
 from skact.concepts._unit_filter import SAEUnitFilter, strength_quantile
 
@@ -162,7 +162,9 @@ def test_in_a_pipeline_between_units_and_detector(rng):
     for sample, label in zip(X, y, strict=True):
         sample[2] += 5 * label * direction
     pipe = make_pipeline(
-        SparseAutoencoder(32, "topk", k=2, max_epochs=20, random_state=0),
+        SparseAutoencoder(
+            32, "topk", k=2, training=AutoencoderTraining(max_epochs=20), random_state=0
+        ),
         SAEUnitFilter(),
         SuperActivator(delta=0.16),
     )
