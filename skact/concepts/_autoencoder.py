@@ -22,10 +22,11 @@ from skact.concepts._autoencoder_weights import (
     row_batches,
     scale_input,
 )
-from skact.concepts._base import StreamingUnits
+from skact.concepts._base import BaseUnits
 from skact.concepts._callbacks import EpochsMixin
-from skact.concepts._reconstruction import ReconstructingUnits
+from skact.concepts._reconstruction import ReconstructionMixin
 from skact.concepts._statistics import token_mean
+from skact.concepts._streaming import StreamingUnitsMixin
 from skact.rows import Array, as_floats
 from skact.tokens import Source, TokenArray
 from skact.validation import check_tokens
@@ -51,7 +52,7 @@ def _fitted(weights: AutoencoderWeights) -> dict[str, Any]:
     }
 
 
-class SparseAutoencoder(EpochsMixin, StreamingUnits, ReconstructingUnits):
+class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, BaseUnits):
     r"""A concept is a unit of an autoencoder that reconstructs each token from few units.
 
     .. math:: f(z) = \sigma\big((z - b_{dec}) W_{enc} + b_{enc}\big), \qquad

@@ -7,35 +7,33 @@ from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer, concept_names
 from skact.concepts._callbacks import reporting, with_callbacks
 from skact.rows import Array
-from skact.targets import Targets, check_more_targets, check_targets, check_token_labels
+from skact.targets import Targets, check_targets, check_token_labels
 from skact.tokens import Columns, Source, TokenArray
 from skact.validation import check_tokens
 
 __all__ = [
     "BaseConcepts",
     "BaseUnits",
-    "StreamingConcepts",
-    "StreamingUnits",
     "check_enough_tokens",
     "check_separable",
 ]
 
 
-class _Scorer(TokenTransformer):
-    """A vector per column, and a score per token and column."""
+class ScoresMixin:
+    """A vector per column, and a score per token and column.
+
+    Stands beside :class:`skact.base.TokenTransformer`, whose hook ``_transform`` it fills.
+    """
 
     _columns: ClassVar[Columns]
 
     concept_vectors_: Array
     concept_names_: Array
-    _known: Targets
 
     @abstractmethod
     def _score(self, values: Array) -> Array:
@@ -65,7 +63,7 @@ class _Scorer(TokenTransformer):
         return self.concept_names_
 
 
-class BaseConcepts(_Scorer):
+class BaseConcepts(ScoresMixin, TokenTransformer):
     """A vector per labelled concept, and a score per token and concept.
 
     ``fit`` checks everything and calls the hook ``_fit_vectors(tokens, labels)``, which returns the
@@ -84,6 +82,7 @@ class BaseConcepts(_Scorer):
     """
 
     _columns = "concepts"
+    _known: Targets
 
     # scikit-learn reads this request under its name-mangled form.
     __metadata_request__fit: ClassVar = {"token_labels": True}
@@ -134,70 +133,7 @@ class BaseConcepts(_Scorer):
         return tags
 
 
-class StreamingConcepts(BaseConcepts):
-    """Concept vectors that can go on learning from more tokens.
-
-    A subclass writes the hook ``_update(tokens, labels, first)``, which returns the vectors after
-    these tokens.
-    """
-
-    # scikit-learn reads this request under its name-mangled form.
-    __metadata_request__partial_fit: ClassVar = {"token_labels": True}
-
-    def _streams(self) -> bool:
-        """Tell whether the parameters allow to go on; if not, there is no ``partial_fit``."""
-        return True
-
-    @available_if(lambda self: self._streams())  # type: ignore[untyped-decorator]
-    def partial_fit(
-        self, X: Any, y: Any, token_labels: Any = None, classes: npt.ArrayLike | None = None
-    ) -> Self:
-        """Go on with more training tokens.
-
-        Parameters
-        ----------
-        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
-            More training tokens.
-        y : array-like of shape (n_samples,) or (n_samples, n_concepts)
-            As in ``fit``. Not every concept needs a sample in every call; one that has had none
-            yet has a zero vector.
-        token_labels : TokenArray or list of arrays of bool, default=None
-            As in ``fit``.
-        classes : array-like of shape (n_classes,), default=None
-            For class labels: all there will be. Read in the first call; None takes those in y.
-
-        Returns
-        -------
-        self : estimator
-            Fitted on all tokens so far.
-
-        Raises
-        ------
-        ValueError
-            If X, y and token_labels do not fit together, or y holds a concept that the first call
-            did not.
-        """
-        self._validate_params()
-        first = not hasattr(self, "concept_vectors_")
-        tokens = check_tokens(self, X, reset=first)
-        known = None if first else self._known
-        targets = check_more_targets(self, y, len(tokens), known=known, classes=classes)
-        labels, targets = check_token_labels(token_labels, tokens, targets, all_present=False)
-        if first:
-            self._known = targets.without_samples()
-            self.concept_names_ = concept_names(targets.names, targets.n_concepts)
-        self.concept_vectors_ = self._update(tokens, labels, first)
-        return self
-
-    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
-        return self._update(tokens, labels, True)
-
-    @abstractmethod
-    def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
-        """Learn from more tokens, or start if they are the first; return the vectors."""
-
-
-class BaseUnits(_Scorer):
+class BaseUnits(ScoresMixin, TokenTransformer):
     """Directions that are found without labels, and a score per token and unit.
 
     ``fit`` checks the tokens and calls the hook ``_fit_vectors(tokens)``, which returns the
@@ -255,44 +191,6 @@ class BaseUnits(_Scorer):
     @abstractmethod
     def _fit_vectors(self, tokens: TokenArray) -> Array:
         """Return the vectors (n_units, n_features)."""
-
-
-class StreamingUnits(BaseUnits):
-    """Units that can go on learning from more tokens.
-
-    A subclass writes the hook ``_update(tokens, first)``, which returns the vectors after these
-    tokens.
-    """
-
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Go on with more training tokens.
-
-        Parameters
-        ----------
-        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
-            More training tokens.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        self : estimator
-            Fitted.
-
-        Raises
-        ------
-        ValueError
-            As in ``fit``, or if X comes from another model or layer than the tokens before.
-        """
-        self._validate_params()
-        first = not hasattr(self, "concept_vectors_")
-        tokens = check_tokens(self, X, reset=first)
-        self._set_vectors(self._update(tokens, first))
-        return self
-
-    @abstractmethod
-    def _update(self, tokens: TokenArray, first: bool) -> Array:
-        """Learn from more tokens, or start if they are the first; return the vectors."""
 
 
 def check_separable(counts: Array, n_all: int, names: Array, unit: str, what: str) -> None:

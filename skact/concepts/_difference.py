@@ -9,15 +9,16 @@ import numpy as np
 from scipy.linalg import eigh
 from sklearn.utils._param_validation import StrOptions
 
-from skact.concepts._base import StreamingConcepts, check_separable
+from skact.concepts._base import BaseConcepts, check_separable
 from skact.concepts._statistics import labelled_sums, products, scatter, token_sum
+from skact.concepts._streaming import StreamingConceptsMixin
 from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["DifferenceInMeans"]
 
 
-class DifferenceInMeans(StreamingConcepts):
+class DifferenceInMeans(StreamingConceptsMixin, BaseConcepts):
     r"""A concept is the direction from the tokens without it to the tokens with it.
 
     With :math:`\mu_c` and :math:`C_c` the mean and covariance of the tokens labelled c, and

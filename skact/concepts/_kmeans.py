@@ -26,9 +26,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.concepts._base import StreamingUnits, check_enough_tokens
+from skact.concepts._base import BaseUnits, check_enough_tokens
 from skact.concepts._callbacks import EpochsMixin, Report
 from skact.concepts._statistics import cosines, token_mean
+from skact.concepts._streaming import StreamingUnitsMixin
 from skact.rows import Array, as_floats, may_hold
 from skact.tokens import TokenArray
 from skact.validation import check_tokens
@@ -278,7 +279,7 @@ def _step_sklearn(values: Array, centroids: Array) -> Array:
     return np.asarray(method.cluster_centers_)
 
 
-class KMeansConcepts(EpochsMixin, StreamingUnits):
+class KMeansConcepts(EpochsMixin, StreamingUnitsMixin, BaseUnits):
     r"""A unit is the centroid of a cluster of tokens; a token is scored by the cosine with it.
 
     .. math:: \min_{v_1, \dots, v_K} \sum_i \min_k \lVert z_i - v_k \rVert^2, \qquad

@@ -10,12 +10,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._adam import Adam
-from skact.concepts._base import StreamingConcepts, check_separable
+from skact.concepts._base import BaseConcepts, check_separable
 from skact.concepts._callbacks import EpochsMixin
 from skact.concepts._logistic import LBFGS
 from skact.concepts._minibatch import Minibatch
 from skact.concepts._solver import Balance, Problem, Solver
 from skact.concepts._statistics import places_of, products
+from skact.concepts._streaming import StreamingConceptsMixin
 from skact.rows import Array
 from skact.tokens import TokenArray
 
@@ -24,7 +25,7 @@ __all__ = ["LinearSeparator"]
 SOLVERS: dict[str, type[Solver]] = {"lbfgs": LBFGS, "minibatch": Minibatch, "adam": Adam}
 
 
-class LinearSeparator(EpochsMixin, StreamingConcepts):
+class LinearSeparator(EpochsMixin, StreamingConceptsMixin, BaseConcepts):
     r"""A concept is the direction that separates its tokens from all others.
 
     .. math:: v_c = \arg\min_v \sum_i w_{c,i} \log\big(1 + e^{-t_{c,i} \langle z_i, v \rangle}\big)

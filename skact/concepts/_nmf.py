@@ -23,10 +23,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skact.concepts._base import StreamingUnits, check_enough_tokens
+from skact.concepts._base import BaseUnits, check_enough_tokens
 from skact.concepts._kmeans import kmeans
-from skact.concepts._reconstruction import ReconstructingUnits
+from skact.concepts._reconstruction import ReconstructionMixin
 from skact.concepts._statistics import shuffled_runs
+from skact.concepts._streaming import StreamingUnitsMixin
 from skact.rows import Array, as_floats, may_hold
 from skact.tokens import TokenArray
 from skact.validation import first_token
@@ -96,7 +97,7 @@ def _descend(target: Array, gram: Array, tol: float, max_iter: int) -> Array:
     return result
 
 
-class _PartsUnits(ReconstructingUnits):
+class PartsMixin(ReconstructionMixin):
     """Units whose scores are non-negative activations of parts."""
 
     def _score(self, values: Array) -> Array:
@@ -108,7 +109,7 @@ class _PartsUnits(ReconstructingUnits):
         return scores @ self.concept_vectors_.astype(scores.dtype)
 
 
-class NMFConcepts(StreamingUnits, _PartsUnits):
+class NMFConcepts(StreamingUnitsMixin, PartsMixin, BaseUnits):
     r"""A unit is a non-negative part of non-negative tokens; its score is how much a token holds.
 
     .. math:: \min_{W \ge 0,\, H \ge 0} \lVert X - W H \rVert_F^2
@@ -311,7 +312,7 @@ def _go_on(method: MiniBatchNMF, values: Array, start: Array | None = None) -> N
         method.partial_fit(batch, **given)
 
 
-class SemiNMFConcepts(_PartsUnits):
+class SemiNMFConcepts(PartsMixin, BaseUnits):
     r"""A unit is a part of tokens of any sign; its score is how much of it a token holds.
 
     .. math:: \min_{W \ge 0,\, H} \lVert X - W H \rVert_F^2

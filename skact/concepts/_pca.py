@@ -9,8 +9,8 @@ import numpy as np
 from scipy.linalg import eigh
 from sklearn.utils._param_validation import Interval
 
-from skact.concepts._base import check_enough_tokens
-from skact.concepts._reconstruction import ReconstructingUnits
+from skact.concepts._base import BaseUnits, check_enough_tokens
+from skact.concepts._reconstruction import ReconstructionMixin
 from skact.concepts._statistics import scatter, token_mean
 from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
@@ -18,7 +18,7 @@ from skact.tokens import TokenArray
 __all__ = ["PCAConcepts"]
 
 
-class PCAConcepts(ReconstructingUnits):
+class PCAConcepts(ReconstructionMixin, BaseUnits):
     r"""A unit is a direction of largest variance of the tokens; a token is scored along it.
 
     .. math:: v_k = \arg\max_{\lVert v \rVert = 1,\; v \perp v_1, \dots, v_{k-1}}

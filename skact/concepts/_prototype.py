@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from skact.concepts._base import StreamingConcepts
+from skact.concepts._base import BaseConcepts
 from skact.concepts._statistics import cosines, labelled_sums
+from skact.concepts._streaming import StreamingConceptsMixin
 from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["MeanPrototype"]
 
 
-class MeanPrototype(StreamingConcepts):
+class MeanPrototype(StreamingConceptsMixin, BaseConcepts):
     r"""A concept is the mean of its tokens; a token is scored by the cosine with it.
 
     .. math:: v_c = \frac{1}{|D_c|} \sum_{z \in D_c} z, \qquad

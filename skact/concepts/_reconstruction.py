@@ -8,19 +8,20 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from skact.concepts._base import BaseUnits
 from skact.rows import Array
 from skact.tokens import TokenArray
 from skact.validation import check_outputs, like_input
 
-__all__ = ["ReconstructingUnits"]
+__all__ = ["ReconstructionMixin"]
 
 
-class ReconstructingUnits(BaseUnits):
-    """Units whose scores add up to tokens.
+class ReconstructionMixin:
+    """Units whose scores add up to tokens; stands beside ``BaseUnits``.
 
-    A subclass writes ``_reconstruct(scores)`` besides the hooks of BaseUnits.
+    A subclass writes the hook ``_reconstruct(scores)``.
     """
+
+    concept_vectors_: Array
 
     def inverse_transform(self, X: Any) -> TokenArray | Array:
         """Turn scores back into tokens.
