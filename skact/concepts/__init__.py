@@ -14,6 +14,7 @@ from skact.concepts._minibatch import Minibatch
 from skact.concepts._nmf import NMFConcepts, SemiNMFConcepts
 from skact.concepts._pca import PCAConcepts
 from skact.concepts._prototype import MeanPrototype
+from skact.concepts._statistics import cosines
 from skact.concepts._unit_filter import SAEUnitFilter
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "SAEUnitFilter",
     "SemiNMFConcepts",
     "SparseAutoencoder",
+    "cosines",
     "elbow_curve",
 ]

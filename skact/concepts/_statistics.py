@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from sklearn.preprocessing import normalize
+from sklearn.utils.extmath import row_norms
 
 from skact.rows import Array, as_floats, row_chunks
 from skact.tokens import TokenArray
 
 __all__ = [
+    "RUN",
     "balanced_weights",
     "cosines",
     "labelled_sums",
     "places_of",
     "products",
+    "run_numbers",
     "scatter",
     "shuffled_runs",
     "token_mean",
@@ -29,19 +31,76 @@ RUN = 2**18
 
 
 def cosines(values: Array, vectors: Array) -> Array:
-    """Cosine of each token with each vector, (n_tokens, n_vectors); 0 for a zero token."""
+    r"""Cosine of each token with each vector.
+
+    .. math:: \cos(z, v) = \frac{\langle z, v \rangle}{\lVert z \rVert \lVert v \rVert}
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_tokens, n_features)
+        Tokens z; float16, float32 or float64.
+    vectors : ndarray of shape (n_vectors, n_features)
+        Vectors v.
+
+    Returns
+    -------
+    cosines : ndarray of shape (n_tokens, n_vectors), dtype float32 or float64
+        In the precision of the tokens, at least float32. 0 for a zero token or vector, NaN for
+        one that holds NaN. A row shorter than ten times the machine epsilon is not brought to
+        length 1, so its cosines are next to 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact.concepts import cosines
+    >>> cosines(np.array([[3.0, 0.0], [1.0, 1.0], [0.0, 0.0]]), np.array([[0.0, 2.0]])).round(2)
+    array([[0.  ],
+           [0.71],
+           [0.  ]])
+    """
     values = as_floats(values)
-    return normalize(values) @ normalize(vectors).T.astype(values.dtype)
+    return _unit_rows(values) @ _unit_rows(as_floats(vectors)).T.astype(values.dtype)
+
+
+def _unit_rows(rows: Array) -> Array:
+    """Divide rows by their lengths, as ``sklearn.preprocessing.normalize`` does; NaN may be."""
+    lengths = row_norms(rows)
+    lengths[lengths < 10 * np.finfo(lengths.dtype).eps] = 1
+    return rows / lengths[:, None]
 
 
 def products(values: Array, vectors: Array) -> Array:
-    """Inner product of each token with each vector, (n_tokens, n_vectors)."""
+    """Inner product of each token with each vector.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_tokens, n_features)
+        Tokens.
+    vectors : ndarray of shape (n_vectors, n_features)
+        Vectors.
+
+    Returns
+    -------
+    products : ndarray of shape (n_tokens, n_vectors), dtype float32 or float64
+        In the precision of the tokens, at least float32.
+    """
     values = as_floats(values)
     return values @ vectors.T.astype(values.dtype)
 
 
 def token_sum(tokens: TokenArray) -> Array:
-    """Return the sum of all tokens, (n_features,) in float64."""
+    """Sum all tokens.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+
+    Returns
+    -------
+    total : ndarray of shape (n_features,), dtype float64
+        The sum.
+    """
     total = np.zeros(tokens.n_features)
     for values in tokens.float_chunks():
         total += values.sum(axis=0, dtype=np.float64)
@@ -49,7 +108,18 @@ def token_sum(tokens: TokenArray) -> Array:
 
 
 def token_mean(tokens: TokenArray) -> Array:
-    """Return the mean of all tokens, (n_features,) in float64."""
+    """Average all tokens, each of which counts the same, however many its sample has.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+
+    Returns
+    -------
+    mean : ndarray of shape (n_features,), dtype float64
+        The mean.
+    """
     return token_sum(tokens) / tokens.n_tokens
 
 
@@ -165,6 +235,17 @@ def shuffled_runs(tokens: TokenArray, random: np.random.RandomState) -> Array:
 
 
 def run_numbers(tokens: TokenArray) -> Array:
-    """Give each sample the number of its run."""
+    """Count off runs of neighbouring samples, each of about ``RUN`` values.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+
+    Returns
+    -------
+    run : ndarray of shape (n_samples,), dtype int64
+        The number of the run of each sample, ascending.
+    """
     tokens_before = np.cumsum(tokens.lengths) - tokens.lengths
     return tokens_before // max(RUN // tokens.n_features, 1)

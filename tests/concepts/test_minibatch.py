@@ -5,7 +5,6 @@ from scipy.special import expit
 from skact import TokenArray
 from skact.concepts import _minibatch
 from skact.concepts._minibatch import Descent, descend
-from skact.concepts._statistics import places_of
 
 L2 = 0.01
 
@@ -93,11 +92,3 @@ def test_float64_and_half_precision_take_the_same_steps(problem):
         found.append(descent.vectors)
     np.testing.assert_allclose(*found, atol=1e-5)
     assert np.abs(found[0]).max() > 1e-2
-
-
-@pytest.mark.parametrize("share", [0, 0.3, 1])
-def test_labels_are_found_as_nonzero_finds_them(rng, share):
-    labels = rng.random((40, 7)) < share
-    for part in (labels, labels[::3], labels[:, 2:5], labels[:0]):
-        found = places_of(part)
-        np.testing.assert_array_equal(np.stack(found), np.stack(np.nonzero(part)))

@@ -9,7 +9,6 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from skact import TokenArray
 from skact.concepts._pca import PCAConcepts
-from skact.concepts._statistics import scatter
 from skact.tokens import Source
 
 
@@ -61,11 +60,6 @@ def test_a_large_mean_costs_no_precision(tokens):
     far = PCAConcepts().fit(tokens.map(lambda x: x + 1e6))
     np.testing.assert_allclose(far.concept_vectors_, near.concept_vectors_, atol=1e-6)
     np.testing.assert_allclose(far.explained_variance_, near.explained_variance_, rtol=1e-6)
-
-
-def test_scatter_cuts_long_blocks(rng):
-    X = rng.normal(size=(9000, 3))
-    np.testing.assert_allclose(scatter([X[:8999], X[8999:]], np.zeros(3)), X.T @ X)
 
 
 def test_reconstruction(tokens):
