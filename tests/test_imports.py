@@ -29,7 +29,7 @@ HEAVY = {
     },
     "transformers": {"models"},
     "matplotlib": {"inspection"},
-    "faiss": {"concepts/_kmeans.py"},
+    "faiss": {"concepts/_lloyd.py"},
     "captum": {"localization"},
     "shapiq": {"localization"},
 }

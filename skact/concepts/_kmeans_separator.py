@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._base import BaseUnits
-from skact.concepts._kmeans import BACKENDS, Backend, kmeans
+from skact.concepts._lloyd import BACKENDS, Backend, kmeans
 from skact.concepts._logistic import fit_logistic
 from skact.concepts._statistics import balanced_weights, products
 from skact.rows import Array
@@ -41,7 +41,7 @@ class KMeansSeparator(BaseUnits):
         :math:`\lambda`.
     separator_max_iter : int, default=200
         Iterations of the separators.
-    backend : {"auto", "faiss", "sklearn", "minibatch"}, default="auto"
+    backend : {"faiss", "minibatch"}, default="faiss"
         What clusters; see :class:`KMeansConcepts`.
     random_state : int, RandomState instance or None, default=None
         Draws the tokens that centroids start from.
@@ -103,7 +103,7 @@ class KMeansSeparator(BaseUnits):
         n_init: int = 1,
         weight_decay: float = 1e-4,
         separator_max_iter: int = 200,
-        backend: Backend = "auto",
+        backend: Backend = "faiss",
         random_state: Any = None,
     ) -> None:
         self.n_concepts = n_concepts

@@ -24,7 +24,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._base import BaseUnits, check_enough_tokens
-from skact.concepts._kmeans import kmeans
+from skact.concepts._lloyd import kmeans
 from skact.concepts._reconstruction import ReconstructionMixin
 from skact.concepts._statistics import shuffled_runs
 from skact.concepts._streaming import StreamingUnitsMixin
@@ -413,9 +413,7 @@ def _memberships(tokens: TokenArray, n_clusters: int, random: np.random.RandomSt
     with warnings.catch_warnings():
         # A part that starts without tokens is no fault: it gets some in the first iteration.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        clusters = kmeans(
-            tokens, n_clusters, max_iter=20, n_init=1, backend="auto", random_state=random
-        )
+        clusters = kmeans(tokens, n_clusters, max_iter=20, n_init=1, random_state=random)
     return np.eye(n_clusters)[clusters.labels]
 
 

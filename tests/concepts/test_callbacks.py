@@ -26,7 +26,6 @@ METHODS = [
     LinearSeparator(Minibatch(n_passes=4)),
     LinearSeparator(Adam(max_epochs=5, patience=9), random_state=0),
     KMeansConcepts(3, random_state=0),
-    KMeansConcepts(3, random_state=0, backend="sklearn"),
     SparseAutoencoder(6, training=AutoencoderTraining(max_epochs=4), random_state=0),
 ]
 

@@ -1,4 +1,3 @@
-import sys
 import tracemalloc
 import warnings
 from collections import Counter
@@ -11,12 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import check_estimator
 
 from skact import LinearSeparator, TokenArray
-from skact.concepts import _kmeans, _logistic
-from skact.concepts._kmeans import KMeansConcepts, elbow_curve, kmeans, nearest
+from skact.concepts import _kmeans, _lloyd, _logistic
+from skact.concepts._kmeans import KMeansConcepts, elbow_curve
 from skact.concepts._kmeans_separator import KMeansSeparator
+from skact.concepts._lloyd import nearest
 
 METHODS = [KMeansConcepts, KMeansSeparator]
-BACKENDS = ["faiss", "sklearn"]
 
 
 @pytest.fixture
@@ -45,9 +44,8 @@ def slow_kmeans(X, k, seed, max_iter):
 
 
 @pytest.mark.parametrize("max_iter", [1, 3, 300])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_equals_lloyd_written_slowly(tokens, backend, max_iter):
-    method = KMeansConcepts(5, max_iter=max_iter, backend=backend, random_state=1).fit(tokens)
+def test_equals_lloyd_written_slowly(tokens, max_iter):
+    method = KMeansConcepts(5, max_iter=max_iter, random_state=1).fit(tokens)
     centroids, inertia, n_iter = slow_kmeans(tokens.flat(), 5, 1, max_iter)
     np.testing.assert_allclose(method.concept_vectors_, centroids, atol=1e-5)
     assert method.inertia_ == pytest.approx(inertia, rel=1e-5)
@@ -57,19 +55,10 @@ def test_equals_lloyd_written_slowly(tokens, backend, max_iter):
     assert not np.allclose(method.concept_vectors_, other, atol=1e-3)
 
 
-@pytest.mark.parametrize("k", [2, 5, 12])
-def test_backends_agree(rng, k):
-    X = rng.normal(size=(2000, 7))
-    a, b = (KMeansConcepts(k, backend=name, random_state=0).fit(X) for name in BACKENDS)
-    np.testing.assert_allclose(a.concept_vectors_, b.concept_vectors_, atol=1e-4)
-    assert a.inertia_ == pytest.approx(b.inertia_, rel=1e-6)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_every_token_takes_part(rng, backend):
+def test_every_token_takes_part(rng):
     # faiss by itself would train on 256 tokens a centroid, which miss the few far tokens.
     X = np.r_[rng.normal(size=(5000, 2)), rng.normal(size=(3, 2)) + 1000]
-    method = KMeansConcepts(2, backend=backend, n_init=3, random_state=0).fit(X)
+    method = KMeansConcepts(2, n_init=3, random_state=0).fit(X)
     np.testing.assert_allclose(
         method.concept_vectors_.max(axis=0), X[5000:].mean(axis=0), rtol=1e-6
     )
@@ -79,10 +68,9 @@ def test_every_token_takes_part(rng, backend):
         np.testing.assert_allclose(method.concept_vectors_[k], mean, atol=1e-4)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_large_common_part_does_no_harm(tokens, backend):
-    near = KMeansConcepts(5, backend=backend, random_state=0).fit(tokens)
-    far = KMeansConcepts(5, backend=backend, random_state=0).fit(tokens.map(lambda x: x + 1e6))
+def test_a_large_common_part_does_no_harm(tokens):
+    near = KMeansConcepts(5, random_state=0).fit(tokens)
+    far = KMeansConcepts(5, random_state=0).fit(tokens.map(lambda x: x + 1e6))
     np.testing.assert_allclose(far.concept_vectors_ - 1e6, near.concept_vectors_, atol=1e-4)
     assert far.inertia_ == pytest.approx(near.inertia_, rel=1e-5)
 
@@ -101,44 +89,6 @@ def test_minibatches_come_near_the_full_iteration(rng, estimator):
     one = KMeansConcepts(1, random_state=0).fit(X)
     assert len(np.unique(labels)) == 6
     assert one.inertia_ > 3 * near.inertia_
-
-
-def test_minibatches_report_where_they_end(tokens):
-    reported = []
-
-    def report(centroids):
-        reported.append(centroids())
-        return False
-
-    clusters = kmeans(
-        tokens,
-        5,
-        max_iter=20,
-        n_init=1,
-        backend="minibatch",
-        random_state=0,
-        report=report,
-    )
-    (last,) = reported
-    np.testing.assert_allclose(last, clusters.centroids, rtol=1e-6)
-
-
-def test_without_faiss_minibatches_do_it(tokens, monkeypatch):
-    expected = KMeansConcepts(5, backend="minibatch", random_state=0).fit(tokens)
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr(_kmeans, "find_spec", lambda name: None)
-    method = KMeansConcepts(5, random_state=0).fit(tokens)
-    np.testing.assert_array_equal(method.concept_vectors_, expected.concept_vectors_)
-    with pytest.raises(ImportError):
-        KMeansConcepts(5, backend="faiss").fit(tokens)
-
-
-def test_nearest_is_nearest(rng):
-    X, centroids = rng.normal(size=(50, 3)), rng.normal(size=(9, 3))
-    labels, distances = nearest(X, centroids)
-    table = ((X[:, None] - centroids) ** 2).sum(axis=2)
-    np.testing.assert_array_equal(labels, table.argmin(axis=1))
-    np.testing.assert_allclose(distances, table.min(axis=1))
 
 
 def test_more_runs_never_raise_the_inertia(rng):
@@ -194,7 +144,7 @@ def test_separator_is_a_logistic_regression_per_cluster(tokens):
 
 def test_separator_holds_no_matrix_of_memberships(rng, monkeypatch):
     monkeypatch.setattr(_logistic, "_SCORES", 2**16)
-    monkeypatch.setattr(_kmeans, "_DISTANCES", 2**16)
+    monkeypatch.setattr(_lloyd, "_DISTANCES", 2**16)
     X = rng.normal(size=(60_000, 2)).astype(np.float32)
     method = KMeansSeparator(400, max_iter=1, separator_max_iter=1, random_state=0)
     tracemalloc.start()
@@ -206,12 +156,11 @@ def test_separator_holds_no_matrix_of_memberships(rng, monkeypatch):
     assert peak < 60_000 * 400 / 3  # of one byte per token and cluster
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("Method", METHODS)
-def test_fewer_distinct_tokens_than_clusters(Method, backend):
+def test_fewer_distinct_tokens_than_clusters(Method):
     X = np.repeat([[1.0, 2.0], [3.0, -1.0]], 10, axis=0)
     with pytest.warns(ConvergenceWarning, match=r"of the 4 clusters hold no token"):
-        method = Method(4, backend=backend, random_state=0, max_iter=5).fit(X)
+        method = Method(4, random_state=0, max_iter=5).fit(X)
     assert method.concept_vectors_.shape == (4, 2)
     assert np.isfinite(method.concept_vectors_).all()
     # faiss leaves a split centroid a thousandth beside its tokens.
@@ -229,12 +178,10 @@ def test_constant_tokens(Method):
 
 def test_as_many_clusters_as_tokens(rng):
     X = rng.normal(size=(7, 3))
-    for backend in BACKENDS:
-        method = KMeansConcepts(7, backend=backend, random_state=0).fit(X)
-        np.testing.assert_allclose(
-            np.sort(method.concept_vectors_, axis=0), np.sort(X, axis=0), atol=1e-6
-        )
-        assert method.inertia_ == pytest.approx(0, abs=1e-10)
+    method = KMeansConcepts(7, random_state=0).fit(X)
+    centroids = np.sort(method.concept_vectors_, axis=0)
+    np.testing.assert_allclose(centroids, np.sort(X, axis=0), atol=1e-6)
+    assert method.inertia_ == pytest.approx(0, abs=1e-10)
 
 
 @pytest.mark.parametrize("Method", METHODS)
@@ -305,6 +252,7 @@ BAD = [
     ({"max_iter": 0}, None, "'max_iter' parameter"),
     ({"n_init": 0}, None, "'n_init' parameter"),
     ({"backend": "torch"}, None, "'backend' parameter"),
+    ({"backend": "auto"}, None, "'backend' parameter"),
     ({"n_concepts": 2}, np.nan, "NaN, first at sample 2, token 1, feature 0"),
     ({"n_concepts": 2}, np.inf, "infinity, first at sample 2, token 1, feature 0"),
 ]

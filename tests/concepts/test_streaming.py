@@ -28,7 +28,6 @@ from skact import (
     TokenScaler,
     WeakSuperActivator,
 )
-from skact.concepts._kmeans import kmeans
 from skact.rows._pieces import Mapped, Shards
 
 LABELLED = [
@@ -331,31 +330,6 @@ def test_minibatches_without_balance(problem):
     )
     with pytest.raises(ValueError, match="Minibatch balances by weights"):
         LinearSeparator("minibatch", balance="sample").fit(X, y, token_labels=labels)
-
-
-def test_k_means_in_blocks_is_k_means(rng):
-    values = rng.normal(size=(600, 4)) + 6 * rng.integers(0, 3, size=(600, 1))
-    X = TokenArray(values.astype(np.float32), np.arange(0, 601, 6))
-    options = {"max_iter": 300, "n_init": 2, "random_state": 3}
-    whole = kmeans(X, 5, backend="auto", **options)
-    for backend in ("auto", "sklearn"):
-        with sklearn.config_context(working_memory=0.01):
-            pieces = kmeans(X, 5, backend=backend, **options)
-        np.testing.assert_allclose(pieces.centroids, whole.centroids, atol=1e-4)
-        np.testing.assert_array_equal(pieces.labels, whole.labels)
-        assert pieces.inertia == pytest.approx(whole.inertia, rel=1e-5)
-
-
-def test_an_empty_cluster_splits_the_largest(rng):
-    values = np.repeat([[0.0, 0.0], [9.0, 9.0]], [90, 10], axis=0) + rng.normal(size=(100, 2))
-    X = TokenArray(values, np.arange(0, 101, 10))
-    with sklearn.config_context(working_memory=0):
-        from skact.concepts._kmeans import _step_in_blocks
-
-        far = np.array([[0.0, 0.0], [9.0, 9.0], [500.0, 500.0]], np.float32)
-        moved = _step_in_blocks(X, np.zeros(2), far)
-    np.testing.assert_allclose(moved[2], moved[0], rtol=0.01)
-    assert not np.array_equal(moved[2], moved[0])
 
 
 def test_partial_fit_of_k_means_is_a_running_mean(rng):
