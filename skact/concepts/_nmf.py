@@ -11,90 +11,32 @@ so ``transform`` does not depend on what else is transformed.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
 from sklearn.decomposition import NMF, MiniBatchNMF
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact.concepts._base import BaseUnits, check_enough_tokens
-from skact.concepts._lloyd import kmeans
+from skact.concepts._factorise import (
+    BATCH,
+    activations,
+    memberships,
+    nmf_in_blocks,
+    reconstruction_error,
+    semi_nmf,
+    train_nmf,
+)
 from skact.concepts._reconstruction import ReconstructionMixin
-from skact.concepts._statistics import shuffled_runs
 from skact.concepts._streaming import StreamingUnitsMixin
 from skact.rows import Array, as_floats, may_hold
 from skact.tokens import TokenArray
 from skact.validation import first_token
-from skact.warning import warn
 
-__all__ = ["NMFConcepts", "SemiNMFConcepts", "activations"]
-
-
-# Rows whose activations fit the cache while they are updated.
-_ROWS = 2048
-# Rows of a minibatch of NMF.
-_BATCH = 1024
-
-
-def activations(values: Array, parts: Array, *, tol: float = 1e-9, max_iter: int = 10_000) -> Array:
-    r"""Solve :math:`\min_{w \ge 0} \lVert z - w H \rVert^2` for each token.
-
-    Coordinate descent on all tokens at once; a token that no step moves any more is done.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_tokens, n_features)
-        Tokens z.
-    parts : ndarray of shape (n_concepts, n_features)
-        H; a row of zeros gets no activation.
-    tol : float, default=1e-9
-        Largest step, relative to the first, at which a token is done.
-    max_iter : int, default=10000
-        Rounds through the parts at most.
-
-    Returns
-    -------
-    activations : ndarray of shape (n_tokens, n_concepts), dtype float64
-        The minimisers; unique if the parts are linearly independent.
-    """
-    parts = parts.astype(np.float64)
-    gram = parts @ parts.T
-    lengths = np.sqrt(np.diag(gram))
-    # With parts of length 1 the steps of all parts are in the same unit, that of the tokens.
-    used = np.flatnonzero(lengths)
-    units = parts[used] / lengths[used, None]
-    gram = units @ units.T
-    out = np.zeros((len(values), len(parts)))
-    for start in range(0, len(values), _ROWS):
-        rows = slice(start, start + _ROWS)
-        solved = _descend(units @ values[rows].T.astype(np.float64), gram, tol, max_iter)
-        out[rows, used] = (solved / lengths[used, None]).T
-    return out
-
-
-def _descend(target: Array, gram: Array, tol: float, max_iter: int) -> Array:
-    """Coordinate descent; target and result are (n_units, n_tokens)."""
-    result = np.zeros_like(target)
-    largest = tol * np.maximum(target, 0).max(axis=0, initial=0)
-    open_tokens = np.flatnonzero(largest > 0)
-    for _ in range(max_iter):
-        if len(open_tokens) == 0:
-            break
-        current, wanted = result[:, open_tokens], target[:, open_tokens]
-        moved = np.zeros(len(open_tokens))
-        for k in range(len(gram)):
-            step = np.maximum(wanted[k] - gram[k] @ current, -current[k])
-            current[k] += step
-            np.maximum(moved, np.abs(step), out=moved)
-        result[:, open_tokens] = current
-        open_tokens = open_tokens[moved > largest[open_tokens]]
-    return result
+__all__ = ["NMFConcepts", "SemiNMFConcepts"]
 
 
 class PartsMixin(ReconstructionMixin):
@@ -209,39 +151,25 @@ class NMFConcepts(StreamingUnitsMixin, PartsMixin, BaseUnits):
     def _fit_in_blocks(self, tokens: TokenArray) -> Array:
         random = check_random_state(self.random_state)
         # As in MiniBatchNMF.fit, a whole pass weighs what was there before by 0.7.
-        method = self._new(random, 0.7 ** min(_BATCH / tokens.n_tokens, 1))
-        self.n_iter_, change = 0, np.inf
-        while change > self.tol and self.n_iter_ < self.max_iter:
-            before = getattr(method, "components_", np.zeros(1)).copy()
-            for rows in _many_rows(tokens[shuffled_runs(tokens, random)]):
-                _go_on(method, rows)
-            self.n_iter_ += 1
-            moved = float(np.linalg.norm(method.components_ - before))
-            change = moved / max(float(np.linalg.norm(method.components_)), np.finfo(float).tiny)
-        if change > self.tol > 0:
-            warn(
-                f"the factorisation did not converge in max_iter={self.max_iter} passes.",
-                ConvergenceWarning,
-            )
-        parts: Array = method.components_.astype(np.float64)
-        square = 0.0
-        for values in tokens.float_chunks():
-            square += float(np.sum((values - activations(values, parts) @ parts) ** 2))
-        self.reconstruction_err_ = float(np.sqrt(square))
+        method = self._new(random, 0.7 ** min(BATCH / tokens.n_tokens, 1))
+        parts, self.n_iter_ = nmf_in_blocks(
+            method, tokens, random, tol=self.tol, max_iter=self.max_iter
+        )
+        self.reconstruction_err_ = reconstruction_error(tokens, parts)
         return parts
 
     def _update(self, tokens: TokenArray, first: bool) -> Array:
         self._check(tokens)
         random = check_random_state(self.random_state)
+        start = None
         if first:
-            method, start, self.n_iter_ = self._new(random, 1.0), None, 0
+            method, self.n_iter_ = self._new(random, 1.0), 0
         elif self._minibatch is None:
             method, start = self._new(random, 1.0), self.concept_vectors_
         else:
-            method, start = deepcopy(self._minibatch), None
-        for rows in _many_rows(tokens):
-            _go_on(method, rows, start)
-            start = None
+            # What was fitted before must not change with what is fitted now.
+            method = deepcopy(self._minibatch)
+        train_nmf(method, tokens, start)
         self._minibatch = method
         self.n_iter_ += 1
         return np.asarray(method.components_, np.float64)
@@ -250,7 +178,7 @@ class NMFConcepts(StreamingUnitsMixin, PartsMixin, BaseUnits):
         return MiniBatchNMF(
             self.n_concepts,
             init=self.init,
-            batch_size=_BATCH,
+            batch_size=BATCH,
             forget_factor=forget_factor,
             random_state=random,
         )
@@ -282,34 +210,6 @@ def _check_not_negative(tokens: TokenArray, name: str) -> None:
             f"Negative values in data passed to {name}: {where.value} at {where}. SemiNMFConcepts "
             "takes features of any sign."
         )
-
-
-def _many_rows(tokens: TokenArray) -> Iterator[Array]:
-    """Blocks of a minibatch at least: the parts that fit a few tokens fit nothing else."""
-    rows: list[Array] = []
-    for _, block in tokens.blocks():
-        rows.append(as_floats(block))
-        if sum(map(len, rows)) >= _BATCH:
-            yield np.concatenate(rows)
-            rows = []
-    if rows:
-        yield np.concatenate(rows)
-
-
-def _go_on(method: MiniBatchNMF, values: Array, start: Array | None = None) -> None:
-    """Train on some rows, a minibatch at a time, perhaps beginning at given parts."""
-    n_batches = -(-len(values) // _BATCH)
-    for first in range(n_batches):
-        batch = np.ascontiguousarray(values[first::n_batches])
-        given = {}
-        if start is not None and first == 0:
-            method.set_params(init="custom")
-            # The activations are asked for, and not used.
-            given = {
-                "W": np.ones((len(batch), len(start)), batch.dtype),
-                "H": start.astype(batch.dtype),
-            }
-        method.partial_fit(batch, **given)
 
 
 class SemiNMFConcepts(PartsMixin, BaseUnits):
@@ -397,69 +297,10 @@ class SemiNMFConcepts(PartsMixin, BaseUnits):
 
     def _fit_vectors(self, tokens: TokenArray) -> Array:
         check_enough_tokens(tokens, self.n_concepts, f"n_concepts={self.n_concepts} parts")
-        parts, losses = _semi_nmf(
-            tokens,
-            _memberships(tokens, self.n_concepts, check_random_state(self.random_state)) + 0.2,
-            self.tol,
-            self.max_iter,
-        )
+        random = check_random_state(self.random_state)
+        start = memberships(tokens, self.n_concepts, random) + 0.2
+        parts, losses = semi_nmf(tokens, start, self.tol, self.max_iter)
         self.loss_curve_ = np.array(losses)
         self.reconstruction_err_ = float(np.sqrt(losses[-1]))
         self.n_iter_ = len(losses)
         return parts
-
-
-def _memberships(tokens: TokenArray, n_clusters: int, random: np.random.RandomState) -> Array:
-    with warnings.catch_warnings():
-        # A part that starts without tokens is no fault: it gets some in the first iteration.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        clusters = kmeans(tokens, n_clusters, max_iter=20, n_init=1, random_state=random)
-    return np.eye(n_clusters)[clusters.labels]
-
-
-def _semi_nmf(
-    tokens: TokenArray, weights: Array, tol: float, max_iter: int
-) -> tuple[Array, list[float]]:
-    """Return H and the loss after each iteration; ``weights`` is W at the start, changed here."""
-    sum_of_squares = sum(
-        float(np.einsum("nd,nd->", block, block, dtype=np.float64)) for _, block in tokens.blocks()
-    )
-    parts = _best_parts(tokens, weights)
-    losses: list[float] = []
-    for _ in range(max_iter):
-        gram = parts @ parts.T
-        for rows, block in tokens.row_blocks():
-            _update(weights[rows], as_floats(block) @ parts.T, gram)
-        parts = _best_parts(tokens, weights)
-        losses.append(_loss(tokens, weights, parts))
-        if len(losses) > 1 and losses[-2] - losses[-1] <= tol * sum_of_squares:
-            return parts, losses
-    if tol > 0:
-        warn(
-            f"the factorisation did not converge in max_iter={max_iter} iterations.",
-            ConvergenceWarning,
-        )
-    return parts, losses
-
-
-def _update(weights: Array, match: Array, gram: Array) -> None:
-    """Multiply the rows of W, in place; ``match`` is X H^T."""
-    up = np.maximum(match, 0) + weights @ np.maximum(-gram, 0)
-    down = np.maximum(-match, 0) + weights @ np.maximum(gram, 0)
-    weights *= np.sqrt(up / np.where(down > 0, down, 1))
-
-
-def _best_parts(tokens: TokenArray, weights: Array) -> Array:
-    """Least squares for H, given W."""
-    matched = np.zeros((weights.shape[1], tokens.n_features))
-    for rows, block in tokens.row_blocks():
-        matched += weights[rows].T @ block
-    return np.linalg.pinv(weights.T @ weights, hermitian=True) @ matched
-
-
-def _loss(tokens: TokenArray, weights: Array, parts: Array) -> float:
-    loss = 0.0
-    for rows, block in tokens.row_blocks():
-        rest = block - weights[rows] @ parts
-        loss += float(np.einsum("nd,nd->", rest, rest))
-    return loss

@@ -4,14 +4,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import sklearn
-from scipy.optimize import nnls
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import check_estimator
 
 from skact import TokenArray
 from skact.concepts import _nmf
-from skact.concepts._nmf import NMFConcepts, SemiNMFConcepts, activations
+from skact.concepts._factorise import memberships
+from skact.concepts._nmf import NMFConcepts, SemiNMFConcepts
 from skact.tokens import Source
 
 METHODS = [NMFConcepts, SemiNMFConcepts]
@@ -39,45 +39,6 @@ def signed(rng, tokens):
 
 def data(Method, tokens, signed):
     return tokens if Method is NMFConcepts else signed
-
-
-@pytest.mark.parametrize("n_parts", [1, 3, 7])
-def test_activations_solve_non_negative_least_squares(rng, n_parts):
-    X, parts = rng.normal(size=(60, 8)), rng.normal(size=(n_parts, 8))
-    expected = [nnls(parts.T, z)[0] for z in X]
-    found = activations(X, parts)
-    np.testing.assert_allclose(found, expected, atol=1e-7)
-    # Clipping the least-squares solution is another thing.
-    clipped = np.maximum(X @ np.linalg.pinv(parts), 0)
-    assert n_parts == 1 or not np.allclose(found, clipped, atol=1e-2)
-
-
-def test_activations_of_more_parts_than_features_fit_as_well(rng):
-    X, parts = rng.normal(size=(40, 3)), rng.normal(size=(8, 3))
-    found = activations(X, parts)
-    assert found.min() >= 0
-    residual = np.linalg.norm(X - found @ parts, axis=1)
-    np.testing.assert_allclose(residual, [nnls(parts.T, z)[1] for z in X], atol=1e-6)
-
-
-def test_activations_of_a_token_do_not_depend_on_others(rng, monkeypatch):
-    X, parts = rng.normal(size=(50, 6)), rng.normal(size=(5, 6))
-    together = activations(X, parts)
-    alone = np.concatenate([activations(z[None], parts) for z in X])
-    np.testing.assert_allclose(together, alone, rtol=1e-12, atol=1e-15)
-    monkeypatch.setattr(_nmf, "_ROWS", 7)
-    np.testing.assert_allclose(activations(X, parts), together, rtol=1e-12, atol=1e-15)
-
-
-def test_activations_of_any_scale_are_exact(rng):
-    X, parts = rng.normal(size=(20, 6)), rng.normal(size=(4, 6)) * [[1e-4], [1], [1e4], [0]]
-    expected = activations(X, parts)
-    assert (expected[:, 3] == 0).all()
-    scaled = activations(1e-6 * X, parts)
-    np.testing.assert_allclose(scaled, 1e-6 * expected, rtol=1e-6, atol=1e-15)
-    three = [nnls(parts[:3].T, z)[0] for z in X]
-    np.testing.assert_allclose(expected[:, :3] * [1e-4, 1, 1e4], three * np.array([1e-4, 1, 1e4]))
-    np.testing.assert_array_equal(activations(np.zeros((2, 6)), parts), np.zeros((2, 4)))
 
 
 def test_nmf_is_that_of_scikit_learn(tokens):
@@ -116,7 +77,7 @@ def test_semi_nmf_equals_the_source_written_slowly(signed, working_memory):
     with sklearn.config_context(working_memory=working_memory):
         method = SemiNMFConcepts(3, max_iter=6, tol=0, random_state=0).fit(signed)
     random = np.random.RandomState(0)
-    start = _nmf._memberships(signed, 3, random) + 0.2
+    start = memberships(signed, 3, random) + 0.2
     assert sorted(np.unique(start)) == [0.2, 1.2]
     _, H, losses = slow_semi_nmf(signed.flat(), start, 6)
     np.testing.assert_allclose(method.concept_vectors_, H, atol=1e-8)

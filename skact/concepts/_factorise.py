@@ -1,0 +1,288 @@
+r"""Matrix factorisations as functions on tokens.
+
+Tokens are written as :math:`X \approx W H` with :math:`W \ge 0`. Given ``H``, each token has a
+small convex problem of its own (:func:`activations`). ``H`` itself is found by scikit-learn's
+minibatches where it must not be negative (:func:`nmf_in_blocks`), else by multiplying ``W`` and
+solving for ``H`` in turn (:func:`semi_nmf`). All read tokens block by block.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.decomposition import MiniBatchNMF
+from sklearn.exceptions import ConvergenceWarning
+
+from skact.concepts._lloyd import kmeans
+from skact.concepts._statistics import shuffled_runs
+from skact.rows import Array, as_floats
+from skact.tokens import TokenArray
+from skact.warning import warn
+
+__all__ = [
+    "BATCH",
+    "activations",
+    "memberships",
+    "nmf_in_blocks",
+    "reconstruction_error",
+    "semi_nmf",
+    "train_nmf",
+]
+
+# Rows of a minibatch of NMF.
+BATCH = 1024
+# Rows whose activations fit the cache while they are updated.
+_ROWS = 2048
+
+
+def activations(values: Array, parts: Array, *, tol: float = 1e-9, max_iter: int = 10_000) -> Array:
+    r"""Solve :math:`\min_{w \ge 0} \lVert z - w H \rVert^2` for each token.
+
+    Coordinate descent on all tokens at once; a token that no step moves any more is done.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_tokens, n_features)
+        Tokens z.
+    parts : ndarray of shape (n_concepts, n_features)
+        H; a row of zeros gets no activation.
+    tol : float, default=1e-9
+        Largest step, relative to the first, at which a token is done.
+    max_iter : int, default=10000
+        Rounds through the parts at most.
+
+    Returns
+    -------
+    activations : ndarray of shape (n_tokens, n_concepts), dtype float64
+        The minimisers; unique if the parts are linearly independent.
+    """
+    parts = parts.astype(np.float64)
+    gram = parts @ parts.T
+    lengths = np.sqrt(np.diag(gram))
+    # With parts of length 1 the steps of all parts are in the same unit, that of the tokens.
+    used = np.flatnonzero(lengths)
+    units = parts[used] / lengths[used, None]
+    gram = units @ units.T
+    out = np.zeros((len(values), len(parts)))
+    for start in range(0, len(values), _ROWS):
+        rows = slice(start, start + _ROWS)
+        solved = _descend(units @ values[rows].T.astype(np.float64), gram, tol, max_iter)
+        out[rows, used] = (solved / lengths[used, None]).T
+    return out
+
+
+def _descend(target: Array, gram: Array, tol: float, max_iter: int) -> Array:
+    """Coordinate descent; target and result are (n_units, n_tokens)."""
+    result = np.zeros_like(target)
+    largest = tol * np.maximum(target, 0).max(axis=0, initial=0)
+    open_tokens = np.flatnonzero(largest > 0)
+    for _ in range(max_iter):
+        if len(open_tokens) == 0:
+            break
+        current, wanted = result[:, open_tokens], target[:, open_tokens]
+        moved = np.zeros(len(open_tokens))
+        for k in range(len(gram)):
+            step = np.maximum(wanted[k] - gram[k] @ current, -current[k])
+            current[k] += step
+            np.maximum(moved, np.abs(step), out=moved)
+        result[:, open_tokens] = current
+        open_tokens = open_tokens[moved > largest[open_tokens]]
+    return result
+
+
+def nmf_in_blocks(
+    method: MiniBatchNMF,
+    tokens: TokenArray,
+    random: np.random.RandomState,
+    *,
+    tol: float,
+    max_iter: int,
+) -> tuple[Array, int]:
+    """Factorise non-negative tokens in passes of minibatches.
+
+    Parameters
+    ----------
+    method : MiniBatchNMF
+        Not fitted; trained here.
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+    random : RandomState
+        Draws the order of each pass.
+    tol : float
+        Change of the parts in a pass, relative to their size, at which they have converged.
+    max_iter : int
+        Passes after which a ConvergenceWarning is given, unless ``tol=0``.
+
+    Returns
+    -------
+    parts : ndarray of shape (n_concepts, n_features), dtype float64
+        H.
+    n_iter : int
+        Passes.
+    """
+    n_iter, change = 0, np.inf
+    while change > tol and n_iter < max_iter:
+        before = getattr(method, "components_", np.zeros(1)).copy()
+        train_nmf(method, tokens[shuffled_runs(tokens, random)])
+        n_iter += 1
+        moved = float(np.linalg.norm(method.components_ - before))
+        change = moved / max(float(np.linalg.norm(method.components_)), np.finfo(float).tiny)
+    if change > tol > 0:
+        warn(
+            f"the factorisation did not converge in max_iter={max_iter} passes.",
+            ConvergenceWarning,
+        )
+    return method.components_.astype(np.float64), n_iter
+
+
+def train_nmf(method: MiniBatchNMF, tokens: TokenArray, start: Array | None = None) -> None:
+    """Go through tokens once, a minibatch at a time.
+
+    Parameters
+    ----------
+    method : MiniBatchNMF
+        Goes on from where it is.
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+    start : ndarray of shape (n_concepts, n_features), default=None
+        The parts that it begins with; None takes what it has, or draws them.
+    """
+    for values in _many_rows(tokens):
+        n_batches = -(-len(values) // BATCH)
+        for first in range(n_batches):
+            batch = np.ascontiguousarray(values[first::n_batches])
+            if start is None:
+                method.partial_fit(batch)
+                continue
+            method.set_params(init="custom")
+            # The activations are asked for, and not used.
+            weights = np.ones((len(batch), len(start)), batch.dtype)
+            method.partial_fit(batch, W=weights, H=start.astype(batch.dtype))
+            start = None
+
+
+def _many_rows(tokens: TokenArray) -> Iterator[Array]:
+    """Blocks of a minibatch at least: the parts that fit a few tokens fit nothing else."""
+    rows: list[Array] = []
+    for _, block in tokens.blocks():
+        rows.append(as_floats(block))
+        if sum(map(len, rows)) >= BATCH:
+            yield np.concatenate(rows)
+            rows = []
+    if rows:
+        yield np.concatenate(rows)
+
+
+def reconstruction_error(tokens: TokenArray, parts: Array) -> float:
+    """Frobenius norm of X - W H with the best W.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        X.
+    parts : ndarray of shape (n_concepts, n_features)
+        H.
+
+    Returns
+    -------
+    error : float
+        The norm.
+    """
+    square = 0.0
+    for values in tokens.float_chunks():
+        square += float(np.sum((values - activations(values, parts) @ parts) ** 2))
+    return float(np.sqrt(square))
+
+
+def memberships(tokens: TokenArray, n_clusters: int, random: np.random.RandomState) -> Array:
+    """Cluster tokens, and tell which of the clusters each belongs to.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+    n_clusters : int
+        Clusters of k-means.
+    random : RandomState
+        Draws the tokens that k-means starts from.
+
+    Returns
+    -------
+    memberships : ndarray of shape (n_tokens, n_clusters), dtype float64
+        1 for the cluster of the token, else 0.
+    """
+    with warnings.catch_warnings():
+        # A part that starts without tokens is no fault: it gets some in the first iteration.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clusters = kmeans(tokens, n_clusters, max_iter=20, n_init=1, random_state=random)
+    return np.eye(n_clusters)[clusters.labels]
+
+
+def semi_nmf(
+    tokens: TokenArray, weights: Array, tol: float, max_iter: int
+) -> tuple[Array, list[float]]:
+    """Factorise tokens of any sign by the multiplicative updates of :class:`SemiNMFConcepts`.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        X.
+    weights : ndarray of shape (n_tokens, n_concepts), dtype float64
+        W at the start; changed in place.
+    tol : float
+        Decrease of the loss in an iteration, relative to the sum of squares of X, at which it has
+        converged.
+    max_iter : int
+        Iterations after which a ConvergenceWarning is given, unless ``tol=0``.
+
+    Returns
+    -------
+    parts : ndarray of shape (n_concepts, n_features), dtype float64
+        H.
+    losses : list of float
+        Sum of squares of X - W H after each iteration.
+    """
+    sum_of_squares = sum(
+        float(np.einsum("nd,nd->", block, block, dtype=np.float64)) for _, block in tokens.blocks()
+    )
+    parts = _best_parts(tokens, weights)
+    losses: list[float] = []
+    for _ in range(max_iter):
+        gram = parts @ parts.T
+        for rows, block in tokens.row_blocks():
+            _multiply(weights[rows], as_floats(block) @ parts.T, gram)
+        parts = _best_parts(tokens, weights)
+        losses.append(_loss(tokens, weights, parts))
+        if len(losses) > 1 and losses[-2] - losses[-1] <= tol * sum_of_squares:
+            return parts, losses
+    if tol > 0:
+        warn(
+            f"the factorisation did not converge in max_iter={max_iter} iterations.",
+            ConvergenceWarning,
+        )
+    return parts, losses
+
+
+def _multiply(weights: Array, match: Array, gram: Array) -> None:
+    """Multiply the rows of W, in place; ``match`` is X H^T."""
+    up = np.maximum(match, 0) + weights @ np.maximum(-gram, 0)
+    down = np.maximum(-match, 0) + weights @ np.maximum(gram, 0)
+    weights *= np.sqrt(up / np.where(down > 0, down, 1))
+
+
+def _best_parts(tokens: TokenArray, weights: Array) -> Array:
+    """Least squares for H, given W."""
+    matched = np.zeros((weights.shape[1], tokens.n_features))
+    for rows, block in tokens.row_blocks():
+        matched += weights[rows].T @ block
+    return np.linalg.pinv(weights.T @ weights, hermitian=True) @ matched
+
+
+def _loss(tokens: TokenArray, weights: Array, parts: Array) -> float:
+    loss = 0.0
+    for rows, block in tokens.row_blocks():
+        rest = block - weights[rows] @ parts
+        loss += float(np.einsum("nd,nd->", rest, rest))
+    return loss
