@@ -289,16 +289,15 @@ class SAEUnitFilter(SelectorMixin, TokenTransformer):
         ValueError
             If X has another number of columns than there are kept units.
         """
-        support = self.get_support(indices=True)
-        tokens = check_outputs(self, X, len(support))
-
-        def spread(block: Array) -> Array:
-            out = np.zeros((len(block), len(self.support_)), block.dtype)
-            out[:, support] = block
-            return out
-
+        tokens = check_outputs(self, X, int(self.get_support().sum()))
         names = None if self.unit_names_ is None else list(self.unit_names_)
-        return like_input(X, tokens.map(spread, feature_names=names, source=tokens.source))
+        return like_input(X, tokens.map(self._spread, feature_names=names, source=tokens.source))
+
+    def _spread(self, values: Array) -> Array:
+        """Put flat columns back in their places: (n_tokens, n_kept) to (n_tokens, n_units)."""
+        out = np.zeros((len(values), len(self.support_)), values.dtype)
+        out[:, self.support_] = values
+        return out
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Return the names of the kept units.

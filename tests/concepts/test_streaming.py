@@ -1,6 +1,7 @@
 """Fits in pieces: the same result wherever tokens lie, and in any cut where a method allows it."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from skact import (
     KMeansConcepts,
     KMeansSeparator,
     LinearSeparator,
+    MaxSeparator,
     MaxToken,
     MeanPrototype,
     MeanToken,
@@ -22,12 +24,15 @@ from skact import (
     NMFConcepts,
     PCAConcepts,
     RandomToken,
+    SAEUnitFilter,
+    SemiNMFConcepts,
     SparseAutoencoder,
     SuperActivator,
     TokenArray,
     TokenScaler,
     WeakSuperActivator,
 )
+from skact.concepts import BaseConcepts, BaseUnits
 from skact.rows._pieces import Mapped, Shards
 
 LABELLED = [
@@ -162,6 +167,77 @@ def test_a_pipeline_holds_neither_scaled_tokens_nor_scores(problem, stored):
         assert not np.allclose(lazy[:-1].transform(stored).flat(), before)
         np.testing.assert_array_equal(scores.flat(), before)
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(scores)).flat(), before)
+
+
+CONCEPT_METHODS = [
+    *LABELLED,
+    MaxSeparator(max_iter=5),
+    *UNITS,
+    *(SparseAutoencoder(8, a, k=2, max_epochs=2, random_state=0) for a in ("topk", "jumprelu")),
+    SemiNMFConcepts(3, random_state=0, max_iter=5, tol=0),
+    SAEUnitFilter(min_share=0, max_share=1, min_ratio=0, max_ratio=np.inf),
+]
+
+
+def learn(method, X, y, labels, name="fit"):
+    """Fit a method on all that it takes."""
+    if isinstance(method, BaseUnits):
+        return getattr(method, name)(X)
+    if isinstance(method, BaseConcepts):
+        return getattr(method, name)(X, y, token_labels=labels)
+    return getattr(method, name)(X, y)
+
+
+def outputs(method, tokens):
+    """What a method makes of tokens, and what it leads that back to."""
+    scores = method.transform(tokens)
+    if not hasattr(method, "inverse_transform"):
+        return [scores]
+    return [scores, method.inverse_transform(scores)]
+
+
+def differ(tokens, values):
+    new = tokens.flat()
+    return new.shape != values.shape or not np.allclose(new, values, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("method", CONCEPT_METHODS, ids=str)
+def test_tokens_on_disk_stay_what_they_were_and_can_be_sent(problem, stored, method):
+    X, y, labels = problem
+    method = learn(clone(method), X, y, labels)
+    in_memory = [tokens.flat() for tokens in outputs(method, X)]
+    with sklearn.config_context(working_memory=0):
+        lazy = outputs(method, stored)
+        assert all(isinstance(tokens.values, Mapped) for tokens in lazy)
+        expected = [tokens.flat() for tokens in lazy]
+        for values, same in zip(expected, in_memory, strict=True):
+            # In pieces of other sizes a matrix product is rounded otherwise.
+            np.testing.assert_allclose(values, same, atol=1e-5)
+        sent = pickle.dumps(lazy)
+        other = X.map(partial(np.flip, axis=1))
+        for name in ("partial_fit", "fit"):
+            if not hasattr(method, name):
+                continue
+            learn(method, other, y, labels, name)
+            for kept in (lazy, pickle.loads(sent)):
+                for tokens, values in zip(kept, expected, strict=True):
+                    np.testing.assert_array_equal(tokens.flat(), values)
+        # Control: the method itself is another one now.
+        for tokens, values in zip(outputs(method, stored), expected, strict=True):
+            assert differ(tokens, values)
+
+
+def test_a_closure_would_follow_the_method_and_stay_behind(problem, stored):
+    X, y, labels = problem
+    method = PCAConcepts(2).fit(X)
+    with sklearn.config_context(working_memory=0):
+        lazy = stored.map(lambda values: method._reconstruct(method._score(values)))
+        before = lazy.flat()
+        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+            pickle.dumps(lazy)
+        learn(method, X.map(partial(np.flip, axis=1)), y, labels)
+        assert differ(lazy, before)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
