@@ -59,22 +59,22 @@ class _Epochs:
     """The callbacks' view of one fit: a task with a subtask per epoch."""
 
     def __init__(self, estimator: Any, X: Any, y: Any) -> None:
-        self.estimator, self.given = estimator, {"X": X, "y": y}
+        self.estimator, self.data = estimator, {"X": X, "y": y}
         self.fit = estimator._init_callback_context(max_subtasks=estimator._max_epochs())
-        self.fit.call_on_fit_task_begin(estimator=estimator, **self.given)
+        self.fit.call_on_fit_task_begin(estimator=estimator, **self.data)
 
     def done(self, attributes: Callable[[], dict[str, Any]]) -> bool:
         # How many epochs there will be is known only afterwards, so one begins when it ends.
         epoch = self.fit.subcontext(task_name="epoch")
-        epoch.call_on_fit_task_begin(estimator=self.estimator, **self.given)
+        epoch.call_on_fit_task_begin(estimator=self.estimator, **self.data)
         return bool(
             epoch.call_on_fit_task_end(
-                estimator=self.estimator, reconstruction_attributes=attributes, **self.given
+                estimator=self.estimator, reconstruction_attributes=attributes, **self.data
             )
         )
 
     def end(self) -> None:
-        self.fit.call_on_fit_task_end(estimator=self.estimator, **self.given)
+        self.fit.call_on_fit_task_end(estimator=self.estimator, **self.data)
 
 
 @contextmanager

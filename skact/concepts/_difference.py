@@ -117,17 +117,17 @@ class DifferenceInMeans(StreamingConceptsMixin, BaseConcepts):
         everything = scatter((block for _, block in tokens.blocks()), mean)
         vectors = np.empty_like(difference)
         for c, count in enumerate(counts):
-            own = scatter(_labelled(tokens, labels, c), mean)
+            inner = scatter(_labelled(tokens, labels, c), mean)
             away = inside[c] - mean
             if self.reference == "out":
-                other, n_other = everything - own, tokens.n_tokens - count
+                other, n_other = everything - inner, tokens.n_tokens - count
                 away_other = away - difference[c]
             else:
                 other, n_other = everything, tokens.n_tokens
                 away_other = np.zeros_like(away)
             # Second moments about the common mean; what remains of the mixed terms.
             mixed = np.outer(away, away_other)
-            pairs = own / count + other / n_other - mixed - mixed.T
+            pairs = inner / count + other / n_other - mixed - mixed.T
             vector = _leading(pairs)
             vectors[c] = -vector if vector @ difference[c] < 0 else vector
         return vectors

@@ -86,9 +86,9 @@ def _loss(
         values, lengths = as_floats(block), tokens.lengths[samples]
         pooled, shares = soft_maximum(products(values, vectors), lengths, sharpness)
         logits = pooled + intercepts
-        own, weight = present[samples], weights[samples]
-        loss += float(np.vdot(weight, np.logaddexp(0, np.where(own, -logits, logits))))
-        slope = weight * (expit(logits) - own)
+        marked, weight = present[samples], weights[samples]
+        loss += float(np.vdot(weight, np.logaddexp(0, np.where(marked, -logits, logits))))
+        slope = weight * (expit(logits) - marked)
         by_intercepts += slope.sum(axis=0)
         shares *= np.repeat(slope.astype(shares.dtype), lengths, axis=0)
         by_vectors += shares.T @ values
