@@ -17,6 +17,7 @@ import json
 import platform
 import time
 import warnings
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,7 +40,20 @@ from skact import (
     token_f1_score,
     weighted_f1_score,
 )
-from skact.localization import ConceptLocalizer, faithfulness
+from skact.localization import (
+    CALM,
+    LIME,
+    MFABA,
+    RISE,
+    SHAPIQ,
+    ConceptLocalizer,
+    DirectAlignment,
+    FullGrad,
+    GradCAM,
+    IntegratedGradients,
+    KernelSHAP,
+    faithfulness,
+)
 from skact.metrics import (
     keep_pairs,
     pointing_game_score,
@@ -48,18 +62,6 @@ from skact.metrics import (
 )
 
 SEED = 0
-METHODS = (
-    "direct",
-    "lime",
-    "kernel_shap",
-    "rise",
-    "shapiq",
-    "integrated_gradients",
-    "grad_cam",
-    "full_grad",
-    "calm",
-    "mfaba",
-)
 TARGETS = ("global", "local")
 SCORES = {
     "f1": token_f1_score,
@@ -67,6 +69,22 @@ SCORES = {
     "average_precision": token_average_precision_score,
     "pointing_game": pointing_game_score,
 }
+
+
+def make_methods(n_masks, n_steps):
+    """List the methods with their budgets."""
+    return (
+        DirectAlignment(),
+        LIME(n_masks),
+        KernelSHAP(n_masks),
+        RISE(n_masks),
+        SHAPIQ(n_masks),
+        IntegratedGradients(n_steps),
+        GradCAM(),
+        FullGrad(),
+        CALM(),
+        MFABA(n_steps),
+    )
 
 
 def load(name, model, layer, concepts, at_most):
@@ -122,14 +140,7 @@ def evaluate(data, parts, marks, args, done):
     test, pairs = choose(data, marks, "test", args)
     seen, shown = ([data.data[i] for i in rows] for rows in (cal, test))
     localizers = {
-        target: ConceptLocalizer(
-            *parts,
-            target=target,
-            n_masks=args.masks,
-            n_steps=args.steps,
-            random_state=SEED,
-        )
-        for target in TARGETS
+        target: ConceptLocalizer(*parts, target=target, random_state=SEED) for target in TARGETS
     }
     # The explained functions do not depend on the method.
     games = {target: list(one.games(shown)) for target, one in localizers.items()}
@@ -151,8 +162,8 @@ def evaluate(data, parts, marks, args, done):
                 for g in TARGETS
             },
         }
-    for method in METHODS:
-        if method in done:
+    for method in make_methods(args.masks, args.steps):
+        if method.name in done:
             continue
         found = {}
         for target, localizer in localizers.items():
@@ -163,21 +174,21 @@ def evaluate(data, parts, marks, args, done):
                 "seconds": (time.process_time() - start) / len(test),
                 "labels": labels,
                 # A comparison with NaN, no map, is False.
-                "marks": keep_pairs(maps.map(lambda t, c=localizer.thresholds_: t >= c), pairs),
+                "marks": keep_pairs(maps.map(partial(np.less_equal, localizer.thresholds_)), pairs),
                 "maps": keep_pairs(maps, pairs),
                 "areas": {g: faithfulness(games[g], maps, **options) for g in TARGETS},
             }
         yield {
             "table": [
                 {
-                    "method": method,
+                    "method": method.name,
                     "target": target,
                     "seconds_per_sample": round(one["seconds"], 3),
                     **plain(accuracy(one) | areas(one["areas"][target])),
                 }
                 for target, one in found.items()
             ],
-            "gain_of_local": {method: plain(gain(found["local"], found["global"]))},
+            "gain_of_local": {method.name: plain(gain(found["local"], found["global"]))},
         }
 
 

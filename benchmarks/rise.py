@@ -18,10 +18,11 @@ import transformers
 from detection_table import write_json
 
 from skact import TransformerEmbedder
-from skact.localization._copies import perturbed_samples
-from skact.localization._explained import ConceptGame, MeanCosine
+from skact.localization._concept_game import ConceptGame, MeanCosine
+from skact.localization._copies import perturbation
+from skact.localization._inputs import ModelInputs
 from skact.localization._perturbation import rise_map
-from skact.models._hooks import capture
+from skact.models import capture
 
 N_MASKS, N_CONCEPTS, N_PARTS, BATCH = 1000, 20, 5, 20
 
@@ -58,7 +59,7 @@ def main():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
     embedder = TransformerEmbedder(build(args.width, args.blocks), batch_size=BATCH)
-    (sample,) = perturbed_samples(embedder, [image], baseline="auto", unit="token")
+    sample = perturbation(ModelInputs(embedder, [image]), 0, baseline="auto", unit="token")
     targets = rng.normal(size=(N_CONCEPTS, args.width))
     game = ConceptGame(sample, MeanCosine(targets, np.zeros(args.width)))
     masks = rng.random((N_MASKS, game.n_players)) < 0.5

@@ -33,6 +33,8 @@ from skact import (
     TransformerEmbedder,
     WeakSuperActivator,
 )
+from skact.localization import METHODS
+from skact.localization._methods import resolve_method
 
 ESTIMATORS = [
     TokenScaler(),
@@ -82,8 +84,8 @@ def public_estimators():
 
 
 def test_the_battery_leaves_nobody_out():
-    # Some take raw texts or images, some take estimators: they have test files of their own.
-    # Solvers only hold settings of an estimator.
+    # Some take raw texts or images, some take estimators, some are settings of one: they have test
+    # files of their own.
     apart = {
         "Adam",
         "AutoencoderTraining",
@@ -95,6 +97,7 @@ def test_the_battery_leaves_nobody_out():
         "PromptDetector",
         "TransformerEmbedder",
     }
+    apart |= {type(resolve_method(name)).__name__ for name in METHODS}
     listed = {type(e).__name__ for e in ESTIMATORS}
     assert {e.__name__ for e in public_estimators()} - apart == listed
 

@@ -15,7 +15,13 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from skact import (
+    LIME,
+    MFABA,
+    RISE,
+    SHAPIQ,
     ConceptLocalizer,
+    IntegratedGradients,
+    KernelSHAP,
     LinearSeparator,
     LocalizationDisplay,
     SuperActivator,
@@ -27,7 +33,6 @@ from skact import (
     shapes_model_path,
     token_f1_score,
 )
-from skact.localization import METHODS
 
 shapes = make_shapes(186, random_state=0)
 y, names = shapes.target, shapes.target_names
@@ -39,17 +44,23 @@ concepts = make_pipeline(TokenScaler(), LinearSeparator())
 concepts.fit(X[train], y[train], linearseparator__token_labels=labels[train])
 detector = SuperActivator(delta=0.3)
 detector.fit(concepts.transform(X[cal]), y[cal], token_labels=labels[cal])
-localizer = ConceptLocalizer(embedder, concepts, detector, n_masks=70, n_steps=8, random_state=0)
+localizer = ConceptLocalizer(embedder, concepts, detector, random_state=0)
 localizer.fit(shapes.data[cal], y[cal], token_labels=labels[cal])
 
 # %%
 # Maps of one test image. Red speaks for the concept, blue against it; every map has its own scale.
-# SuperActivators are framed. CALM is not among them, because it has to be fitted first.
+# SuperActivators are framed. A name stands for a method with its defaults, an object holds its
+# settings. CALM is not among them, because it has to be fitted first.
 marks = detector.superactivators(concepts.transform(X))
 c = names.index("red")
 row = test.start + np.flatnonzero(y[test, c] & marks[test].max()[:, c])[0]
+perturbing = [LIME(n_masks=70), KernelSHAP(n_masks=70), RISE(n_masks=70), SHAPIQ(n_masks=70)]
+walking = [IntegratedGradients(n_steps=8), MFABA(n_steps=8)]
 LocalizationDisplay.from_estimator(
-    localizer, shapes.data[row], "red", methods=[m for m in METHODS if m != "calm"]
+    localizer,
+    shapes.data[row],
+    "red",
+    methods=["direct", "grad_cam", *perturbing, *walking, "full_grad"],
 )
 plt.show()
 
@@ -59,14 +70,20 @@ plt.show()
 # gives expected values, whose offset differs between images, and one threshold serves them all.
 pairs = labels[test].max() & marks[test].max()
 truth = keep_pairs(labels[test], pairs)
-methods = ["direct", "grad_cam", "lime", "rise", "full_grad"]
+methods = {
+    "direct": "direct",
+    "grad_cam": "grad_cam",
+    "lime": LIME(n_masks=70),
+    "rise": RISE(n_masks=70),
+    "full_grad": "full_grad",
+}
 scores = {}
-for method in methods:
+for name, method in methods.items():
     for target in ("global", "local"):
         one = clone(localizer).set_params(method=method, target=target)
         one.fit(shapes.data[cal], y[cal], token_labels=labels[cal])
         found = keep_pairs(one.predict(shapes.data[test]), pairs)
-        scores[method, target] = bootstrap_interval(
+        scores[name, target] = bootstrap_interval(
             truth, found, metric=token_f1_score, random_state=0
         )
 figure, ax = plt.subplots(figsize=(8, 3.5), layout="constrained")

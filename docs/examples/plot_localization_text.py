@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.pipeline import make_pipeline
 
 from skact import (
+    RISE,
     ConceptLocalizer,
     LinearSeparator,
     LocalizationDisplay,
@@ -44,13 +45,13 @@ detector.fit(concepts.transform(X[cal]), y[cal], token_labels=labels[cal])
 # A localizer holds the three fitted parts. Its ``fit`` sets the threshold of each map, on
 # calibration data. The global target is the concept vector; the local one is the mean of the
 # sample's own SuperActivators, which are framed in the figure.
-localizer = ConceptLocalizer(embedder, concepts, detector, n_masks=150, random_state=0)
+localizer = ConceptLocalizer(embedder, concepts, detector, random_state=0)
 localizer.fit(texts.data[cal], y[cal], token_labels=labels[cal])
 marks = detector.superactivators(concepts.transform(X))
 c = names.index("travel")
 row = test.start + np.flatnonzero(y[test, c] & marks[test].max()[:, c])[0]
 display = LocalizationDisplay.from_estimator(
-    localizer, texts.data[row], "travel", methods=["direct", "rise"]
+    localizer, texts.data[row], "travel", methods=["direct", RISE(n_masks=150)]
 )
 plt.show()
 

@@ -17,6 +17,7 @@ from skact.inspection._reading import (
     center_of,
     find_concept,
     is_localizer,
+    method_name,
     tokens_and_marks,
 )
 
@@ -27,8 +28,8 @@ class LocalizationDisplay:
     """Attributions of one concept in one sample, by several methods for several targets.
 
     Every map has its own scale, from blue (against the concept) over no colour to red, because
-    methods differ in units. No colour is 0, but the mean of the map for "rise", which gives
-    expected values. SuperActivators are outlined in all maps.
+    methods differ in units. No colour is 0, but the mean of the map for "rise" or "RISE(...)",
+    which gives expected values. SuperActivators are outlined in all maps.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ class LocalizationDisplay:
         sample: Any,
         concept: int | str = 0,
         *,
-        methods: Sequence[str] | None = None,
+        methods: Sequence[Any] | None = None,
         targets: Sequence[Any] = ("global", "local"),
         figure: Any = None,
     ) -> Self:
@@ -109,8 +110,9 @@ class LocalizationDisplay:
             One raw sample.
         concept : int or str, default=0
             Number or name of the concept.
-        methods : sequence of str, default=None
-            Values of ``method``; None is that of the localizer.
+        methods : sequence, default=None
+            Values of ``method``, names or objects; None is that of the localizer. Maps go by the
+            names of their methods, or by the whole objects if two have one name.
         targets : sequence, default=("global", "local")
             Values of ``target``.
         figure : matplotlib Figure or SubFigure, default=None
@@ -137,17 +139,20 @@ class LocalizationDisplay:
         number, name = find_concept(estimator.concept_names_, concept)
         tokens, marks = tokens_and_marks(estimator, sample, number)
         methods = (estimator.method,) if methods is None else methods
-        if "calm" in methods and not hasattr(estimator, "calm_position_"):
+        names = [method_name(method) for method in methods]
+        if "calm" in names and method_name(estimator.method_) != "calm":
             raise ValueError(
                 'methods has "calm", which needs a localizer fitted with method="calm".'
             )
+        if len(set(names)) < len(names):
+            names = [str(method) for method in methods]
         maps: dict[str, dict[str, Any]] = {}
-        for method in methods:
+        for name_of_map, method in zip(names, methods, strict=True):
             # A shallow copy keeps what is fitted; maps do not depend on the thresholds.
             variants = [
                 copy(estimator).set_params(method=method, target=target) for target in targets
             ]
-            maps[method] = {str(v.target): attribution(v, sample, number) for v in variants}
+            maps[name_of_map] = {str(v.target): attribution(v, sample, number) for v in variants}
         return cls(sample, tokens, maps, marks, concept=name).plot(figure=figure)
 
     def _grid(self, targets: list[str]) -> list[list[Any]]:

@@ -13,7 +13,14 @@ from sklearn.pipeline import Pipeline
 from skact.detection import superactivators
 from skact.rows import Array
 
-__all__ = ["attribution", "center_of", "find_concept", "is_localizer", "tokens_and_marks"]
+__all__ = [
+    "attribution",
+    "center_of",
+    "find_concept",
+    "is_localizer",
+    "method_name",
+    "tokens_and_marks",
+]
 
 
 _PARTS = ("embedder", "concepts", "detector")
@@ -43,13 +50,18 @@ def tokens_and_marks(localizer: Any, sample: Any, concept: int) -> tuple[Sequenc
 def attribution(localizer: Any, sample: Any, concept: int) -> Array:
     """Map of a concept in one raw sample; NaN where there is none, which the picture shows."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*local target")
+        warnings.filterwarnings("ignore", message=".*their maps are NaN")
         return localizer.transform([sample])[0][:, concept]
 
 
-def center_of(method: str, scores: npt.ArrayLike) -> float:
+def method_name(method: Any) -> str:
+    """Return the name of a method that is a name, an object, or an object that was written out."""
+    return str(getattr(method, "name", method)).partition("(")[0].lower()
+
+
+def center_of(method: Any, scores: npt.ArrayLike) -> float:
     """Return the attribution that speaks neither for nor against a concept."""
     known = np.asarray(scores, dtype=np.float64)
     known = known[np.isfinite(known)]
     # RISE gives expected values, whose zero means nothing; they are read against their mean.
-    return float(known.mean()) if method == "rise" and len(known) else 0.0
+    return float(known.mean()) if method_name(method) == "rise" and len(known) else 0.0

@@ -14,20 +14,42 @@ from skact.localization._faithfulness import (
     insertion_curve,
 )
 from skact.localization._game import Game
+from skact.localization._game_methods import LIME, RISE, SHAPIQ, KernelSHAP
 from skact.localization._interactions import Interactions, shapiq, shapley_interactions
-from skact.localization._localizer import METHODS, ConceptLocalizer
+from skact.localization._localizer import ConceptLocalizer
+from skact.localization._method import AttributionMethod
+from skact.localization._methods import (
+    CALM,
+    METHODS,
+    MFABA,
+    DirectAlignment,
+    FullGrad,
+    GradCAM,
+    IntegratedGradients,
+)
 from skact.localization._perturbation import kernel_shap, lime, rise, rise_map
 from skact.localization._targets import GlobalTarget, LocalTarget, Target
 
 __all__ = [
+    "AttributionMethod",
+    "CALM",
     "ConceptLocalizer",
     "Curve",
+    "DirectAlignment",
     "FaithfulnessResult",
+    "FullGrad",
     "Game",
     "GlobalTarget",
+    "GradCAM",
+    "IntegratedGradients",
     "Interactions",
+    "KernelSHAP",
+    "LIME",
     "LocalTarget",
     "METHODS",
+    "MFABA",
+    "RISE",
+    "SHAPIQ",
     "Target",
     "deletion_curve",
     "faithfulness",

@@ -36,14 +36,14 @@ from torch.nn.functional import logsigmoid, softplus
 
 from skact.rows import Array
 
-__all__ = ["Calm", "calm", "fit_calm"]
+__all__ = ["Heads", "calm", "fit_calm"]
 
 
 _PENALTY = 1e-3
 _MAX_ITER = 100
 
 
-class Calm(NamedTuple):
+class Heads(NamedTuple):
     """The two heads.
 
     Parameters
@@ -58,7 +58,7 @@ class Calm(NamedTuple):
     evidence: Array
 
 
-def fit_calm(tokens: Array, lengths: Array, cosines: Array, present: Array) -> Calm:
+def fit_calm(tokens: Array, lengths: Array, cosines: Array, present: Array) -> Heads:
     """Maximise the likelihood of sample labels.
 
     Parameters
@@ -75,7 +75,7 @@ def fit_calm(tokens: Array, lengths: Array, cosines: Array, present: Array) -> C
 
     Returns
     -------
-    heads : Calm
+    heads : Heads
         The same for the same data.
     """
     n_samples, n_concepts = present.shape
@@ -105,10 +105,10 @@ def fit_calm(tokens: Array, lengths: Array, cosines: Array, present: Array) -> C
 
     with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[no-untyped-call]
-    return Calm(position.detach().numpy(), evidence.detach().numpy())
+    return Heads(position.detach().numpy(), evidence.detach().numpy())
 
 
-def calm(tokens: Array, cosines: Array, heads: Calm) -> Array:
+def calm(tokens: Array, cosines: Array, heads: Heads) -> Array:
     """Joint probability of concept and position.
 
     Parameters
@@ -117,7 +117,7 @@ def calm(tokens: Array, cosines: Array, heads: Calm) -> Array:
         Scaled tokens of one sample.
     cosines : ndarray of shape (n_tokens, n_concepts)
         With its targets.
-    heads : Calm
+    heads : Heads
         From :func:`fit_calm`.
 
     Returns

@@ -1,19 +1,16 @@
-"""One sample with parts of it taken away, and one sample as a function that has gradients.
+"""Copies of one sample with parts of it taken away.
 
 Perturbation changes what the model **reads**: patches are painted over in the processed image,
 tokens are replaced or deleted before the embedding. Many changed copies go through the model in
 batches, and each batch is reduced to a few numbers before the next one, so that no activation of a
-thousand copies is ever held.
-
-Gradients are taken at the input of the first block, where a token is one vector. Only the blocks up
-to the deepest one asked for are run in both cases.
+thousand copies is ever held. Only the blocks up to the one asked for are run.
 
 Imports torch: import this module only where a model is at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,22 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skact.embedding import TransformerEmbedder
-from skact.models import (
-    ONE_AT_A_TIME,
-    BlockInputs,
-    ImageBatches,
-    Loaded,
-    capture,
-    check_texts,
-    locate,
-    out_of_memory,
-    resolve_layers,
-)
+from skact.localization._inputs import ModelInputs
+from skact.models import ONE_AT_A_TIME, Loaded, capture, out_of_memory
 from skact.rows import Array
-from skact.samples import open_image
 
-__all__ = ["BASELINES", "Perturbed", "perturbed_samples"]
+__all__ = ["BASELINES", "Perturbation", "perturbation"]
 
 #: What takes the place of a player, by modality; the first one that a model has is "auto".
 BASELINES = {"image": ("mean", "black", "blur"), "text": ("mask", "pad", "delete")}
@@ -133,7 +119,7 @@ class _TextCopies:
 
 
 @dataclass(frozen=True)
-class Perturbed:
+class Perturbation:
     """One sample, ready to be run with some of its players taken away.
 
     Parameters
@@ -211,25 +197,16 @@ class Perturbed:
         left = torch.tensor(kept, device=device)
         return reduce(states[self.block], left).to("cpu", torch.float64).numpy()
 
-    def block_inputs(self) -> BlockInputs:
-        """Return the untouched sample as a function of what enters the first block."""
-        inputs, kept = self.copies.batch(np.ones((1, self.n_players), bool))
-        device = self.loaded.device
-        inputs = {name: value.to(device) for name, value in inputs.items()} | self.loaded.extra
-        return BlockInputs(self.loaded, self.block, inputs, np.flatnonzero(kept[0]))
 
-
-def perturbed_samples(
-    embedder: TransformerEmbedder, X: Sequence[Any], *, baseline: str, unit: str
-) -> Iterator[Perturbed]:
-    """Make the samples of an embedder ready for perturbation, one after the other.
+def perturbation(inputs: ModelInputs, i: int, *, baseline: str, unit: str) -> Perturbation:
+    """Make one sample ready for perturbation.
 
     Parameters
     ----------
-    embedder : TransformerEmbedder
-        With one layer, without pooling and special tokens.
-    X : sequence of n_samples texts or images
+    inputs : ModelInputs
         The samples.
+    i : int
+        Which one.
     baseline : {"auto", "mean", "black", "blur", "mask", "pad", "delete"}
         What takes the place of a player. Images: the mean colour of the image, black, or the image
         blurred over the size of a patch. Texts: the mask token, padding that is not attended to,
@@ -238,26 +215,26 @@ def perturbed_samples(
     unit : {"token", "word"}
         Players of a text: tokens, or runs of characters without white space.
 
-    Yields
-    ------
-    sample : Perturbed
-        One per sample.
+    Returns
+    -------
+    perturbation : Perturbation
+        Runs changed copies of it.
 
     Raises
     ------
     ValueError
-        If the model cannot do this baseline.
+        If the model cannot do this baseline, or there is no such unit.
     """
-    samples, loaded = embedder._start(X)
-    (block,), _ = resolve_layers(embedder.layer, len(loaded.blocks))
+    if unit not in ("token", "word"):
+        raise ValueError(f'unit must be "token" or "word", got {unit!r}.')
+    loaded = inputs.loaded
     baseline = _resolve_baseline(loaded, baseline)
-    every: Iterator[_Copies] = (
-        _image_copies(embedder, samples, loaded, baseline)
-        if loaded.modality == "image"
-        else _text_copies(embedder, samples, loaded, baseline, unit)
+    copies: _Copies = (
+        _image_copies(inputs, i, baseline)
+        if inputs.is_image
+        else _text_copies(inputs, i, baseline, unit)
     )
-    for copies in every:
-        yield Perturbed(loaded, block, copies, embedder.batch_size)
+    return Perturbation(loaded, inputs.block, copies, inputs.batch_size)
 
 
 def _resolve_baseline(loaded: Loaded, baseline: str) -> str:
@@ -278,21 +255,14 @@ def _resolve_baseline(loaded: Loaded, baseline: str) -> str:
     return baseline
 
 
-def _image_copies(
-    embedder: TransformerEmbedder, samples: list[Any], loaded: Loaded, baseline: str
-) -> Iterator[_ImageCopies]:
-    geometries = embedder._geometries(samples, loaded)
-    for i, geometry in enumerate(geometries):
-        one = ImageBatches([samples[i]], [geometry], loaded, False)
-        inputs, kept = one.batch(np.array([0]))
-        pixels = inputs["pixel_values"].to(loaded.device)
-        if baseline == "mean":
-            paint = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels)
-        else:
-            image = _painted(open_image(samples[i], i), baseline, geometry, loaded.patch)
-            painted, _ = ImageBatches([image], [geometry], loaded, False).batch(np.array([0]))
-            paint = painted["pixel_values"].to(loaded.device)
-        yield _ImageCopies(pixels, paint, kept[0], loaded.patch)
+def _image_copies(inputs: ModelInputs, i: int, baseline: str) -> _ImageCopies:
+    image = inputs.image(i)
+    pixels, kept, geometry = inputs.process(image)
+    if baseline == "mean":
+        paint = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels)
+    else:
+        paint, _, _ = inputs.process(_painted(image, baseline, geometry, inputs.loaded.patch))
+    return _ImageCopies(pixels, paint, kept, inputs.loaded.patch)
 
 
 def _painted(image: Any, baseline: str, geometry: Any, patch: tuple[int, int]) -> Any:
@@ -306,24 +276,11 @@ def _painted(image: Any, baseline: str, geometry: Any, patch: tuple[int, int]) -
     return image.filter(ImageFilter.GaussianBlur(max(sizes)))
 
 
-def _text_copies(
-    embedder: TransformerEmbedder, samples: list[Any], loaded: Loaded, baseline: str, unit: str
-) -> Iterator[_TextCopies]:
-    tokenizer = loaded.processor
-    encoded = embedder._encode(samples, loaded, with_spans=unit == "word")
-    texts = check_texts(samples)
-    spans = locate(encoded, texts, tokenizer, False) if unit == "word" else None
+def _text_copies(inputs: ModelInputs, i: int, baseline: str, unit: str) -> _TextCopies:
+    tokenizer = inputs.loaded.processor
+    # Words first: they need more from the tokenizer, which is asked once.
+    words = inputs.words(i) if unit == "word" else None
+    ids, kept = inputs.text(i)
+    players = np.arange(int(kept.sum())) if words is None else words
     filler = tokenizer.mask_token_id if baseline == "mask" else tokenizer.pad_token_id
-    for i, text in enumerate(texts):
-        rows = slice(encoded.offsets[i], encoded.offsets[i + 1])
-        kept = encoded.kept[rows]
-        players = np.arange(int(kept.sum())) if spans is None else _words(text, spans[i])
-        yield _TextCopies(encoded.ids[rows], kept, players, baseline, filler or 0)
-
-
-def _words(text: str, spans: Array) -> Array:
-    """Word of each token; a token that covers white space alone goes with the word before it."""
-    solid = np.array([not character.isspace() for character in text])
-    starts = solid & ~np.concatenate([[False], solid[:-1]])
-    word = np.maximum(np.cumsum(starts) - 1, 0)
-    return np.unique(word[np.maximum(spans[:, 1] - 1, 0)], return_inverse=True)[1]
+    return _TextCopies(ids, kept, players, baseline, filler or 0)

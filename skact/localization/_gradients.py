@@ -14,18 +14,20 @@ Imports torch: import this module only where a model is at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skact.localization._explained import ConceptGame
+from skact.localization._concept_game import MeanCosine
 from skact.localization._perturbation import need
+from skact.models import BlockInputs
 from skact.rows import Array
 
-__all__ = ["full_grad", "grad_cam", "input_map", "integrated_gradients", "mfaba"]
+__all__ = ["InputFunction", "full_grad", "grad_cam", "integrated_gradients", "mfaba"]
 
 
 #: (n_copies, n_positions, n_features) -> (n_copies, n_targets)
@@ -222,58 +224,73 @@ def grad_cam(tokens: Array, value: Value) -> Array:
     return _columns(maps)
 
 
-def input_map(method: str, game: ConceptGame, n_steps: int) -> Array:
-    r"""Explain a sample at the input of the first block.
+class InputFunction:
+    r"""One sample as a function :math:`g` of what enters the first block, and maps of it.
 
     The baseline :math:`x'` is the mean of the sample's tokens there. MFABA walks in the presence
     :math:`\alpha_i \in [0, 1]` of each token, :math:`x_i = x'_i + \alpha_i (x_i - x'_i)`, from all
     present over a way as long as that to the baseline. In the features themselves the steepest
     path mostly turns tokens that look like nothing, for which a cosine is easiest to change.
 
+    Each map is an ndarray of shape (n_tokens, n_targets), dtype float64, and a RuntimeError if the
+    model gives no gradients.
+
     Parameters
     ----------
-    method : {"integrated_gradients", "full_grad", "mfaba"}
-        Method.
-    game : ConceptGame
-        The sample and its targets.
-    n_steps : int
-        Points on the path.
-
-    Returns
-    -------
-    attributions : ndarray of shape (n_tokens, n_targets), dtype float64
-        Of the tokens alone.
-
-    Raises
-    ------
-    RuntimeError
-        If the model gives no gradients.
+    inputs : BlockInputs
+        The sample.
+    explained : MeanCosine
+        What is read from it.
+    batch_size : int
+        Copies per forward pass.
     """
-    inputs = game.sample.block_inputs()
-    x = inputs.values
-    baseline = x.clone()
-    # Positions that are no token of the sample stay as they are, as in perturbation.
-    baseline[inputs.positions] = x[inputs.positions].mean(dim=0)
-    with inputs.differentiable() as state, inputs.biases() as biases:
 
-        def value(values: Tensor) -> Tensor:
-            biases.clear()
-            return game.explained(state(values))
+    def __init__(self, inputs: BlockInputs, explained: MeanCosine, batch_size: int) -> None:
+        self.inputs = inputs
+        self.explained = explained
+        self.batch_size = batch_size
+        self.values = inputs.values
+        # Positions that are no token of the sample stay as they are, as in perturbation.
+        self.baseline = self.values.clone()
+        self.baseline[inputs.positions] = self.values[inputs.positions].mean(dim=0)
 
-        if method == "integrated_gradients":
-            size = game.sample.batch_size
-            found = integrated_gradients(value, x, baseline, n_steps=n_steps, batch_size=size)
-        elif method == "full_grad":
-            found = full_grad(value, x, biases)
-        else:
+    def integrated_gradients(self, n_steps: int) -> Array:
+        """Map by integrated gradients, from the baseline."""
+        with self._value() as (value, _):
+            found = integrated_gradients(
+                value, self.values, self.baseline, n_steps=n_steps, batch_size=self.batch_size
+            )
+        return found[self.inputs.positions]
+
+    def full_grad(self) -> Array:
+        """Map by input and bias gradients."""
+        with self._value() as (value, biases):
+            found = full_grad(value, self.values, biases)
+        return found[self.inputs.positions]
+
+    def mfaba(self, n_steps: int) -> Array:
+        """Map by the walk in the presence of tokens."""
+        x, baseline = self.values, self.baseline
+        with self._value() as (value, _):
             found = mfaba(
                 lambda presence: value(baseline + presence * (x - baseline)),
                 x.new_ones(len(x), 1),
-                step=len(inputs.positions) ** 0.5 / n_steps,
+                step=len(self.inputs.positions) ** 0.5 / n_steps,
                 n_steps=n_steps,
                 clamp=lambda presence: presence.clamp(0, 1),
             )
-    return found[inputs.positions]
+        return found[self.inputs.positions]
+
+    @contextmanager
+    def _value(self) -> Iterator[tuple[Value, list[tuple[Tensor, Tensor]]]]:
+        """Give the function, and the biases with their outputs in its last call."""
+        with self.inputs.differentiable() as state, self.inputs.biases() as biases:
+
+            def value(values: Tensor) -> Tensor:
+                biases.clear()
+                return self.explained(state(values))
+
+            yield value, biases
 
 
 def _columns(maps: Any) -> Array:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from numbers import Integral
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokensOutMixin
-from skact.localization._embedded import Embedded, cosines
 from skact.localization._game import Game
-from skact.localization._interactions import shapiq, shapley_interactions
-from skact.localization._parts import Parts, take_apart
-from skact.localization._perturbation import check_budget, kernel_shap, lime, need, rise
-from skact.localization._targets import Target, resolve_target
+from skact.localization._game_methods import SHAPIQ
+from skact.localization._method import AttributionMethod
+from skact.localization._methods import METHODS, resolve_method
+from skact.localization._parts import take_apart
+from skact.localization._targets import resolve_target
 from skact.metrics import token_f1_score
 from skact.rows import Array
 from skact.samples import as_list
@@ -29,29 +28,9 @@ from skact.tokens import TokenArray
 from skact.warning import warn
 
 if TYPE_CHECKING:
-    from skact.localization._copies import Perturbed
-    from skact.localization._explained import ConceptGame
+    from skact.localization._samples import Samples
 
-__all__ = ["METHODS", "ConceptLocalizer"]
-
-
-_ON_GAMES: dict[str, Callable[..., Array]] = {
-    "lime": lime,
-    "kernel_shap": kernel_shap,
-    "rise": rise,
-    "shapiq": shapiq,
-}
-_AT_THE_LAYER = ("direct", "grad_cam", "calm")
-_AT_THE_INPUT = ("integrated_gradients", "full_grad", "mfaba")
-_LIBRARIES = {
-    "lime": "captum.attr",
-    "kernel_shap": "captum.attr",
-    "integrated_gradients": "captum.attr",
-    "shapiq": "shapiq",
-}
-
-#: Names of the methods.
-METHODS = (*_AT_THE_LAYER, *_ON_GAMES, *_AT_THE_INPUT)
+__all__ = ["ConceptLocalizer"]
 
 
 class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
@@ -65,20 +44,20 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     a concept is its vector (global) or the mean of the sample's own SuperActivators (local). Only
     the blocks up to that layer are run.
 
-    =========================  =====================================  ================
-    method                     cost per sample, in forward passes     needs gradients
-    =========================  =====================================  ================
-    ``"direct"``               1; :math:`\cos(z_i, t)`                no
-    ``"grad_cam"``             1                                      of :math:`g` only
-    ``"calm"``                 1, and a fit on the calibration data   of its heads only
-    ``"lime"``                 ``n_masks`` for all concepts           no
-    ``"kernel_shap"``          ``n_masks`` for all concepts           no
-    ``"rise"``                 ``n_masks`` for all concepts           no
-    ``"shapiq"``               ``n_masks`` for all concepts           no
-    ``"integrated_gradients"`` ``n_steps`` per concept, both ways     yes
-    ``"full_grad"``            1, and one backward per concept        yes
-    ``"mfaba"``                ``n_steps`` per concept, both ways     yes
-    =========================  =====================================  ================
+    ========================== ============================ ============================ =========
+    name                       object                       forward passes per sample    gradients
+    ========================== ============================ ============================ =========
+    ``"direct"``               :class:`DirectAlignment`     1; :math:`\cos(z_i, t)`      no
+    ``"grad_cam"``             :class:`GradCAM`             1                            of *g*
+    ``"calm"``                 :class:`CALM`                1, after a fit in ``fit``    of heads
+    ``"lime"``                 :class:`LIME`                ``n_masks`` for all concepts no
+    ``"kernel_shap"``          :class:`KernelSHAP`          ``n_masks`` for all concepts no
+    ``"rise"``                 :class:`RISE`                ``n_masks`` for all concepts no
+    ``"shapiq"``               :class:`SHAPIQ`              ``n_masks`` for all concepts no
+    ``"integrated_gradients"`` :class:`IntegratedGradients` ``n_steps`` per concept      yes
+    ``"full_grad"``            :class:`FullGrad`            1                            yes
+    ``"mfaba"``                :class:`MFABA`               ``n_steps`` per concept      yes
+    ========================== ============================ ============================ =========
 
     LIME, KernelSHAP and integrated gradients come from captum, the coalitions of SHAP-IQ from
     shapiq: ``pip install skact[attribution]``.
@@ -93,22 +72,12 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     detector : estimator
         A detector fitted on the scores of ``concepts``. It says which concepts there are, which
         column each of them reads, and which tokens are SuperActivators.
-    method : str, default="direct"
-        See the table.
+    method : str or AttributionMethod, default="direct"
+        See the table. A name stands for the object with its defaults; settings of a method, such as
+        ``n_masks``, ``baseline``, ``unit`` or ``n_steps``, are those of the object, and are
+        searched as ``method__n_masks``.
     target : {"local", "global"} or Target, default="local"
         What the map looks for.
-    baseline : {"auto", "mean", "black", "blur", "mask", "pad", "delete"}, default="auto"
-        What perturbation puts in the place of a player. Images: the mean colour of the image
-        ("auto"), black, or the blurred image. Texts: the mask token ("auto" where there is one),
-        padding that is not attended to, or nothing ("auto" elsewhere). The mean of :math:`g` is
-        over the tokens that are left, 0 where none is.
-    unit : {"token", "word"}, default="token"
-        Players of a text: tokens, or runs of characters without white space. The value of a word
-        is given to each of its tokens.
-    n_masks : int, default=1000
-        Perturbed copies per sample; more than it has players.
-    n_steps : int, default=50
-        Points on the path of integrated gradients, steps of MFABA.
     random_state : int, RandomState instance or None, default=None
         Draws the seed of the masks, once in ``fit``; the map of a sample does not depend on the
         samples beside it.
@@ -127,10 +96,8 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         local target those without a SuperActivator of it. 0 for the global one.
     seed_ : int
         Seed of the masks.
-    calm_position_ : ndarray of shape (n_features + 1,), dtype float64
-        Head of the position, for ``method="calm"``.
-    calm_evidence_ : ndarray of shape (2, n_concepts), dtype float64
-        Head of the evidence, for ``method="calm"``.
+    method_ : AttributionMethod
+        A copy of the method, with what it learnt (``position_`` and ``evidence_`` of CALM).
 
     Raises
     ------
@@ -143,15 +110,12 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     Warns
     -----
     UserWarning
-        If samples have no local target. Their maps are NaN and their predictions False.
+        If samples have no target. Their maps are NaN and their predictions False.
 
     Notes
     -----
     Embedder, concepts and detector are inputs, as they are: ``fit`` does not refit them, and clones
-    share them.
-
-    The baseline of integrated gradients is the mean of the sample's tokens at the input of the
-    first block; MFABA walks towards it by taking away the presence of each token.
+    share them. Files of images are opened once in a call, as long as their pixels take up to 1 GiB.
 
     References
     ----------
@@ -183,12 +147,8 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         "embedder": "no_validation",  # type: ignore[dict-item]
         "concepts": "no_validation",  # type: ignore[dict-item]
         "detector": "no_validation",  # type: ignore[dict-item]
-        "method": [StrOptions(set(METHODS))],
+        "method": [StrOptions(set(METHODS)), AttributionMethod],
         "target": "no_validation",  # type: ignore[dict-item]
-        "baseline": [StrOptions({"auto", "mean", "black", "blur", "mask", "pad", "delete"})],
-        "unit": [StrOptions({"token", "word"})],
-        "n_masks": [Interval(Integral, 2, None, closed="left")],
-        "n_steps": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -197,8 +157,7 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     classes_: Array | None
     without_target_: Array
     seed_: int
-    calm_position_: Array
-    calm_evidence_: Array
+    method_: AttributionMethod
 
     def __init__(
         self,
@@ -206,12 +165,8 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         concepts: Any,
         detector: Any,
         *,
-        method: str = "direct",
+        method: str | AttributionMethod = "direct",
         target: Any = "local",
-        baseline: str = "auto",
-        unit: str = "token",
-        n_masks: int = 1000,
-        n_steps: int = 50,
         random_state: Any = None,
     ) -> None:
         self.embedder = embedder
@@ -219,10 +174,6 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         self.detector = detector
         self.method = method
         self.target = target
-        self.baseline = baseline
-        self.unit = unit
-        self.n_masks = n_masks
-        self.n_steps = n_steps
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
@@ -248,22 +199,21 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         ValueError, TypeError
             If the parts do not belong together, or X, y and token_labels do not.
         """
-        parts, target, samples = self._start(X)
+        method = self._method()
+        samples = self._start(X, method)
         targets = check_targets(self, y, len(samples))
-        embedded = Embedded.of(parts, target, samples)
-        self.concept_names_ = parts.concept_names
+        self.concept_names_ = samples.parts.concept_names
         labels, targets = self._check_labels(
-            token_labels, embedded.tokens, targets, all_present=True
+            token_labels, samples.tokens, targets, all_present=True
         )
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.classes_ = targets.classes
-        if self.method == "calm":
-            self._fit_calm(embedded, targets)
-        maps = self._maps(embedded)
-        missing = embedded.missing & targets.present
+        self.method_ = clone(method).fit(samples, targets.present)
+        maps = samples.columns(self.method_.maps(samples, self.seed_))
+        missing = samples.missing & targets.present
         self.without_target_ = missing.sum(axis=0)
-        _warn(missing, "samples that hold the concept")
-        self.thresholds_ = _thresholds(maps.flat(), labels.flat())
+        _warn(missing, "samples that hold the concept", samples)
+        self.thresholds_ = _thresholds(maps, labels.flat())
         return self
 
     def transform(self, X: Any) -> TokenArray:
@@ -287,9 +237,12 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
             If the parts do not belong together, or the method does not suit the samples.
         """
         check_is_fitted(self)
-        embedded = Embedded.of(*self._start(X))
-        _warn(embedded.missing, "pairs of sample and concept")
-        return self._maps(embedded)
+        method = self._fitted_method()
+        samples = self._start(X, method)
+        _warn(samples.missing, "pairs of sample and concept", samples)
+        maps = samples.columns(method.maps(samples, self.seed_))
+        tokens = samples.tokens
+        return tokens.with_values(maps, list(samples.parts.concept_names), tokens.source)
 
     def predict(self, X: Any) -> TokenArray:
         """Mark the tokens whose attribution reaches the threshold of the concept.
@@ -305,12 +258,7 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
             False where there is no map.
         """
         maps = self.transform(X)
-        # NaN reaches no threshold.
-        return maps.map(
-            lambda block: block >= self.thresholds_,
-            feature_names=maps.feature_names,
-            source=maps.source,
-        )
+        return maps.map(self._reached, feature_names=maps.feature_names, source=maps.source)
 
     def score(self, X: Any, y: Any, token_labels: Any = None) -> float:
         """Token-level F1 of the marks, weighted by the tokens that belong to a concept.
@@ -336,13 +284,18 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         labels, _ = self._check_labels(token_labels, marks, targets, all_present=False)
         return token_f1_score(labels, marks)
 
-    def games(self, X: Any) -> Iterator[Game]:
+    def games(
+        self, X: Any, *, baseline: str | None = None, unit: str | None = None
+    ) -> Iterator[Game]:
         """Give the explained function of each sample, as a game of its tokens.
 
         Parameters
         ----------
         X : sequence of n_samples texts or images
             The samples.
+        baseline, unit : str, default=None
+            As in :class:`RISE`. None takes those of the method, and "auto" and "token" for a method
+            that has none.
 
         Yields
         ------
@@ -350,8 +303,10 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
             One per sample, with one target per concept in the order of the detector; NaN for a
             target that the sample does not have. ``fit`` is not needed for it.
         """
-        embedded = Embedded.of(*self._start(X))
-        yield from self._games(embedded.samples, embedded.parts, embedded.directions)
+        method = self._method()
+        baseline = getattr(method, "baseline", "auto") if baseline is None else baseline
+        unit = getattr(method, "unit", "token") if unit is None else unit
+        yield from self._start(X, method).games(baseline, unit)
 
     def interactions(self, X: Any) -> Iterator[Array]:
         """Pairwise Shapley interactions of the players of each sample, by SHAP-IQ.
@@ -371,22 +326,18 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         NotFittedError
             Before ``fit``.
         ValueError, TypeError
-            As in ``transform``.
+            If the method is not SHAP-IQ, and as in ``transform``.
         ImportError
             If shapiq is not installed.
         """
         check_is_fitted(self)
-        embedded = Embedded.of(*self._start(X))
-        self._check_budget(embedded)
-        there = ~embedded.missing
-        vectors = (one[known] for one, known in zip(embedded.directions, there, strict=True))
-        games = self._games(embedded.samples, embedded.parts, vectors)
-        for game, known in zip(games, there, strict=True):
-            pairs = np.full((len(known), game.n_players, game.n_players), np.nan)
-            if known.any():
-                found = shapley_interactions(game, n_masks=self.n_masks, random_state=self.seed_)
-                pairs[known] = found.pairs
-            yield pairs
+        method = self._fitted_method()
+        if not isinstance(method, SHAPIQ):
+            raise ValueError(
+                'interactions are those of SHAP-IQ: set method="shapiq" or SHAPIQ(...), got '
+                f"method={self.method!r}."
+            )
+        yield from method.interactions(self._start(X, method), self.seed_)
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Return the names of the concepts.
@@ -404,20 +355,36 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         check_is_fitted(self)
         return self.concept_names_
 
-    def _start(self, X: Any) -> tuple[Parts, Target, list[Any]]:
-        """Check everything that can be checked on one sample."""
+    def _method(self) -> AttributionMethod:
+        """Check the parameters, and turn ``method`` into an object."""
         self._validate_params()
+        return resolve_method(self.method)
+
+    def _fitted_method(self) -> AttributionMethod:
+        """Return the method as it is set now, with what ``fit`` has learnt for it."""
+        method = self._method()
+        if not method.needs_fit:
+            return method
+        if type(self.method_) is not type(method):
+            raise NotFittedError(
+                f'method="{method.name}" learns from data: its maps need a localizer fitted with '
+                f'method="{method.name}".'
+            )
+        return self.method_
+
+    def _start(self, X: Any, method: AttributionMethod) -> Samples:
+        """Check everything that can be checked before samples are embedded."""
+        from skact.localization._samples import Samples
+
         target = resolve_target(self.target)
         parts = take_apart(self.embedder, self.concepts, self.detector)
-        samples = as_list(X)
-        parts.check(parts.embed(samples[:1]))
-        if self.method in _LIBRARIES:
-            need(_LIBRARIES[self.method], self.method)
-        if self.method not in _AT_THE_LAYER:
-            (game,) = self._games(samples[:1], parts, [parts.vectors[:1]])
-            if self.method in _AT_THE_INPUT:
-                self._input_map(game, "full_grad")
-        return parts, target, samples
+        samples = Samples(parts, target, as_list(X))
+        method.check(samples.first())
+        return samples
+
+    def _reached(self, maps: Array) -> Array:
+        """Mark attributions; NaN reaches no threshold."""
+        return maps >= self.thresholds_
 
     def _check_labels(
         self, token_labels: Any, tokens: TokenArray, targets: Targets, *, all_present: bool
@@ -428,103 +395,13 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
                 f"y has {targets.n_concepts} concepts, detector detects {len(names)}: {names}."
             )
         labels, targets = check_token_labels(token_labels, tokens, targets, all_present=all_present)
-        given = labels.feature_names or targets.names
-        if targets.classes is None and given is not None and list(given) != names:
+        columns = labels.feature_names or targets.names
+        if targets.classes is None and columns is not None and list(columns) != names:
             raise ValueError(
-                f"the labels name the concepts {list(given)}, detector detects {names}; they must "
-                "be the same, in the same order."
+                f"the labels name the concepts {list(columns)}, detector detects {names}; they "
+                "must be the same, in the same order."
             )
         return labels, targets
-
-    def _fit_calm(self, embedded: Embedded, targets: Targets) -> None:
-        from skact.localization._calm import fit_calm
-
-        tokens = embedded.tokens
-        pairs = zip(tokens, embedded.directions, strict=True)
-        seen = np.concatenate([cosines(one, vectors) for one, vectors in pairs])
-        heads = fit_calm(tokens.flat(), tokens.lengths, seen, targets.present)
-        self.calm_position_, self.calm_evidence_ = heads
-
-    def _maps(self, embedded: Embedded) -> TokenArray:
-        """Attributions of all samples; a column of NaN where a sample has no target."""
-        if self.method in _ON_GAMES:
-            self._check_budget(embedded)
-        if self.method in _AT_THE_LAYER:
-            found = self._at_the_layer(embedded)
-        else:
-            found = self._in_the_model(embedded)
-        tokens, names = embedded.tokens, embedded.parts.concept_names
-        out = np.full((tokens.n_tokens, len(names)), np.nan)
-        starts = np.cumsum(tokens.lengths) - tokens.lengths
-        for (i, there), attributions in zip(embedded.known, found, strict=True):
-            out[starts[i] : starts[i] + len(attributions), there] = attributions
-        return tokens.with_values(out, list(names), tokens.source)
-
-    def _at_the_layer(self, embedded: Embedded) -> Iterator[Array]:
-        """Attributions of each sample that has a target, from its tokens alone."""
-        for i, there in embedded.known:
-            tokens, vectors = embedded.tokens[i], embedded.directions[i][there]
-            if self.method == "direct":
-                yield cosines(tokens, vectors)
-            elif self.method == "calm":
-                from skact.localization._calm import Calm, calm
-
-                heads = Calm(self.calm_position_, self.calm_evidence_[:, there])
-                yield calm(tokens, cosines(tokens, vectors), heads)
-            else:
-                from skact.localization._explained import MeanCosine
-                from skact.localization._gradients import grad_cam
-
-                yield grad_cam(tokens, MeanCosine(vectors, np.zeros(tokens.shape[1])))
-
-    def _in_the_model(self, embedded: Embedded) -> Iterator[Array]:
-        """Attributions of each sample that has a target, from what it does to the model."""
-        samples = [embedded.samples[i] for i, _ in embedded.known]
-        vectors = (embedded.directions[i][there] for i, there in embedded.known)
-        for game in self._games(samples, embedded.parts, vectors):
-            if self.method in _ON_GAMES:
-                explain = _ON_GAMES[self.method]
-                of_players = explain(game, n_masks=self.n_masks, random_state=self.seed_)
-                yield of_players[game.players]
-            else:
-                yield self._input_map(game, self.method)
-
-    def _perturbed(self, samples: list[Any], parts: Parts) -> Iterator[Perturbed]:
-        from skact.localization._copies import perturbed_samples
-
-        return perturbed_samples(parts.embedder, samples, baseline=self.baseline, unit=self.unit)
-
-    def _games(
-        self, samples: list[Any], parts: Parts, directions: Iterable[Array]
-    ) -> Iterator[ConceptGame]:
-        from skact.localization._explained import ConceptGame, MeanCosine
-
-        if not samples:
-            return
-        for sample, vectors in zip(self._perturbed(samples, parts), directions, strict=True):
-            yield ConceptGame(sample, MeanCosine(vectors, parts.shift))
-
-    def _input_map(self, game: ConceptGame, method: str) -> Array:
-        from skact.localization._gradients import input_map
-
-        try:
-            return input_map(method, game, self.n_steps)
-        except RuntimeError as error:
-            if not re.search("grad|derivative", str(error)):
-                raise
-            works = [name for name in METHODS if name not in _AT_THE_INPUT]
-            raise ValueError(
-                f'method="{self.method}" needs gradients with respect to the input of the first '
-                f"block, which this model does not give ({error}). Methods that work: {works}."
-            ) from error
-
-    def _check_budget(self, embedded: Embedded) -> None:
-        counts: Iterable[int] = embedded.tokens.lengths
-        if self.unit == "word":
-            perturbed = self._perturbed(embedded.samples, embedded.parts)
-            counts = [sample.n_players for sample in perturbed]
-        for i, n_players in enumerate(counts):
-            check_budget(int(n_players), self.n_masks, f"sample {i}")
 
     def __sklearn_clone__(self) -> Self:
         params = self.get_params(deep=False)
@@ -544,11 +421,11 @@ class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         return tags
 
 
-def _warn(missing: Array, where: str) -> None:
+def _warn(missing: Array, where: str, samples: Samples) -> None:
     if missing.any():
         warn(
-            f"{missing.sum()} {where} have no SuperActivator, so there is no local target: their "
-            "maps are NaN and their predictions False.",
+            f"{missing.sum()} {where} {samples.target.missing}: their maps are NaN and their "
+            "predictions False."
         )
 
 

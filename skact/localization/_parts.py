@@ -63,12 +63,6 @@ class Parts:
             scale *= scaler.scale_ if scaler.with_scale else 1.0
         return shift
 
-    def embed(self, samples: list[Any]) -> TokenArray:
-        """Activations of raw samples."""
-        tokens = self.embedder.transform(samples)
-        assert isinstance(tokens, TokenArray)
-        return tokens
-
     def scale(self, tokens: TokenArray) -> TokenArray:
         """Bring tokens of the model into the space of the concepts."""
         scaled: Any = tokens
@@ -82,13 +76,13 @@ class Parts:
         assert isinstance(marks, TokenArray)
         return marks
 
-    def check(self, sample: TokenArray) -> None:
-        """Compare all parts on the activations of one sample.
+    def check(self, tokens: TokenArray) -> None:
+        """Compare all parts on tokens of the embedder.
 
         Parameters
         ----------
-        sample : TokenArray
-            From the embedder.
+        tokens : TokenArray
+            As few as one; only their width and source are compared.
 
         Raises
         ------
@@ -97,31 +91,31 @@ class Parts:
             named with both values.
         """
         first = [*self.scalers, self.method][0]
-        fitted, given = getattr(first, "source_", None), sample.source
-        field = _conflict(fitted, given)
+        fitted, source = getattr(first, "source_", None), tokens.source
+        field = _conflict(fitted, source)
         if field is not None:
             raise ValueError(
                 f"embedder reads another {field} than concepts were fitted on: concepts were "
-                f"fitted on ({fitted}), embedder gives ({given})."
+                f"fitted on ({fitted}), embedder gives ({source})."
             )
-        if sample.n_features != first.n_features_in_:
+        if tokens.n_features != first.n_features_in_:
             raise ValueError(
-                f"embedder gives {sample.n_features} features, concepts were fitted on "
+                f"embedder gives {tokens.n_features} features, concepts were fitted on "
                 f"{first.n_features_in_}."
             )
-        scores = self.method.transform(self.scale(sample))
+        scores = self.method.transform(self.scale(tokens))
         detector = self.detector
         if scores.n_features != detector.n_features_in_:
             raise ValueError(
                 f"detector was fitted on {detector.n_features_in_} score columns, concepts give "
                 f"{scores.n_features}: it was fitted on other concepts."
             )
-        fitted, given = detector.source_, scores.source
-        field = _conflict(fitted, given)
+        fitted, source = detector.source_, scores.source
+        field = _conflict(fitted, source)
         if field is not None:
             raise ValueError(
                 f"detector was fitted on scores of another {field} than concepts give: fitted on "
-                f"({fitted}), concepts give ({given})."
+                f"({fitted}), concepts give ({source})."
             )
         self._check_names(scores)
 
@@ -139,9 +133,9 @@ class Parts:
             )
 
 
-def _conflict(fitted: Source | None, given: Source | None) -> str | None:
+def _conflict(fitted: Source | None, source: Source | None) -> str | None:
     """Name the field in which two sources differ, if both are known."""
-    return None if fitted is None or given is None else fitted.conflict(given)
+    return None if fitted is None or source is None else fitted.conflict(source)
 
 
 def _unwrap(estimator: Any) -> Any:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,7 +29,15 @@ __all__ = ["GlobalTarget", "LocalTarget", "Target", "resolve_target"]
 
 
 class Target(ABC):
-    """A direction per concept for one sample; write ``vectors`` to make another one."""
+    """A direction per concept for one sample; write ``vectors`` to make another one.
+
+    Attributes
+    ----------
+    missing : str
+        What a warning says of pairs of sample and concept that ``vectors`` gives NaN for.
+    """
+
+    missing: ClassVar[str] = "have no target"
 
     @abstractmethod
     def vectors(self, tokens: Array, marks: Array, concept_vectors: Array) -> Array:
@@ -95,6 +103,8 @@ class LocalTarget(Target):
     array([[ 2.,  1.],
            [nan, nan]])
     """
+
+    missing = "have no SuperActivator, so there is no local target"
 
     def vectors(self, tokens: Array, marks: Array, concept_vectors: Array) -> Array:
         """Return the directions of one sample.

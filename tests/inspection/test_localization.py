@@ -1,6 +1,7 @@
 """A grid holds the maps of all methods and targets, each on its own scale."""
 
 import warnings
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -22,7 +23,7 @@ from skact import (
     superactivators,
 )
 from skact.inspection import LocalizationDisplay
-from skact.localization import ConceptLocalizer
+from skact.localization import CALM, RISE, ConceptLocalizer
 
 matplotlib.use("Agg")
 
@@ -197,7 +198,22 @@ def test_bad_estimators_and_concepts(fitted, make, error, message):
         LocalizationDisplay.from_estimator(*make(fitted))
 
 
+def test_methods_may_be_objects(fitted):
+    localizer, data = fitted
+    few, many = RISE(n_masks=70), RISE(n_masks=90)
+    show = partial(LocalizationDisplay.from_estimator, localizer, data.data[0], targets=["global"])
+    one = show(methods=["direct", few])
+    assert list(one.maps) == ["direct", "rise"]
+    two = show(methods=[few, many])
+    assert list(two.maps) == [str(few), str(many)] == ["RISE(n_masks=70)", "RISE(n_masks=90)"]
+    np.testing.assert_array_equal(two.maps[str(few)]["global"], one.maps["rise"]["global"])
+    # Under either name it is read against its mean.
+    means = [np.mean(row["global"]) for row in two.maps.values()]
+    assert [cell.center for cell in two._cells[0][1:]] == means
+
+
 def test_calm_needs_its_fit(fitted):
     localizer, data = fitted
-    with pytest.raises(ValueError, match='fitted with method="calm"'):
-        LocalizationDisplay.from_estimator(localizer, data.data[0], methods=["direct", "calm"])
+    for method in ("calm", CALM()):
+        with pytest.raises(ValueError, match='fitted with method="calm"'):
+            LocalizationDisplay.from_estimator(localizer, data.data[0], methods=["direct", method])

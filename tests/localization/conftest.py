@@ -7,6 +7,7 @@ from sklearn.pipeline import make_pipeline
 from skact import LinearSeparator, MeanPrototype, SuperActivator, TokenScaler, TransformerEmbedder
 from skact.datasets import make_shapes, shapes_model_path
 from skact.localization import ConceptLocalizer
+from skact.localization._methods import resolve_method
 from tests import tiny_models
 
 
@@ -17,17 +18,29 @@ class Case:
         self.embedder, self.concepts, self.detector = embedder, concepts, detector
         self.samples, self.y, self.labels = samples, y, labels
 
-    def localizer(self, **params):
-        params = {"target": "global", "n_masks": 100, "n_steps": 5, "random_state": 0, **params}
-        return ConceptLocalizer(self.embedder, self.concepts, self.detector, **params)
+    def localizer(self, method="direct", *, target="global", random_state=0, **settings):
+        """With the settings that the method has, small where they are left out."""
+        settings = {"n_masks": 100, "n_steps": 5, **settings}
+        made = resolve_method(method)
+        known = made.get_params()
+        return ConceptLocalizer(
+            self.embedder,
+            self.concepts,
+            self.detector,
+            method=made.set_params(**{k: v for k, v in settings.items() if k in known}),
+            target=target,
+            random_state=random_state,
+        )
 
-    def fitted(self, *, method="direct", **params):
+    def fitted(self, method="direct", **params):
         """Ready to transform: only the cheap method is calibrated, and CALM, which must be."""
-        localizer = self.localizer(method="calm" if method == "calm" else "direct", **params)
+        localizer = self.localizer(method, **params)
+        made = localizer.method
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*have no SuperActivator")
+            localizer.set_params(method=made if made.needs_fit else "direct")
             localizer.fit(self.samples, self.y, token_labels=self.labels)
-        return localizer.set_params(method=method)
+        return localizer.set_params(method=made)
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,16 @@ import torch
 import transformers
 
 from skact import TransformerEmbedder
-from skact.localization._copies import perturbed_samples
+from skact.localization._copies import perturbation
+from skact.localization._inputs import ModelInputs
+from skact.models import BlockInputs
 from tests import tiny_models
 
 TEXT = "the happy cat sat\n not  angry"
 
 
 def one(embedder, sample, *, baseline="auto", unit="token"):
-    (perturbed,) = perturbed_samples(embedder, [sample], baseline=baseline, unit=unit)
-    return perturbed
+    return perturbation(ModelInputs(embedder, [sample]), 0, baseline=baseline, unit=unit)
 
 
 def mean_state(state, left):
@@ -192,7 +193,9 @@ def test_block_inputs_give_the_state_and_its_gradient(kind, rng):
     sample = rng.integers(0, 256, (28, 28, 3), dtype=np.uint8) if image else "the cat sat"
     embedder = TransformerEmbedder(pair, layer=2)
     expected = embedder.transform([sample])[0]
-    inputs = one(embedder, sample).block_inputs()
+    model_inputs = ModelInputs(embedder, [sample])
+    read, kept = model_inputs.whole(0)
+    inputs = BlockInputs(model_inputs.loaded, model_inputs.block, read, np.flatnonzero(kept))
     with inputs.differentiable() as state, inputs.biases() as biases:
         x = inputs.values[None].double().float().requires_grad_()
         found = state(x)

@@ -21,8 +21,10 @@ from skact import (
     TransformerEmbedder,
     token_f1_score,
 )
-from skact.localization import METHODS, ConceptLocalizer, LocalTarget
+from skact.localization import METHODS, RISE, ConceptLocalizer, FullGrad, LocalTarget, Target
 from skact.localization._parts import take_apart
+from skact.localization._samples import Samples
+from skact.localization._targets import resolve_target
 from tests import tiny_models
 
 ON_GAMES = ["lime", "kernel_shap", "rise", "shapiq"]
@@ -35,6 +37,11 @@ def _quiet():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*have no SuperActivator")
         yield
+
+
+def samples_of(case, samples, target="global"):
+    parts = take_apart(case.embedder, case.concepts, case.detector)
+    return Samples(parts, resolve_target(target), samples)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -139,16 +146,16 @@ def test_integrated_gradients_are_complete(case, request):
     """The attributions add up to the difference of g between sample and baseline."""
     case = request.getfixturevalue(case)
     localizer = case.fitted(method="integrated_gradients", n_steps=100)
-    sums = localizer.transform(case.samples[:1]).sum()
-    for game, total in zip(localizer.games(case.samples[:1]), sums, strict=True):
-        inputs = game.sample.block_inputs()
-        start = inputs.values.clone()
-        start[inputs.positions] = start[inputs.positions].mean(dim=0)
-        with inputs.differentiable() as state, torch.no_grad():
-            ends = game.explained(state(torch.stack([start, inputs.values]))).numpy()
-        np.testing.assert_allclose(total, ends[1] - ends[0], atol=1e-3)
-        np.testing.assert_allclose(ends[1], game(np.ones((1, game.n_players), bool))[0], atol=1e-5)
-        assert np.abs(ends[1] - ends[0]).max() > 1e-2
+    total = localizer.transform(case.samples[:1]).sum()[0]
+    (game,) = localizer.games(case.samples[:1])
+    inputs = samples_of(case, case.samples[:1]).sample(0).input_function().inputs
+    start = inputs.values.clone()
+    start[inputs.positions] = start[inputs.positions].mean(dim=0)
+    with inputs.differentiable() as state, torch.no_grad():
+        ends = game.explained(state(torch.stack([start, inputs.values]))).numpy()
+    np.testing.assert_allclose(total, ends[1] - ends[0], atol=1e-3)
+    np.testing.assert_allclose(ends[1], game(np.ones((1, game.n_players), bool))[0], atol=1e-5)
+    assert np.abs(ends[1] - ends[0]).max() > 1e-2
 
 
 @pytest.mark.parametrize("method", ON_GAMES)
@@ -158,9 +165,8 @@ def test_all_concepts_share_the_forward_passes(method, shapes):
         detector = SuperActivator().fit(
             concepts.transform(tokens), y[:, columns], token_labels[:, columns]
         )
-        localizer = ConceptLocalizer(
-            shapes.embedder, concepts, detector, method=method, target="global", n_masks=70
-        )
+        localizer = shapes.localizer(method, n_masks=70)
+        localizer.set_params(concepts=concepts, detector=detector)
         localizer.fit(shapes.samples[:2], y[:2][:, columns], token_labels[:2][:, columns])
         seen = []
         base = shapes.embedder._load().base
@@ -261,6 +267,33 @@ def test_missing_local_targets_are_reported(shapes):
     assert not localizer.predict(shapes.samples).flat()[:, 0].any()
 
 
+class NearVector(Target):
+    """The token that is nearest to the concept vector; none for the second concept."""
+
+    def vectors(self, tokens, marks, concept_vectors):
+        nearest = tokens[(tokens @ concept_vectors.T).argmax(axis=0)].astype(np.float64)
+        nearest[1] = np.nan
+        return nearest
+
+
+class FarVector(NearVector):
+    missing = "have no token that is far"
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [(NearVector(), "have no target"), (FarVector(), FarVector.missing)]
+)
+def test_a_target_says_itself_why_it_is_missing(target, said, shapes):
+    localizer = shapes.localizer(target=target)
+    n = shapes.y[:, 1].sum()
+    end = "their maps are NaN and their predictions False."
+    with pytest.warns(UserWarning, match=f"^{n} samples that hold the concept {said}: {end}$"):
+        localizer.fit(shapes.samples, shapes.y, token_labels=shapes.labels)
+    with pytest.warns(UserWarning, match=f"^9 pairs of sample and concept {said}: {end}$"):
+        localizer.transform(shapes.samples)
+    np.testing.assert_array_equal(localizer.without_target_, n * (np.arange(6) == 1))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_samples_without_any_target_are_mapped_to_nothing(method, texts):
     tokens = texts.concepts.transform(texts.embedder.transform(texts.samples))
@@ -289,6 +322,22 @@ def test_method_and_target_are_hyperparameters(shapes, routing):
     assert len(scores) == 6
     assert len(set(scores)) > 3
     assert search.best_params_["method"] in ("direct", "grad_cam")
+
+
+def test_settings_of_a_method_are_hyperparameters(shapes, routing):
+    everything = np.arange(9)
+    search = GridSearchCV(
+        shapes.localizer("rise"),
+        {"method__n_masks": [70, 90], "method__baseline": ["mean", "black"]},
+        cv=[(everything, everything)],
+        error_score="raise",
+    ).fit(shapes.samples, shapes.y, token_labels=shapes.labels)
+    assert len(set(search.cv_results_["mean_test_score"])) > 1
+    best = search.best_estimator_
+    again = clone(best).fit(shapes.samples, shapes.y, token_labels=shapes.labels)
+    np.testing.assert_array_equal(
+        again.transform(shapes.samples).flat(), best.transform(shapes.samples).flat()
+    )
 
 
 def test_clones_share_the_fitted_parts(shapes, routing):
@@ -356,7 +405,7 @@ def test_words_share_their_value(texts):
 
 
 def test_interactions(texts):
-    localizer = texts.fitted(n_masks=300)
+    localizer = texts.fitted(method="shapiq", n_masks=300)
     for game, pairs in zip(
         localizer.games(texts.samples[:2]), localizer.interactions(texts.samples[:2]), strict=True
     ):
@@ -366,8 +415,8 @@ def test_interactions(texts):
 
 
 def test_interactions_of_a_missing_target_are_nan(texts):
-    localizer = texts.fitted(n_masks=40, target="local")
-    everywhere = texts.fitted(n_masks=40).interactions(texts.samples)
+    localizer = texts.fitted(method="shapiq", n_masks=40, target="local")
+    everywhere = texts.fitted(method="shapiq", n_masks=40).interactions(texts.samples)
     tokens = texts.concepts.transform(texts.embedder.transform(texts.samples))
     there = texts.detector.superactivators(tokens).max()
     assert {(True, False), (False, False)} <= set(map(tuple, there.tolist()))
@@ -433,7 +482,9 @@ def other_names(case):
     [
         ({"method": "gradcam"}, ValueError, "The 'method' parameter of ConceptLocalizer must be"),
         ({"target": "both"}, ValueError, 'target must be "local", "global"'),
-        ({"n_masks": 1}, ValueError, "'n_masks' parameter"),
+        ({"method": RISE(n_masks=1)}, ValueError, "The 'n_masks' parameter of RISE must be"),
+        ({"method": RISE(unit="letter")}, ValueError, "The 'unit' parameter of RISE must be"),
+        ({"method": RISE}, ValueError, "The 'method' parameter of ConceptLocalizer must be"),
         ({"embedder": StandardScaler()}, TypeError, "embedder must be a TransformerEmbedder, got"),
         ({"embedder__layer": [1, 3]}, ValueError, r"embedder must read one layer, got layer=\[1"),
         ({"embedder__pooling": "mean"}, ValueError, "must keep the tokens, got pooling='mean'"),
@@ -454,12 +505,12 @@ def other_names(case):
         (other_number, ValueError, "fitted on 2 score columns, concepts give 6: .* other concepts"),
         (other_names, ValueError, "fitted on other concepts: it detects .'no a'.*score .'red'"),
         (
-            {"method": "rise", "n_masks": 64},
+            {"method": RISE(n_masks=64)},
             ValueError,
             "n_masks=64 is too small: sample 0 has 64 players",
         ),
         (
-            {"method": "rise", "baseline": "mask"},
+            {"method": RISE(baseline="mask")},
             ValueError,
             "baseline='mask' is not for images; use one of",
         ),
@@ -533,12 +584,9 @@ def test_other_errors_of_the_model_pass_through(shapes):
         raise RuntimeError("out of order")
 
     handle = shapes.embedder._load().blocks[1].register_forward_pre_hook(fail)
-    localizer = shapes.localizer(method="full_grad")
-    parts = take_apart(shapes.embedder, shapes.concepts, shapes.detector)
-    game = next(localizer._games(shapes.samples[:1], parts, [parts.vectors]))
     try:
         with pytest.raises(RuntimeError, match="out of order"):
-            localizer._input_map(game, "full_grad")
+            FullGrad().check(samples_of(shapes, shapes.samples[:1]).first())
     finally:
         handle.remove()
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skact.localization._copies import Perturbed
+from skact.localization._copies import Perturbation
 from skact.rows import Array
 
 __all__ = ["ConceptGame", "MeanCosine"]
@@ -49,7 +49,7 @@ class MeanCosine:
         """Number of directions."""
         return len(self._unit)
 
-    def cosines(self, state: Tensor) -> Tensor:
+    def per_token(self, state: Tensor) -> Tensor:
         """Cosine of each token with each target, 0 for a zero token.
 
         Parameters
@@ -81,11 +81,11 @@ class MeanCosine:
         values : Tensor of shape (n_copies, n_targets), dtype float32
             In [-1, 1].
         """
-        cosines = self.cosines(state)
+        values = self.per_token(state)
         if left is None:
-            return cosines.mean(dim=1)
+            return values.mean(dim=1)
         # A hidden position may hold NaN, so it is replaced and not multiplied by zero.
-        total = torch.where(left[:, :, None], cosines, 0).sum(dim=1)
+        total = torch.where(left[:, :, None], values, 0).sum(dim=1)
         return total / left.sum(dim=1, keepdim=True).clamp_min(1)
 
 
@@ -95,24 +95,24 @@ class ConceptGame:
 
     Parameters
     ----------
-    sample : Perturbed
+    perturbation : Perturbation
         Runs changed copies of the sample.
     explained : MeanCosine
         What is read from them.
     """
 
-    sample: Perturbed
+    perturbation: Perturbation
     explained: MeanCosine
 
     @property
     def players(self) -> Array:
         """Player of each token, int64 of shape (n_tokens,)."""
-        return self.sample.players
+        return self.perturbation.players
 
     @property
     def n_players(self) -> int:
         """Tokens, patches or words."""
-        return self.sample.n_players
+        return self.perturbation.n_players
 
     @property
     def n_targets(self) -> int:
@@ -145,4 +145,4 @@ class ConceptGame:
             )
         if len(masks) == 0:
             return np.empty((0, self.n_targets))
-        return self.sample.run(masks, self.explained)
+        return self.perturbation.run(masks, self.explained)

@@ -1,0 +1,182 @@
+"""Methods that run copies of a sample of which some players are taken away.
+
+The maths lies in functions on games; these objects hold what makes a game of a sample.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from numbers import Integral
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skact.localization._game import Game
+from skact.localization._interactions import shapiq, shapley_interactions
+from skact.localization._method import AttributionMethod
+from skact.localization._perturbation import check_budget, kernel_shap, lime, rise
+from skact.rows import Array
+
+if TYPE_CHECKING:
+    from skact.localization._samples import Sample, Samples
+
+__all__ = ["LIME", "RISE", "SHAPIQ", "KernelSHAP", "PerturbationMethod"]
+
+
+class PerturbationMethod(AttributionMethod):
+    """A method that plays the game of which players of the sample are kept."""
+
+    needs_copies = True
+
+    _parameter_constraints = {
+        "n_masks": [Interval(Integral, 2, None, closed="left")],
+        "baseline": [StrOptions({"auto", "mean", "black", "blur", "mask", "pad", "delete"})],
+        "unit": [StrOptions({"token", "word"})],
+    }
+
+    def __init__(self, n_masks: int = 1000, *, baseline: str = "auto", unit: str = "token") -> None:
+        self.n_masks = n_masks
+        self.baseline = baseline
+        self.unit = unit
+
+    @abstractmethod
+    def _attribute(self, game: Game, random_state: int) -> Array:
+        """Attributions of the players."""
+
+    def _explain(self, sample: Sample, random_state: int) -> Array:
+        game = sample.game(self.baseline, self.unit)
+        return self._attribute(game, random_state)[game.players]
+
+    def _probe(self, sample: Sample) -> None:
+        sample.game(self.baseline, self.unit)
+
+    def _check_budget(self, samples: Samples) -> None:
+        for i, n_players in enumerate(samples.n_players(self.unit).tolist()):
+            check_budget(n_players, self.n_masks, f"sample {i}")
+
+
+class RISE(PerturbationMethod):
+    """Mean value of the random masks that keep a player: :func:`~skact.localization.rise`.
+
+    Parameters
+    ----------
+    n_masks : int, default=1000
+        Perturbed copies per sample, for all concepts; more than it has players.
+    baseline : {"auto", "mean", "black", "blur", "mask", "pad", "delete"}, default="auto"
+        What takes the place of a player. Images: the mean colour of the image ("auto"), black, or
+        the blurred image. Texts: the mask token ("auto" where there is one), padding that is not
+        attended to, or nothing ("auto" elsewhere). The mean of the explained function is over the
+        tokens that are left, 0 where none is.
+    unit : {"token", "word"}, default="token"
+        Players of a text: tokens, or runs of characters without white space. The value of a word
+        is given to each of its tokens.
+
+    Examples
+    --------
+    >>> from skact.localization import RISE
+    >>> RISE(n_masks=500)
+    RISE(n_masks=500)
+    """
+
+    name = "rise"
+
+    def _attribute(self, game: Game, random_state: int) -> Array:
+        return rise(game, n_masks=self.n_masks, random_state=random_state)
+
+
+class LIME(PerturbationMethod):
+    """Coefficients of a linear model around the sample: :func:`~skact.localization.lime`.
+
+    Needs captum.
+
+    Parameters
+    ----------
+    n_masks, baseline, unit : as in :class:`~skact.localization.RISE`
+        Copies, what takes the place of a player, and what is one.
+
+    Examples
+    --------
+    >>> from skact.localization import LIME
+    >>> LIME(n_masks=200, unit="word")
+    LIME(n_masks=200, unit='word')
+    """
+
+    name = "lime"
+    library = "captum.attr"
+
+    def _attribute(self, game: Game, random_state: int) -> Array:
+        return lime(game, n_masks=self.n_masks, random_state=random_state)
+
+
+class KernelSHAP(PerturbationMethod):
+    """Shapley values as a weighted regression: :func:`~skact.localization.kernel_shap`.
+
+    Needs captum.
+
+    Parameters
+    ----------
+    n_masks, baseline, unit : as in :class:`~skact.localization.RISE`
+        Copies, what takes the place of a player, and what is one.
+
+    Examples
+    --------
+    >>> from skact.localization import KernelSHAP
+    >>> KernelSHAP(baseline="delete")
+    KernelSHAP(baseline='delete')
+    """
+
+    name = "kernel_shap"
+    library = "captum.attr"
+
+    def _attribute(self, game: Game, random_state: int) -> Array:
+        return kernel_shap(game, n_masks=self.n_masks, random_state=random_state)
+
+
+class SHAPIQ(PerturbationMethod):
+    """Shapley values and interactions by SHAP-IQ: :func:`~skact.localization.shapiq`.
+
+    Needs shapiq, for the coalitions.
+
+    Parameters
+    ----------
+    n_masks, baseline, unit : as in :class:`~skact.localization.RISE`
+        Copies, what takes the place of a player, and what is one.
+
+    Examples
+    --------
+    >>> from skact.localization import SHAPIQ
+    >>> SHAPIQ(baseline="blur")
+    SHAPIQ(baseline='blur')
+    """
+
+    name = "shapiq"
+    library = "shapiq"
+
+    def _attribute(self, game: Game, random_state: int) -> Array:
+        return shapiq(game, n_masks=self.n_masks, random_state=random_state)
+
+    def interactions(self, samples: Samples, random_state: int) -> Iterator[Array]:
+        """Pairwise interactions of the players of all samples.
+
+        Parameters
+        ----------
+        samples : Samples
+            The samples.
+        random_state : int
+            Seed of each of them.
+
+        Yields
+        ------
+        pairs : ndarray of shape (n_concepts, n_players, n_players), dtype float64
+            One per sample; NaN where it has no target.
+        """
+        self._check_budget(samples)
+        for i, missing in enumerate(samples.missing):
+            game = samples.sample(i).game(self.baseline, self.unit)
+            pairs = np.full((len(missing), game.n_players, game.n_players), np.nan)
+            if not missing.all():
+                found = shapley_interactions(game, n_masks=self.n_masks, random_state=random_state)
+                pairs[~missing] = found.pairs
+            yield pairs
