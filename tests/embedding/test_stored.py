@@ -21,8 +21,8 @@ from sklearn.pipeline import Pipeline
 from skact import MeanPrototype, SuperActivator
 from skact.embedding import TransformerEmbedder
 from skact.embedding._keys import sample_keys
-from skact.model_selection._search_plan import _identity
-from skact.store._store import ActivationStore
+from skact.models import _identity
+from skact.store import ActivationStore
 from tests import tiny_models
 
 
@@ -127,9 +127,8 @@ def test_only_missing_samples_and_layers_go_through_the_model(tmp_path, texts):
         found.set_params(layer=[2, 0]).transform(texts[::-1])
         found.set_params(batch_size=1, progress=True, device="cpu").transform(texts)
         assert sum(sizes) == 9
-        assert not ActivationStore(tmp_path).missing(texts, found).any()
-    store = ActivationStore(tmp_path)
-    assert store.missing([*texts, "new"], found).tolist() == [False] * 5 + [True]
+        assert not found.missing(texts).any()
+    assert found.missing([*texts, "new"]).tolist() == [False] * 5 + [True]
 
 
 def test_embed_missing_says_what_it_did(tmp_path, texts):
@@ -199,7 +198,7 @@ Y = np.tile([1, 0], 10)
 
 AGAIN = """
 import sys, numpy as np
-from skact.embedding import TransformerEmbedder, _models
+from skact.embedding import TransformerEmbedder
 from tests.embedding.test_stored import TEXTS, Y, counted, sweep
 store, model = sys.argv[1:]
 loaded = TransformerEmbedder(model)._load()
@@ -458,7 +457,7 @@ def test_a_broken_file_is_named_by_its_number_among_all(tmp_path, images):
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"sample 3: the image .*a.jpg' cannot be read"):
         found.transform([*images[:3], tmp_path / "a.jpg"])
-    assert not found.store.missing(images[:3], found).any()  # those before it are kept
+    assert not found.missing(images[:3]).any()  # those before it are kept
 
 
 def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, texts):
@@ -499,14 +498,14 @@ def test_a_store_pruned_while_it_is_read_is_filled_again(tmp_path, texts, monkey
     store = ActivationStore(tmp_path)
     found = embedder(layer=[0, 1], store=store)
     found.transform(texts)
-    read, pruned = ActivationStore._read, []
+    read, pruned = ActivationStore.read, []
 
     def read_and_prune(self, *args):
         if not pruned:
             pruned.append(store.prune(layer=1))
         return read(self, *args)
 
-    monkeypatch.setattr(ActivationStore, "_read", read_and_prune)
+    monkeypatch.setattr(ActivationStore, "read", read_and_prune)
     with counted(found.model[0]) as sizes:
         assert found.transform(texts).layers == [0, 1]
     assert sum(sizes) == 5
