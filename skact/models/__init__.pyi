@@ -1,15 +1,16 @@
 from ._chat import load_chat as load_chat
 from ._depth import depth_to_block as depth_to_block
 from ._depth import resolve_layers as resolve_layers
-from ._forward import ONE_AT_A_TIME as ONE_AT_A_TIME
 from ._forward import ImageBatches as ImageBatches
 from ._forward import out_of_memory as out_of_memory
 from ._geometry import Geometry as Geometry
 from ._geometry import Patch as Patch
 from ._geometry import patch_boxes as patch_boxes
+from ._hooks import ONE_AT_A_TIME as ONE_AT_A_TIME
 from ._hooks import DeepEnoughError as DeepEnoughError
 from ._hooks import block_state as block_state
 from ._hooks import capture as capture
+from ._hooks import hooked as hooked
 from ._hub import evaluating as evaluating
 from ._identity import ModelIdentity as ModelIdentity
 from ._identity import canonical as canonical

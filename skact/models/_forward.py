@@ -14,7 +14,6 @@ Imports torch: import this module only where a model is at hand.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -33,9 +32,6 @@ from skact.rows import Array, Arrays, Sink
 from skact.samples import open_image
 
 __all__ = ["ImageBatches", "TextBatches", "cut", "forward"]
-
-# Hooks belong to a module, not to a thread: two passes at once would read each other's states.
-ONE_AT_A_TIME = threading.RLock()
 
 
 class _Batches(Protocol):
@@ -238,7 +234,6 @@ def forward(
         sink = memory = Arrays(blocks, lengths, loaded.width, dtype)
     writer = Writer(sink, n_kept, pooling, loaded.device)
     with (
-        ONE_AT_A_TIME,
         capture(loaded.base, loaded.blocks, blocks) as run,
         ThreadPoolExecutor(1) as ahead,
         token_bar(progress, int(n_kept.sum())) as bar,

@@ -9,8 +9,9 @@ everywhere, and :func:`check_hooks` compares them with the model's own states on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -18,14 +19,37 @@ from torch import Tensor, nn
 
 from skact.models._hub import evaluating
 
-__all__ = ["Run", "Take", "capture", "check_hooks", "find_blocks"]
+__all__ = ["ONE_AT_A_TIME", "Run", "Take", "capture", "check_hooks", "find_blocks", "hooked"]
 
 Take = Callable[[int, Tensor], None]
 Run = Callable[[dict[str, Any], Take], None]
+Hooks = Iterable[tuple[nn.Module, Callable[..., Any]]]
+
+# Hooks belong to a module, not to a thread: two passes at once would read each other's states.
+ONE_AT_A_TIME = threading.RLock()
 
 
 class DeepEnoughError(Exception):
     """Leaves a forward pass once the deepest wanted block has run."""
+
+
+@contextmanager
+def hooked(after: Hooks = (), before: Hooks = ()) -> Iterator[None]:
+    """Register hooks, one thread at a time, and remove every one of them, whatever happens.
+
+    Parameters
+    ----------
+    after : iterable of (Module, callable)
+        Forward hooks; each takes the module, its positional arguments and its output.
+    before : iterable of (Module, callable)
+        Forward pre-hooks; each takes the module, its positional and its keyword arguments.
+    """
+    with ONE_AT_A_TIME, ExitStack() as stack:
+        for module, hook in before:
+            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        for module, hook in after:
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield
 
 
 def find_blocks(base: nn.Module, n_blocks: int) -> nn.ModuleList:
@@ -100,15 +124,9 @@ def capture(base: nn.Module, blocks: nn.ModuleList, wanted: Sequence[int]) -> It
         with suppress(DeepEnoughError):
             base(**inputs)
 
-    handles: list[Any] = []
-    try:
-        for block in wanted:
-            handles.append(blocks[block].register_forward_hook(reader(block)))
-        with evaluating(base), torch.inference_mode():
-            yield run
-    finally:
-        for handle in handles:
-            handle.remove()
+    readers = ((blocks[block], reader(block)) for block in wanted)
+    with hooked(after=readers), evaluating(base), torch.inference_mode():
+        yield run
 
 
 def _norms(base: nn.Module) -> list[nn.Module]:
@@ -122,10 +140,20 @@ def _norms(base: nn.Module) -> list[nn.Module]:
     ]
 
 
-def _same(found: Tensor, own: Tensor) -> bool:
-    tolerance = 1e-5 if found.dtype == torch.float32 else 1e-2
-    return found.shape == own.shape and torch.allclose(
-        found.float(), own.float(), rtol=tolerance, atol=tolerance
+def _same(state: Tensor, reported: Tensor) -> bool:
+    tolerance = 1e-5 if state.dtype == torch.float32 else 1e-2
+    return state.shape == reported.shape and torch.allclose(
+        state.float(), reported.float(), rtol=tolerance, atol=tolerance
+    )
+
+
+def _are_reported(states: dict[int, Tensor], reported: Any, base: nn.Module, n_blocks: int) -> bool:
+    """Whether the states after all blocks are what the model reports, the last perhaps normed."""
+    if reported is None or len(reported) != n_blocks + 1 or len(states) != n_blocks:
+        return False
+    last = states[n_blocks - 1]
+    return all(_same(states[b], reported[b + 1]) for b in range(n_blocks - 1)) and (
+        _same(last, reported[-1]) or any(_same(norm(last), reported[-1]) for norm in _norms(base))
     )
 
 
@@ -153,29 +181,21 @@ def check_hooks(base: nn.Module, blocks: nn.ModuleList, inputs: dict[str, Any]) 
         hook's after the final norm.
     """
     states: dict[int, Tensor] = {}
-    # Cloned, so that a later block that works in place would show.
-    handles = [
-        block.register_forward_hook(
-            lambda m, a, output, b=b: states.update({b: block_state(output, base).clone()})
-        )
-        for b, block in enumerate(blocks)
-    ]
-    try:
-        with evaluating(base), torch.inference_mode():
-            own = base(**inputs, output_hidden_states=True, return_dict=True).hidden_states
-            last = len(blocks) - 1
-            ok = own is not None and len(own) == len(blocks) + 1 and len(states) == len(blocks)
-            ok = ok and all(_same(states[b], own[b + 1]) for b in range(last))
-            ok = ok and (
-                _same(states[last], own[-1])
-                or any(_same(norm(states[last]), own[-1]) for norm in _norms(base))
-            )
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def reader(block: int) -> Callable[..., None]:
+        def read(module: nn.Module, args: Any, output: Any) -> None:
+            # Cloned, so that a later block that works in place would show.
+            states[block] = block_state(output, base).clone()
+
+        return read
+
+    readers = ((block, reader(b)) for b, block in enumerate(blocks))
+    with hooked(after=readers), evaluating(base), torch.inference_mode():
+        reported = base(**inputs, output_hidden_states=True, return_dict=True).hidden_states
+        ok = _are_reported(states, reported, base, len(blocks))
     if not ok:
         raise RuntimeError(
             f"the outputs of the {len(blocks)} blocks of {type(base).__name__} are not the hidden "
             "states that the model itself reports, so its layers cannot be read reliably."
         )
-    return states[last]
+    return states[len(blocks) - 1]

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skact.models._forward import ONE_AT_A_TIME
-from skact.models._hooks import DeepEnoughError, block_state
+from skact.models._hooks import DeepEnoughError, block_state, hooked
 from skact.models._hub import evaluating
 from skact.models._loaded import Loaded
 from skact.rows import Array
@@ -57,17 +56,13 @@ class BlockInputs:
             seen.append(_first(args, kwargs).detach().clone())
             raise DeepEnoughError
 
-        handle = loaded.blocks[0].register_forward_pre_hook(read, with_kwargs=True)
-        try:
-            with (
-                ONE_AT_A_TIME,
-                evaluating(loaded.base),
-                torch.no_grad(),
-                suppress(DeepEnoughError),
-            ):
-                loaded.base(**inputs)
-        finally:
-            handle.remove()
+        with (
+            hooked(before=[(loaded.blocks[0], read)]),
+            evaluating(loaded.base),
+            torch.no_grad(),
+            suppress(DeepEnoughError),
+        ):
+            loaded.base(**inputs)
         self.values = seen[0][0]
 
     @contextmanager
@@ -87,49 +82,43 @@ class BlockInputs:
             On use, if the model gives no gradients.
         """
         loaded = self.loaded
-        given: dict[str, Tensor] = {}
-        trained = [p for p in loaded.base.parameters() if p.requires_grad]
+        current: dict[str, Tensor] = {}
 
         def replace(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if args:
-                return (given["values"], *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": given["values"]}
+                return (current["values"], *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": current["values"]}
 
         def read(module: nn.Module, args: Any, output: Any) -> None:
-            given["state"] = block_state(output, loaded.base)
+            current["state"] = block_state(output, loaded.base)
             raise DeepEnoughError
 
         def state(values: Tensor) -> Tensor:
-            given["values"] = values
+            current["values"] = values
             copies = {
                 name: v.expand(len(values), *v.shape[1:]) if isinstance(v, Tensor) else v
                 for name, v in self.inputs.items()
             }
             with suppress(DeepEnoughError):
                 loaded.base(**copies)
-            found = given.pop("state")
-            if values.requires_grad and not found.requires_grad:
+            stream = current.pop("state")
+            if values.requires_grad and not stream.requires_grad:
                 raise RuntimeError(
                     f"the residual stream of the model {loaded.name!r} has no gradient; the model "
                     "is quantised, or detaches it"
                 )
-            return found[:, self.positions]
+            return stream[:, self.positions]
 
-        handles = [
-            loaded.blocks[0].register_forward_pre_hook(replace, with_kwargs=True),
-            loaded.blocks[self.block].register_forward_hook(read),
-        ]
-        try:
-            for parameter in trained:
-                parameter.requires_grad_(False)
-            with ONE_AT_A_TIME, evaluating(loaded.base), torch.enable_grad():
+        with (
+            hooked(after=[(loaded.blocks[self.block], read)], before=[(loaded.blocks[0], replace)]),
+            evaluating(loaded.base),
+            _frozen(loaded.base),
+            torch.enable_grad(),
+        ):
+            try:
                 yield state
-        finally:
-            for parameter in trained:
-                parameter.requires_grad_(True)
-            for handle in handles:
-                handle.remove()
-            given.clear()
+            finally:
+                current.clear()
 
     @contextmanager
     def biases(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -156,12 +145,21 @@ class BlockInputs:
             for module in block.modules()
             if isinstance(getattr(module, "bias", None), Tensor) and module.bias.ndim == 1
         ]
-        handles = [module.register_forward_hook(read) for module in modules]
-        try:
+        with hooked(after=[(module, read) for module in modules]):
             yield seen
-        finally:
-            for handle in handles:
-                handle.remove()
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Let no parameter have a gradient, and leave each as it was."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _first(args: Any, kwargs: Any) -> Tensor:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skact.models._hooks import hooked
+
 __all__ = ["FirstTile", "FirstTileProcessor"]
 
 
@@ -76,20 +78,14 @@ class FirstTile(nn.Module):
         mask[:, :, 0] = 1
         ratio = [list(r) for r in self.config.supported_aspect_ratios].index([1, 1]) + 1
         reported: list[Tensor] = []
-        handles = [
-            encoder.register_forward_hook(lambda m, a, output: reported.extend(output[1]))
-            for encoder in (self.vision.transformer, self.vision.global_transformer)
-            if output_hidden_states
-        ]
-        try:
+        encoders = (self.vision.transformer, self.vision.global_transformer)
+        readers = [(one, lambda m, a, output: reported.extend(output[1])) for one in encoders]
+        with hooked(after=readers if output_hidden_states else ()):
             self.vision(
                 pixel_values=tiles,
                 aspect_ratio_ids=torch.full((n_samples, 1), ratio, device=device),
                 aspect_ratio_mask=mask,
             )
-        finally:
-            for handle in handles:
-                handle.remove()
         return SimpleNamespace(hidden_states=(None, *(s[:, : self.n_read] for s in reported)))
 
 

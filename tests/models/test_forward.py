@@ -13,7 +13,7 @@ from torch import nn
 
 from skact.embedding import TransformerEmbedder
 from skact.models._forward import TextBatches, cut, forward
-from skact.models._hooks import capture, check_hooks, find_blocks
+from skact.models._hooks import find_blocks
 from skact.models._loaded import load
 from skact.models._text import encode
 from skact.models._writer import Writer
@@ -202,35 +202,6 @@ def test_all_layers_come_from_one_pass(images):
     assert (counter.passes, counter.runs) == (1, [1, 1, 1, 1])
 
 
-def n_hooks(model):
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-def test_hooks_and_modes_are_restored_also_after_an_error(texts):
-    model, tokenizer = tiny_models.text_pair("bert")
-    model = copy.deepcopy(model)
-    blocks = find_blocks(model, 4)
-    model.train()
-    model.pooler.eval()
-    modes = [module.training for module in model.modules()]
-    before = n_hooks(model)
-    assert n_hooks(model) == before
-    TransformerEmbedder((model, tokenizer)).transform(texts)
-    assert n_hooks(model) == before
-    with capture(model, blocks, [0, 2]) as run:
-        assert n_hooks(model) == before + 2
-        assert not any(module.training for module in model.modules())
-        with pytest.raises(ValueError, match="input_ids"):
-            run({"no_such_argument": 1}, print)
-    assert n_hooks(model) == before
-    with pytest.raises(ZeroDivisionError), capture(model, blocks, [0, 2]):
-        raise ZeroDivisionError
-    with pytest.raises(IndexError), capture(model, blocks, [0, 9]):
-        pass
-    assert n_hooks(model) == before
-    assert [module.training for module in model.modules()] == modes
-
-
 def test_a_model_in_training_mode_gives_the_numbers_of_evaluation(texts):
     model, tokenizer = tiny_models.text_pair("bert")
     trained = copy.deepcopy(model).train()
@@ -239,38 +210,6 @@ def test_a_model_in_training_mode_gives_the_numbers_of_evaluation(texts):
         TransformerEmbedder((trained, tokenizer)).transform(texts).values,
         TransformerEmbedder((model, tokenizer)).transform(texts).values,
     )
-
-
-def test_blocks_that_are_not_the_hidden_states_are_refused():
-    model, _ = tiny_models.text_pair("bert")
-    blocks = find_blocks(model, 4)
-    inputs = {"input_ids": torch.arange(4)[None]}
-    state = check_hooks(model, blocks, inputs)
-    assert state.shape == (1, 4, tiny_models.WIDTH)
-    inner = nn.ModuleList([block.attention.output.dense for block in blocks])
-    with pytest.raises(RuntimeError, match="BertModel"):
-        check_hooks(model, inner, inputs)
-    with pytest.raises(RuntimeError, match="BertModel"):
-        check_hooks(model, blocks[:3], inputs)
-
-
-@pytest.mark.parametrize("kind", ["bert", "llama", "vit"])
-def test_a_last_block_read_at_the_wrong_place_is_refused(kind):
-    text = kind in tiny_models.TEXT
-    model, _ = tiny_models.text_pair(kind) if text else tiny_models.image_pair(kind)
-    inputs = (
-        {"input_ids": torch.arange(4)[None]} if text else {"pixel_values": torch.ones(1, 3, 28, 28)}
-    )
-    blocks = find_blocks(model, 4)
-    check_hooks(model, blocks, inputs)
-    part_of_last = next(m for m in blocks[3].modules() if isinstance(m, nn.Linear))
-    with pytest.raises(RuntimeError, match=type(model).__name__):
-        check_hooks(model, nn.ModuleList([*blocks[:3], part_of_last]), inputs)
-
-
-def test_a_model_without_blocks_is_refused():
-    with pytest.raises(ValueError, match="no list of 5 blocks"):
-        find_blocks(tiny_models.text_pair("bert")[0], 5)
 
 
 class Failing(nn.Module):
