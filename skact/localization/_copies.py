@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from skact.localization._inputs import ModelInputs
-from skact.models import ONE_AT_A_TIME, Loaded, capture, out_of_memory
+from skact.models import Loaded, capture, run_batches
 from skact.rows import Array
 
 __all__ = ["BASELINES", "Perturbation", "perturbation"]
@@ -168,23 +168,15 @@ class Perturbation:
         # Copies of similar length side by side, long ones first: with deletion they are cut alike.
         order = np.argsort(-masks.sum(axis=1), kind="stable")
         out: Array | None = None
-        start, size = 0, self.batch_size
-        with (
-            ONE_AT_A_TIME,
-            capture(self.loaded.base, self.loaded.blocks, [self.block]) as run,
-        ):
-            while start < len(order):
-                rows = order[start : start + size]
-                try:
-                    values = self._batch(run, masks[rows], reduce)
-                except (RuntimeError, MemoryError) as error:
-                    if len(rows) == 1 or not out_of_memory(error):
-                        raise
-                    size = max(1, len(rows) // 2)
-                    continue
+        with capture(self.loaded.base, self.loaded.blocks, [self.block]) as run:
+            batches = run_batches(
+                lambda n_done, size: order[n_done : n_done + size],
+                lambda rows: self._batch(run, masks[rows], reduce),
+                self.batch_size,
+            )
+            for rows, values in batches:
                 out = np.empty((len(masks), values.shape[1])) if out is None else out
                 out[rows] = values
-                start += len(rows)
         assert out is not None
         return out
 

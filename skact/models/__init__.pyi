@@ -2,7 +2,6 @@ from ._chat import load_chat as load_chat
 from ._depth import depth_to_block as depth_to_block
 from ._depth import resolve_layers as resolve_layers
 from ._forward import ImageBatches as ImageBatches
-from ._forward import out_of_memory as out_of_memory
 from ._geometry import Geometry as Geometry
 from ._geometry import Patch as Patch
 from ._geometry import patch_boxes as patch_boxes
@@ -22,6 +21,8 @@ from ._loaded import Loaded as Loaded
 from ._loaded import detach as detach
 from ._loaded import load as load
 from ._loaded import position_limit as position_limit
+from ._memory import out_of_memory as out_of_memory
+from ._memory import run_batches as run_batches
 from ._pair import DetachedPair as DetachedPair
 from ._text import Encoded as Encoded
 from ._text import Token as Token

@@ -20,6 +20,7 @@ import transformers
 from torch import nn
 
 from skact.models._hub import Checkpoint, check_placement, evaluating, fingerprint, first_weight
+from skact.models._memory import run_batches
 
 __all__ = ["Generator", "load_chat"]
 
@@ -97,13 +98,10 @@ class Generator:
         answers : list of str
             The newly written text of each, without special tokens.
         """
-        try:
-            return self._answer(prompts)
-        except torch.OutOfMemoryError:
-            if len(prompts) == 1:
-                raise
-        half = len(prompts) // 2
-        return [*self(prompts[:half]), *self(prompts[half:])]
+        batches = run_batches(
+            lambda n_done, size: prompts[n_done : n_done + size], self._answer, len(prompts)
+        )
+        return [answer for _, answers in batches for answer in answers]
 
     def _answer(self, prompts: Sequence[Any]) -> list[str]:
         inputs = self._encode(prompts)

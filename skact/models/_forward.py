@@ -15,7 +15,7 @@ Imports torch: import this module only where a model is at hand.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from skact.models._geometry import Geometry
-from skact.models._hooks import Run, capture
+from skact.models._hooks import capture
 from skact.models._loaded import Loaded
+from skact.models._memory import run_batches
 from skact.models._text import Encoded
 from skact.models._writer import Writer, rows_of, send
 from skact.progress import Bar, token_bar
@@ -141,16 +142,6 @@ class ImageBatches:
         return np.concatenate([before, self.geometries[i].tokens(self.loaded.patch)])
 
 
-def out_of_memory(error: Exception) -> bool:
-    message = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "out of memory" in message
-        or "can't allocate memory" in message
-        or "not enough memory" in message
-    )
-
-
 def cut(batches: _Batches, start: int, budget: int) -> Array:
     """Take samples of one group while, padded to the first of them, they fill no more."""
     samples = batches.order[start:]
@@ -161,25 +152,39 @@ def cut(batches: _Batches, start: int, budget: int) -> Array:
     return samples
 
 
-def _try(
-    run: Run,
-    ready: tuple[dict[str, Tensor], Array],
-    samples: Array,
-    loaded: Loaded,
-    writer: Writer,
-) -> bool:
-    """Embed one batch; False if memory did not suffice and the batch can be made smaller."""
-    inputs, kept = ready
-    try:
-        writer.start(samples, kept)
-        sent = {k: send(v, loaded.device) for k, v in inputs.items()}
-        run(sent | loaded.extra, writer.take)
-        writer.end()
-    except (RuntimeError, MemoryError) as error:
-        if len(samples) == 1 or not out_of_memory(error):
-            raise
-        return False
-    return True
+class _Ahead:
+    """Batches, of which the next is made ready in another thread while one is run.
+
+    Parameters
+    ----------
+    batches : TextBatches or ImageBatches
+        The samples.
+    thread : ThreadPoolExecutor
+        With one worker.
+
+    Attributes
+    ----------
+    ready : Future
+        What the model reads of the batch that was cut last, and which positions are tokens.
+    """
+
+    def __init__(self, batches: _Batches, thread: ThreadPoolExecutor) -> None:
+        self.batches = batches
+        self.thread = thread
+        self._place: tuple[int, int] | None = None
+
+    def cut(self, n_done: int, budget: int) -> Array:
+        """Cut a batch, and begin with the one after it."""
+        if self._place != (n_done, budget):  # the first one, or memory did not suffice
+            self._begin(n_done, budget)
+        samples, self.ready = self._following
+        self._begin(n_done + len(samples), budget)
+        return samples
+
+    def _begin(self, n_done: int, budget: int) -> None:
+        samples = cut(self.batches, n_done, budget)
+        ready = self.thread.submit(self.batches.batch, samples) if len(samples) else Future()
+        self._place, self._following = (n_done, budget), (samples, ready)
 
 
 def forward(
@@ -235,28 +240,22 @@ def forward(
     writer = Writer(sink, n_kept, pooling, loaded.device)
     with (
         capture(loaded.base, loaded.blocks, blocks) as run,
-        ThreadPoolExecutor(1) as ahead,
+        ThreadPoolExecutor(1) as thread,
         token_bar(progress, int(n_kept.sum())) as bar,
     ):
+        ahead = _Ahead(batches, thread)
 
-        def prepare(samples: Array) -> Any:
-            return ahead.submit(batches.batch, samples) if len(samples) else None
+        def embed(samples: Array) -> None:
+            inputs, kept = ahead.ready.result()
+            writer.start(samples, kept)
+            sent = {name: send(value, loaded.device) for name, value in inputs.items()}
+            run(sent | loaded.extra, writer.take)
+            writer.end()
 
-        done, samples = 0, cut(batches, 0, budget)
-        ready = prepare(samples)
-        while len(samples):
-            batch = ready.result()
-            following = cut(batches, done + len(samples), budget)
-            ready = prepare(following)
-            if _try(run, batch, samples, loaded, writer):
-                done += len(samples)
-                bar.update(int(n_kept[samples].sum()))
-            else:
-                budget = len(samples) // 2 * int(batches.lengths[samples[0]])
-                following = cut(batches, done, budget)
-                ready = prepare(following)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-            samples = following
+        def n_positions(samples: Array) -> int:
+            return len(samples) * int(batches.lengths[samples[0]])
+
+        for samples, _ in run_batches(ahead.cut, embed, budget, n_positions):
+            bar.update(int(n_kept[samples].sum()))
         writer.flush()
     return {} if memory is None else memory.values
