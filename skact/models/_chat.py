@@ -12,19 +12,23 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import nn
 
-from skact.models._hub import Checkpoint, check_placement, evaluating, fingerprint, first_weight
+from skact.models._hub import (
+    Checkpoint,
+    PairKind,
+    evaluating,
+    fingerprint,
+    first_weight,
+    load_pair,
+)
 from skact.models._memory import run_batches
 
 __all__ = ["Generator", "load_chat"]
-
-_PARTS = "config, weights, tokenizer and chat template"
 
 
 @dataclass(frozen=True)
@@ -184,22 +188,33 @@ def _at_rest(model: Any, settings: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def _load_named(
-    model: str | Path, device: str, dtype: str, options: dict[str, Any]
-) -> tuple[nn.Module, Any]:
-    checkpoint = Checkpoint.named(model, _PARTS, **options)
+def _fetch(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[nn.Module, Any]:
     config = checkpoint.fetch("config", transformers.AutoConfig)
     what = f"model={checkpoint.name!r}"
-    if config.is_encoder_decoder:
-        raise ValueError(f"{what} has an encoder and a decoder; pass a decoder model.")
+    _check_decoder(config, what)
     if getattr(config, "vision_config", None) is not None:
         build: Any = transformers.AutoModelForImageTextToText
         processor = checkpoint.fetch("processor", transformers.AutoProcessor)
     else:
         build = transformers.AutoModelForCausalLM
         processor = checkpoint.fetch("tokenizer", transformers.AutoTokenizer)
-    _check_chat(processor, what)
+    _check_chat(processor, what)  # before the weights are loaded
     return checkpoint.model(build, device, dtype), processor
+
+
+_KIND = PairKind(
+    parts="config, weights, tokenizer and chat template",
+    model="a transformers model that generates",
+    processor="a tokenizer or a processor",
+    has="generate",
+    is_processor=lambda processor: hasattr(processor, "apply_chat_template"),
+    fetch=_fetch,
+)
+
+
+def _check_decoder(config: Any, what: str) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"{what} has an encoder and a decoder; pass a decoder model.")
 
 
 def _check_chat(processor: Any, what: str) -> None:
@@ -208,25 +223,6 @@ def _check_chat(processor: Any, what: str) -> None:
             f"{what} has no chat template, so it is not known how to ask it; use an "
             "instruction-tuned model, or set chat_template on the tokenizer or processor."
         )
-
-
-def _check_pair(pair: Any, device: str, dtype: str) -> tuple[nn.Module, Any]:
-    model, processor = pair
-    if not isinstance(model, nn.Module) or not hasattr(model, "generate"):
-        raise TypeError(
-            "the first of the pair passed as model must be a transformers model that generates, "
-            f"got {type(model).__name__}."
-        )
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise ValueError(f"{type(model).__name__} has an encoder and a decoder; pass a decoder.")
-    if not hasattr(processor, "apply_chat_template"):
-        raise TypeError(
-            "the second of the pair passed as model must be a tokenizer or a processor, got "
-            f"{type(processor).__name__}."
-        )
-    check_placement(model, device, dtype)
-    _check_chat(processor, f"the loaded {type(processor).__name__}")
-    return model, processor
 
 
 def _own_copy(processor: Any) -> Any:
@@ -256,7 +252,7 @@ def load_chat(
     Parameters
     ----------
     model, modality, system, max_new_tokens, device, dtype, revision, trust_remote_code
-        As in :class:`~skact.detection.PromptDetector`.
+        As in :class:`~skact.prompting.PromptDetector`.
 
     Returns
     -------
@@ -270,13 +266,14 @@ def load_chat(
     ValueError, TypeError
         If the model, its processor and the other parameters do not fit each other.
     """
+    generates, processor, _ = load_pair(
+        model, _KIND, device, dtype, revision=revision, trust_remote_code=trust_remote_code
+    )
     if isinstance(model, tuple):
-        found, processor = _check_pair(model, device, dtype)
-    else:
-        options = {"revision": revision, "trust_remote_code": trust_remote_code}
-        found, processor = _load_named(model, device, dtype, options)
+        _check_decoder(generates.config, type(generates).__name__)
+        _check_chat(processor, f"the loaded {type(processor).__name__}")
     sees = hasattr(processor, "image_processor")
     if modality == "image" and not sees:
         raise ValueError('modality="image", but the model has no image processor: it reads text.')
     kind = "image" if sees and modality != "text" else "text"
-    return Generator(found, _own_copy(processor), kind, system, max_new_tokens)
+    return Generator(generates, _own_copy(processor), kind, system, max_new_tokens)

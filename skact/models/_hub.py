@@ -1,4 +1,4 @@
-"""Models of Hugging Face by name or folder: found, fetched, placed and named.
+"""Models of Hugging Face by name, by folder or loaded: found, fetched, placed and named.
 
 Nothing is loaded twice: what :meth:`Checkpoint.fetch` and :meth:`Checkpoint.model` return is kept
 for the life of the process, and loaded anew only if the files of its folder have changed.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,16 @@ import torch
 import transformers
 from torch import nn
 
-__all__ = ["Checkpoint", "check_placement", "evaluating", "fingerprint", "first_weight"]
+__all__ = [
+    "Checkpoint",
+    "PairKind",
+    "check_placement",
+    "evaluating",
+    "fingerprint",
+    "first_weight",
+    "load_pair",
+    "where_from",
+]
 
 _LOADED: dict[Any, Any] = {}
 
@@ -184,6 +193,98 @@ def check_placement(model: nn.Module, device: str, dtype: str) -> None:
         raise ValueError(f"device={device!r}, but the loaded model lies on {weight.device}.")
     if dtype != "auto" and f"torch.{dtype}" != str(weight.dtype):
         raise ValueError(f"dtype={dtype!r}, but the loaded model has {weight.dtype}.")
+
+
+@dataclass(frozen=True)
+class PairKind:
+    """Which models, each with its processor, somebody can use.
+
+    Parameters
+    ----------
+    parts : str
+        What a folder has to hold to be of use; for errors.
+    model, processor : str
+        What the two of a loaded pair have to be; for errors.
+    has : str
+        Attribute that such a model has.
+    is_processor : callable
+        Takes anything, tells whether it is such a processor.
+    fetch : callable
+        Takes a :class:`Checkpoint`, a device and a dtype, returns model and processor.
+    """
+
+    parts: str
+    model: str
+    processor: str
+    has: str
+    is_processor: Callable[[Any], object]
+    fetch: Callable[[Checkpoint, str, str], tuple[nn.Module, Any]]
+
+
+def load_pair(
+    model: str | Path | tuple[Any, Any],
+    kind: PairKind,
+    device: str,
+    dtype: str,
+    *,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> tuple[nn.Module, Any, str]:
+    """Get from a name, a folder or a loaded pair to a model and its processor.
+
+    Parameters
+    ----------
+    model : str, Path or tuple
+        What the user said.
+    kind : PairKind
+        What is needed.
+    device, dtype : str
+        Where, and in which precision, the model is to run.
+    revision, trust_remote_code
+        As for :class:`Checkpoint`; not for a loaded pair.
+
+    Returns
+    -------
+    model : Module
+        The model; a loaded one as it is.
+    processor : tokenizer, image processor or processor
+        Not to be changed.
+    name : str
+        Name on the hub or absolute path; the class of a model that does not say where it is from.
+
+    Raises
+    ------
+    OSError
+        If a name can neither be found nor fetched.
+    TypeError
+        If a loaded pair is of another kind.
+    ValueError
+        If a folder does not exist, or a loaded model is not as it was asked for.
+    """
+    if not isinstance(model, tuple):
+        checkpoint = Checkpoint.named(
+            model, kind.parts, revision=revision, trust_remote_code=trust_remote_code
+        )
+        return *kind.fetch(checkpoint, device, dtype), checkpoint.name
+    network, processor = model
+    if not isinstance(network, nn.Module) or not hasattr(network, kind.has):
+        raise TypeError(
+            f"the first of the pair passed as model must be {kind.model}, got "
+            f"{type(network).__name__}."
+        )
+    if not kind.is_processor(processor):
+        raise TypeError(
+            f"the second of the pair passed as model must be {kind.processor}, got "
+            f"{type(processor).__name__}."
+        )
+    check_placement(network, device, dtype)
+    return network, processor, where_from(network) or type(network).__name__
+
+
+def where_from(model: Any) -> str:
+    """Name or absolute folder that a model says it was loaded from; empty if it does not say."""
+    name = str(getattr(model.config, "name_or_path", None) or "")
+    return os.path.abspath(name) if os.path.isdir(name) else name
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,7 +18,14 @@ from torch import nn
 
 from skact.models._geometry import check_geometry, image_geometry
 from skact.models._hooks import check_hooks, find_blocks
-from skact.models._hub import Checkpoint, check_placement, fingerprint, first_weight
+from skact.models._hub import (
+    Checkpoint,
+    PairKind,
+    fingerprint,
+    first_weight,
+    load_pair,
+    where_from,
+)
 from skact.models._mllama import FirstTile, FirstTileProcessor
 from skact.models._pair import DetachedPair
 from skact.tokens import Source
@@ -30,7 +36,6 @@ _SIDES = {
     "image": ("vision_model", "vision_tower", "visual"),
     "text": ("text_model", "language_model"),
 }
-_PARTS = "config, weights and tokenizer or image processor"
 _FACTS: WeakKeyDictionary[nn.Module, dict[Any, _Facts]] = WeakKeyDictionary()
 
 
@@ -153,38 +158,36 @@ def _choose(modality: str, possible: set[str], what: str) -> str:
     return modality
 
 
-def _load_named(
-    model: str | Path, modality: str, device: str, dtype: str, options: dict[str, Any]
-) -> tuple[nn.Module, Any, str, str]:
-    checkpoint = Checkpoint.named(model, _PARTS, **options)
-    name = checkpoint.name
-    found = checkpoint.model(transformers.AutoModel, device, dtype)
-    side = _choose(modality, _sides(found.config), f"model {name!r}")
-    if side == "text":
-        return found, _fetch_tokenizer(checkpoint), side, name
+def _fetch(
+    checkpoint: Checkpoint, device: str, dtype: str, *, modality: str
+) -> tuple[nn.Module, Any]:
+    model = checkpoint.model(transformers.AutoModel, device, dtype)
+    if _choose(modality, _sides(model.config), f"model {checkpoint.name!r}") == "text":
+        return model, _fetch_tokenizer(checkpoint)
     # One implementation on every machine, whether torchvision is there or not.
-    processor = checkpoint.fetch("image processor", transformers.AutoImageProcessor, backend="pil")
-    return found, processor, side, name
+    return model, checkpoint.fetch(
+        "image processor", transformers.AutoImageProcessor, backend="pil"
+    )
 
 
-def _check_pair(
-    pair: Any, modality: str, device: str, dtype: str
+def _find(
+    model: Any, modality: str, device: str, dtype: str, **options: Any
 ) -> tuple[nn.Module, Any, str, str]:
-    model, processor = pair
-    if not isinstance(model, nn.Module) or not hasattr(model, "config"):
-        raise TypeError(
-            "the first of the pair passed as model must be a transformers model, got "
-            f"{type(model).__name__}."
-        )
-    check_placement(model, device, dtype)
-    reads = _reads(processor)
-    if not reads:
-        raise TypeError(
-            "the second of the pair passed as model must be a tokenizer or an image processor, "
-            f"got {type(processor).__name__}."
-        )
-    sides = _sides(model.config)
-    what = f"the pair of {type(model).__name__} and {type(processor).__name__}"
+    """Return the model, its processor for one modality, that modality, and the name."""
+    kind = PairKind(
+        parts="config, weights and tokenizer or image processor",
+        model="a transformers model",
+        processor="a tokenizer or an image processor",
+        has="config",
+        is_processor=_reads,
+        fetch=partial(_fetch, modality=modality),
+    )
+    network, processor, name = load_pair(model, kind, device, dtype, **options)
+    if not isinstance(model, tuple):
+        side = _choose(modality, _sides(network.config), f"model {name!r}")
+        return network, processor, side, name
+    sides, reads = _sides(network.config), _reads(processor)
+    what = f"the pair of {type(network).__name__} and {type(processor).__name__}"
     if not reads & sides:
         raise ValueError(
             f"{what} does not fit together: the model reads {' and '.join(sides)}, the processor "
@@ -192,13 +195,7 @@ def _check_pair(
         )
     side = _choose(modality, reads & sides, what)
     inner = "tokenizer" if side == "text" else "image_processor"
-    name = _where_from(model) or type(model).__name__
-    return model, getattr(processor, inner, processor), side, name
-
-
-def _where_from(model: Any) -> str:
-    name = str(getattr(model.config, "name_or_path", None) or "")
-    return os.path.abspath(name) if os.path.isdir(name) else name
+    return network, getattr(processor, inner, processor), side, name
 
 
 def _tower(model: nn.Module, side: str) -> nn.Module:
@@ -270,7 +267,7 @@ def _try_out(base: nn.Module, processor: Any, side: str) -> _Facts:
 
 
 def _reattach(
-    saved: DetachedPair, modality: str, device: str, dtype: str, options: dict[str, Any]
+    saved: DetachedPair, modality: str, device: str, dtype: str, **options: Any
 ) -> tuple[nn.Module, Any, str, str]:
     lost = (
         "this embedder was saved with a loaded model, whose weights are not saved. Give it the "
@@ -279,18 +276,19 @@ def _reattach(
     if not saved.name:
         raise ValueError(lost)
     try:
-        found = _load_named(saved.name, modality, device, dtype, options)
+        model, processor, side, name = _find(saved.name, modality, device, dtype, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"{lost} ({saved.name!r} could not be loaded.)") from error
-    if fingerprint(_tower(found[0], found[2])) != saved.revision:
+    if fingerprint(_tower(model, side)) != saved.revision:
         raise ValueError(f"{lost} (The weights in {saved.name!r} are not the ones it had.)")
-    return found
+    return model, processor, side, name
 
 
 def detach(pair: Any, modality: str) -> DetachedPair:
     """Remember a loaded pair by name and fingerprint."""
-    model, _, side, _ = _check_pair(pair, modality, "auto", "auto")
-    return DetachedPair(_where_from(model), fingerprint(_tower(model, side)))
+    options = {"revision": None, "trust_remote_code": False}
+    model, _, side, _ = _find(pair, modality, "auto", "auto", **options)
+    return DetachedPair(where_from(model), fingerprint(_tower(model, side)))
 
 
 def load(
@@ -323,14 +321,9 @@ def load(
     RuntimeError
         If hooks do not reproduce the model's hidden states.
     """
+    find = _reattach if isinstance(model, DetachedPair) else _find
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    if isinstance(model, tuple):
-        found = _check_pair(model, modality, device, dtype)
-    elif isinstance(model, DetachedPair):
-        found = _reattach(model, modality, device, dtype, options)
-    else:
-        found = _load_named(model, modality, device, dtype, options)
-    whole, processor, side, name = found
+    whole, processor, side, name = find(model, modality, device, dtype, **options)
     base = _tower(whole, side)
     facts = _FACTS.setdefault(whole, {})
     if (id(processor), side) not in facts:
