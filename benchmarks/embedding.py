@@ -26,8 +26,7 @@ from detection_table import short, write_json
 from transformers import AutoModel, AutoTokenizer
 
 from skact import ActivationStore, TransformerEmbedder, embed_to_store, load_spans
-from skact.models._forward import TextBatches, cut
-from skact.models._text import encode
+from skact.models._forward import Batches
 
 BATCH = 32
 WARM_UP = 512  # texts that each side runs once before it is timed
@@ -52,12 +51,11 @@ def usual_loop(model, tokenizer, texts):
 
 def ready_batches(model, tokenizer, texts):
     """Make the batches that the embedder makes; also the share of padding in them."""
-    most = longest(model, tokenizer)
-    encoded = encode(texts, tokenizer, max_length=most, special_tokens=False)
-    batches = TextBatches(encoded, tokenizer.pad_token_id)
+    inputs = TransformerEmbedder((model, tokenizer)).reader.prepare(texts)
+    batches = Batches(inputs, np.arange(len(texts)))
     budget = BATCH * int(batches.lengths.sum()) // len(texts)
     ready, done = [], 0
-    while len(samples := cut(batches, done, budget)):
+    while len(samples := batches.cut(done, budget)):
         inputs, _ = batches.batch(samples)
         ready.append({k: v.to(model.device) for k, v in inputs.items()})
         done += len(samples)

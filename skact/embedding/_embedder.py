@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skact import models
 from skact.base import SharedModelMixin, TokensOutMixin
-from skact.embedding._keys import layer_identities, sample_keys
+from skact.embedding._reader import Reader
 from skact.embedding._stored import StoredSamples
-from skact.models import (
-    DetachedPair,
-    Encoded,
-    Geometry,
-    Patch,
-    Token,
-    check_texts,
-    encode,
-    image_geometries,
-    label_patches,
-    label_tokens,
-    list_tokens,
-    locate,
-    patch_boxes,
-    resolve_layers,
-)
+from skact.models import DetachedPair, check_spans, check_texts
 from skact.rows import Array
 from skact.samples import as_list
 from skact.store import ActivationStore
-from skact.tokens import LayerStack, Source, TokenArray
-
-if TYPE_CHECKING:
-    from skact.models import Loaded, Work
-    from skact.store import Filled, Identity
+from skact.tokens import LayerStack, TokenArray
 
 __all__ = ["TransformerEmbedder"]
-
-_NO_PATCH = Patch(-1, -1, (0.0, 0.0, 0.0, 0.0))
-_POOLED = {"cls": "CLS position", "mean": "mean of the tokens", "last": "last token"}
 
 
 class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
@@ -210,23 +188,18 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         ValueError, TypeError, OSError
             If parameters, model and samples do not fit each other.
         """
+        samples, reader, blocks, many = self._start_pass(X)
         if self.store is None:
-            samples, loaded, blocks, many = self._start_pass(X)
-            work = self._work(samples, loaded, range(len(samples)))
-            values = work.embed(np.arange(len(samples)), blocks, progress=self.progress)
-            layers = {
-                block: TokenArray(rows, _offsets(work.n_rows), source=self._source(loaded, block))
-                for block, rows in values.items()
-            }
+            layers = reader.embed(samples, blocks, self.progress)
         else:
-            held, many = self._in_store(X)
-            layers = held.read()
+            store = self._open_store()
+            layers = StoredSamples(store, reader, samples, blocks, self.progress).read()
         if many:
             return LayerStack(layers)
         (tokens,) = layers.values()
         return tokens if self.pooling is None else np.array(tokens.flat(), np.float32)
 
-    def tokens_of(self, X: Any) -> list[list[Token]] | list[list[Patch]]:
+    def tokens_of(self, X: Any) -> list[list[models.Token]] | list[list[models.Patch]]:
         """Say what each token is.
 
         Parameters
@@ -245,14 +218,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         ValueError
             If the tokenizer does not know the characters of its tokens.
         """
-        samples, loaded = self._start(X)
-        if loaded.modality == "text":
-            encoded = self._encode(samples, loaded, with_spans=True)
-            spans = locate(encoded, samples, loaded.processor, self.special_tokens)
-            return list_tokens(encoded, samples, spans, loaded.processor)
-        prefix = [_NO_PATCH] * (loaded.prefix * self.special_tokens)
-        geometries = self._geometries(samples, loaded)
-        return [prefix + patch_boxes(geometry, loaded.patch) for geometry in geometries]
+        samples, reader = self._start(X)
+        return reader.prepare(samples, with_spans=True).tokens()
 
     def align_spans(
         self, texts: Any, spans: Any, concepts: Sequence[Any] | None = None
@@ -282,14 +249,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         ValueError
             If a span is empty or leaves its text, or the lengths differ.
         """
-        samples, loaded = self._start(texts, need="text")
-        checked = check_texts(samples)
-        label_tokens(checked, spans, concepts)
-        encoded = self._encode(checked, loaded, with_spans=True)
-        locations = locate(encoded, checked, loaded.processor, self.special_tokens)
-        labels, names = label_tokens(checked, spans, concepts, locations)
-        assert labels is not None
-        return TokenArray(labels, _offsets(encoded.n_kept), feature_names=names)
+        samples, reader = self._start(texts, need="text")
+        return reader.label(samples, *check_spans(check_texts(samples), spans, concepts))
 
     def align_masks(
         self, images: Any, masks: Any, concepts: Sequence[Any] | None = None
@@ -319,16 +280,12 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         ValueError
             If a mask does not have the size of its image, or the lengths differ.
         """
-        samples, loaded = self._start(images, need="image")
+        samples, reader = self._start(images, need="image")
         if len(masks) != len(samples):
             raise ValueError(
                 f"masks must have one entry per image: got {len(masks)} for {len(samples)}."
             )
-        n_concepts = None if concepts is None else len(concepts)
-        prefix = loaded.prefix * self.special_tokens
-        geometries = self._geometries(samples, loaded)
-        labels, lengths = label_patches(geometries, masks, loaded.patch, prefix, n_concepts)
-        return TokenArray(labels, _offsets(lengths), feature_names=concepts)
+        return reader.label(samples, masks, concepts)
 
     def missing(self, X: Any) -> Array:
         """Tell which samples the store does not hold.
@@ -348,7 +305,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         ValueError
             If there is no store.
         """
-        return self._in_store(X)[0].missing()
+        return self._in_store(X).missing()
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Name the features of a token.
@@ -373,6 +330,19 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         self._check_params()
         return len(self._load().blocks)
 
+    @property
+    def reader(self) -> Reader:
+        """The model, which is loaded for it, as this embedder reads it."""
+        self._check_params()
+        return Reader(
+            self._load(),
+            by_weights=isinstance(self.model, tuple | DetachedPair),
+            pooling=self.pooling,
+            special_tokens=self.special_tokens,
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+        )
+
     def _check_params(self) -> None:
         self._validate_params()
         self._check_remote_code()
@@ -382,10 +352,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
                 f"{len(self.model)}."
             )
 
-    def _load(self) -> Loaded:
-        from skact.models import load
-
-        return load(
+    def _load(self) -> models.Loaded:
+        return models.load(
             self.model,
             modality=self.modality,
             device=self.device,
@@ -394,97 +362,32 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
             trust_remote_code=self.trust_remote_code,
         )
 
-    def _start(self, X: Any, need: str | None = None) -> tuple[list[Any], Loaded]:
-        self._check_params()
-        samples = as_list(X)
-        loaded = self._load()
-        if need not in (None, loaded.modality):
+    def _start(self, X: Any, need: str | None = None) -> tuple[list[Any], Reader]:
+        """Check the parameters, and load the model."""
+        reader, samples = self.reader, as_list(X)
+        if need not in (None, reader.loaded.modality):
             raise ValueError(
                 f"{'spans' if need == 'text' else 'masks'} belong to {need}s, but the model "
-                f"{loaded.name!r} is used for {loaded.modality}s."
+                f"{reader.loaded.name!r} is used for {reader.loaded.modality}s."
             )
-        return samples, loaded
+        return samples, reader
 
-    def _check_pooling(self, loaded: Loaded) -> None:
-        if self.pooling != "cls":
-            return
-        if loaded.modality == "image":
-            has_cls = loaded.prefix > 0
-        else:
-            cls = loaded.processor.cls_token_id
-            has_cls = cls is not None and loaded.processor("a")["input_ids"][0] == cls
-        if not has_cls:
+    def _start_pass(self, X: Any) -> tuple[list[Any], Reader, list[int], bool]:
+        """Check all that can be checked before samples are read."""
+        samples, reader = self._start(X)
+        loaded = reader.loaded
+        blocks, many = models.resolve_layers(self.layer, len(loaded.blocks))
+        if self.pooling == "cls" and not loaded.has_cls:
             raise ValueError(
                 f'pooling="cls" needs a CLS position, which the model {loaded.name!r} does not '
                 'have; use "mean" or "last".'
             )
+        return samples, reader, blocks, many
 
-    def _max_length(self, loaded: Loaded) -> int | None:
-        """Positions the model can read; None if there is no limit."""
-        from skact.models import position_limit
-
-        positions = position_limit(loaded)
-        if self.max_length is None:
-            # A tokenizer without a limit of its own says 10^30.
-            limits = [loaded.processor.model_max_length, positions or 10**30]
-            return int(min(limits)) if min(limits) < 10**9 else None
-        if positions is not None and self.max_length > positions:
-            raise ValueError(
-                f"max_length={self.max_length}, but the model {loaded.name!r} has "
-                f"{positions} positions."
-            )
-        return int(self.max_length)
-
-    def _encode(self, samples: list[Any], loaded: Loaded, *, with_spans: bool = False) -> Encoded:
-        return encode(
-            check_texts(samples),
-            loaded.processor,
-            max_length=self._max_length(loaded),
-            special_tokens=self.special_tokens,
-            with_spans=with_spans,
-        )
-
-    def _geometries(self, samples: list[Any], loaded: Loaded) -> list[Geometry]:
-        return image_geometries(samples, loaded.processor)
-
-    def _start_pass(self, X: Any) -> tuple[list[Any], Loaded, list[int], bool]:
-        """Check all that can be checked before samples are read."""
-        samples, loaded = self._start(X)
-        blocks, many = resolve_layers(self.layer, len(loaded.blocks))
-        self._check_pooling(loaded)
-        return samples, loaded, blocks, many
-
-    def _work(self, samples: list[Any], loaded: Loaded, numbers: Sequence[int]) -> Work:
-        """Make the samples with these numbers ready for the model."""
-        from skact.models import Work
-
-        prepare = self._encode if loaded.modality == "text" else self._geometries
-        chosen = [samples[i] for i in numbers]
-        try:
-            ready = prepare(chosen, loaded)
-        except (TypeError, ValueError):
-            prepare(samples, loaded)  # says which of all samples it is
-            raise
-        return Work(
-            loaded,
-            ready,
-            chosen if loaded.modality == "image" else [],
-            numbers,
-            special_tokens=self.special_tokens,
-            pooling=self.pooling,
-            batch_size=self.batch_size,
-        )
-
-    def _convention(self) -> str:
-        convention = "residual stream after the block"
-        if self.special_tokens:
-            convention += ", special tokens kept"
-        if self.pooling is not None:
-            convention += f", {_POOLED[self.pooling]}"
-        return convention
-
-    def _source(self, loaded: Loaded, block: int) -> Source:
-        return loaded.source(block, self._convention())
+    def _in_store(self, X: Any) -> StoredSamples:
+        """Name samples and layers as the store does."""
+        samples, reader, blocks, _ = self._start_pass(X)
+        return StoredSamples(self._open_store(), reader, samples, blocks, self.progress)
 
     def _open_store(self) -> ActivationStore:
         if self.store is None:
@@ -493,59 +396,10 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
             self.store if isinstance(self.store, ActivationStore) else ActivationStore(self.store)
         )
 
-    def _identities(
-        self, store: ActivationStore, loaded: Loaded, blocks: Sequence[int]
-    ) -> dict[int, Identity]:
-        """Name layers by all that decides their numbers."""
-        from skact.models import identify
-
-        return layer_identities(
-            identify(loaded, by_weights=isinstance(self.model, tuple | DetachedPair)),
-            blocks,
-            convention=self._convention(),
-            max_length=self._max_length(loaded) if loaded.modality == "text" else None,
-            stored_as=store.dtype,
-        )
-
-    def _in_store(self, X: Any) -> tuple[StoredSamples, bool]:
-        """Look samples up in the store, and say whether a list of layers was asked for."""
-        samples, loaded, blocks, many = self._start_pass(X)
-        store = self._open_store()
-        stored = StoredSamples(
-            store,
-            sample_keys(samples, loaded.modality),
-            self._identities(store, loaded, blocks),
-            len(loaded.blocks),
-            identify=partial(self._identities, store, loaded),
-            prepare=partial(self._work, samples, loaded),
-            source=partial(self._source, loaded),
-            progress=self.progress,
-        )
-        return stored, many
-
-    def _embed_missing(self, X: Any) -> Filled:
-        """Embed and commit what the store lacks of some samples, and read nothing back.
-
-        Parameters
-        ----------
-        X : sequence of n_samples texts or images
-            As in :meth:`transform`.
-
-        Returns
-        -------
-        filled : Filled
-            ``n_samples``, the number of distinct samples, and ``n_embedded``, how many of them
-            went through the model here; the others were in the store, or another process that
-            was embedding them has committed them meanwhile.
-        """
-        return self._in_store(X)[0].fill()
-
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         if isinstance(self.model, tuple):
-            from skact.models import detach
-
-            return {**state, "model": detach(self.model, self.modality)}
+            return {**state, "model": models.detach(self.model, self.modality)}
         return state
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -558,7 +412,3 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
-
-
-def _offsets(lengths: Array) -> Array:
-    return np.concatenate([[0], np.cumsum(lengths)])

@@ -58,7 +58,7 @@ def _embed_chunk(
 ) -> tuple[int, int]:
     """Embed some samples in a worker; how many there were, and how many it embedded."""
     try:
-        return len(samples), embedder._embed_missing(samples).n_embedded
+        return len(samples), embedder._in_store(samples).fill().n_embedded
     except Exception as error:
         error.add_note(
             "It happened in a worker. A sample number in the message counts within its chunk, "
@@ -147,7 +147,7 @@ def embed_to_store(
     start = time.monotonic()
     store = store if isinstance(store, ActivationStore) else ActivationStore(store)
     embedder = clone(embedder).set_params(store=store, progress=False)
-    stored, _ = embedder._in_store(samples)
+    stored = embedder._in_store(samples)
     samples = as_list(samples)
     first = {key: i for i, key in reversed(list(enumerate(stored.keys)))}
     distinct = np.sort(np.fromiter(first.values(), np.int64, len(first)))
@@ -159,7 +159,7 @@ def embed_to_store(
     with _saying_what_is_left(len(distinct), lambda: len(lacking())):
         if len(todo) and effective_n_jobs(n_jobs) == 1:
             embedder.set_params(progress=progress)
-            n_embedded = embedder._embed_missing([samples[i] for i in todo]).n_embedded
+            n_embedded = embedder._in_store([samples[i] for i in todo]).fill().n_embedded
         elif len(todo):
             _check_can_be_sent(embedder)
             n_embedded = _share_out(samples, todo, embedder, n_jobs, chunk_size, progress)

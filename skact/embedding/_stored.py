@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from skact.embedding._keys import sample_keys
+from skact.embedding._reader import Reader
 from skact.models import resolve_layers
 from skact.rows import Array
 from skact.store import ActivationStore, Filled, Identity, Job
-from skact.tokens import Source, TokenArray
+from skact.tokens import TokenArray
 
 __all__ = ["StoredSamples"]
 
@@ -23,30 +27,31 @@ class StoredSamples:
     ----------
     store : ActivationStore
         The store.
-    keys : sequence of bytes
-        Name of each sample.
-    identities : dict of int to Identity
-        Names of the layers that are asked for, by block.
-    n_blocks : int
-        Layers that the model has.
-    identify : callable
-        Takes layers, names each of them.
-    prepare : callable
-        Takes numbers of samples, makes them ready for the model.
-    source : callable
-        Takes a layer, says where its activations come from.
+    reader : Reader
+        Embeds what it lacks.
+    samples : list of n_samples texts or images
+        The samples.
+    blocks : sequence of int
+        Layers that are asked for.
     progress : bool
         Whether to show a bar.
     """
 
     store: ActivationStore
-    keys: Sequence[bytes]
-    identities: Mapping[int, Identity]
-    n_blocks: int
-    identify: Callable[[Sequence[int]], Mapping[int, Identity]]
-    prepare: Callable[[Sequence[int]], Job]
-    source: Callable[[int], Source]
+    reader: Reader
+    samples: list[Any]
+    blocks: Sequence[int]
     progress: bool
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """Name of each sample."""
+        return sample_keys(self.samples, self.reader.loaded.modality)
+
+    @cached_property
+    def identities(self) -> dict[int, Identity]:
+        """Names of the layers that are asked for, by block."""
+        return self.reader.identities(self.blocks, self.store.dtype)
 
     def missing(self) -> Array:
         """Tell which samples lack a layer, as a bool array (n_samples,)."""
@@ -54,27 +59,31 @@ class StoredSamples:
 
     def fill(self) -> Filled:
         """Embed and commit what is missing, duplicates once."""
-        number: dict[bytes, int] = {}
+        first: dict[bytes, int] = {}
         for i, key in enumerate(self.keys):
-            number.setdefault(key, i)
-        numbers, layers = list(number.values()), self.store.layers
-        also: Sequence[int] = range(self.n_blocks) if layers == "all" else []
-        if layers is not None and layers != "all":
-            also, _ = resolve_layers(layers, self.n_blocks)
-        return self.store.fill(
-            list(number),
-            self.identities,
-            self.identify(also),
-            lambda places: self.prepare([numbers[place] for place in places]),
-            self.progress,
-        )
+            first.setdefault(key, i)
+        numbers = list(first.values())
+
+        def prepare(places: Sequence[int]) -> Job:
+            chosen = [numbers[place] for place in places]
+            return self.reader.forward_pass([self.samples[i] for i in chosen], chosen)
+
+        also = self.reader.identities(self._blocks_to_keep(), self.store.dtype)
+        return self.store.fill(list(first), self.identities, also, prepare, self.progress)
+
+    def _blocks_to_keep(self) -> Sequence[int]:
+        """Layers to store of every sample that goes through the model anyway."""
+        layers, n_blocks = self.store.layers, len(self.reader.loaded.blocks)
+        if layers is None:
+            return []
+        return range(n_blocks) if layers == "all" else resolve_layers(layers, n_blocks)[0]
 
     def read(self) -> dict[int, TokenArray]:
         """Show all samples, by block; what is missing is embedded first."""
         while True:
             layers = {}
             for block, identity in self.identities.items():
-                tokens = self.store.read(self.keys, identity, self.source(block))
+                tokens = self.store.read(self.keys, identity, self.reader.source(block))
                 if tokens is None:
                     break
                 layers[block] = tokens

@@ -16,15 +16,7 @@ import torch
 from torch import Tensor
 
 from skact.embedding import TransformerEmbedder
-from skact.models import (
-    Encoded,
-    Geometry,
-    ImageBatches,
-    check_texts,
-    image_geometries,
-    locate,
-    resolve_layers,
-)
+from skact.models import Geometry, ImageInputs, TextInputs, resolve_layers
 from skact.rows import Array
 from skact.samples import open_image
 from skact.tokens import TokenArray
@@ -56,13 +48,14 @@ class ModelInputs:
     """
 
     def __init__(self, embedder: TransformerEmbedder, samples: list[Any]) -> None:
-        self._embedder = embedder
-        self._samples, self.loaded = embedder._start(samples)
+        self._embedder, self._samples = embedder, samples
+        self._reader = embedder.reader
+        self.loaded = self._reader.loaded
         (self.block,), _ = resolve_layers(embedder.layer, len(self.loaded.blocks))
         self.batch_size = embedder.batch_size
         self._images: dict[int, Any] = {}
         self._room = _ROOM
-        self._encoded: Encoded | None = None
+        self._prepared: TextInputs | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -74,7 +67,7 @@ class ModelInputs:
 
     def one_token(self) -> TokenArray:
         """Return a token of no sample, with the width and the source of the activations."""
-        source = self._embedder._source(self.loaded, self.block)
+        source = self._reader.source(self.block)
         return TokenArray(np.ones((1, self.loaded.width), np.float32), [0, 1], source=source)
 
     def activations(self) -> TokenArray:
@@ -101,10 +94,10 @@ class ModelInputs:
 
     def process(self, image: Any) -> tuple[Tensor, Array, Geometry]:
         """Return pixels (1, n_channels, height, width), patches among positions, and geometry."""
-        (geometry,) = image_geometries([image], self.loaded.processor)
-        batches = ImageBatches([image], [geometry], self.loaded, False)
-        inputs, kept = batches.batch(np.array([0]))
-        return inputs["pixel_values"].to(self.loaded.device), kept[0], geometry
+        prepared = self._reader.prepare([image])
+        assert isinstance(prepared, ImageInputs)
+        inputs, kept = prepared.batch(np.array([0]))
+        return inputs["pixel_values"].to(self.loaded.device), kept[0], prepared.geometries[0]
 
     def whole(self, i: int) -> tuple[dict[str, Any], Array]:
         """Return all that the model reads of a sample, and which positions are its tokens."""
@@ -118,7 +111,7 @@ class ModelInputs:
 
     def text(self, i: int) -> tuple[Array, Array]:
         """Return ids, and which of these positions are tokens of the text."""
-        encoded = self._encode(with_spans=False)
+        encoded = self._texts(with_spans=False).encoded
         rows = slice(encoded.offsets[i], encoded.offsets[i + 1])
         return encoded.ids[rows], encoded.kept[rows]
 
@@ -132,12 +125,11 @@ class ModelInputs:
 
     @cached_property
     def _spans(self) -> list[Array]:
-        encoded = self._encode(with_spans=True)
-        return locate(encoded, check_texts(self._samples), self.loaded.processor, False)
+        return self._texts(with_spans=True).spans()
 
-    def _encode(self, *, with_spans: bool) -> Encoded:
-        if self._encoded is None or (with_spans and self._encoded.spans is None):
-            self._encoded = self._embedder._encode(
-                self._samples, self.loaded, with_spans=with_spans
-            )
-        return self._encoded
+    def _texts(self, *, with_spans: bool) -> TextInputs:
+        if self._prepared is None or (with_spans and self._prepared.encoded.spans is None):
+            prepared = self._reader.prepare(self._samples, with_spans=with_spans)
+            assert isinstance(prepared, TextInputs)
+            self._prepared = prepared
+        return self._prepared

@@ -16,140 +16,70 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skact.models._geometry import Geometry
 from skact.models._hooks import capture
-from skact.models._loaded import Loaded
 from skact.models._memory import run_batches
-from skact.models._text import Encoded
-from skact.models._writer import Writer, rows_of, send
+from skact.models._prepare import ImageInputs, TextInputs
+from skact.models._writer import Writer, send
 from skact.progress import Bar, token_bar
 from skact.rows import Array, Arrays, Sink
-from skact.samples import open_image
 
-__all__ = ["ImageBatches", "TextBatches", "cut", "forward"]
-
-
-class _Batches(Protocol):
-    """Samples in an order of our own, cut into batches that stack.
-
-    ``order`` lists the samples, ``groups`` says which of them may share a batch, ``lengths`` how
-    many positions each has and ``n_kept`` how many tokens; ``batch`` returns what the model reads
-    and which positions are tokens.
-    """
-
-    order: Array
-    groups: Array
-    lengths: Array
-    n_kept: Array
-
-    def batch(self, samples: Array) -> tuple[dict[str, Tensor], Array]: ...
+__all__ = ["Batches", "ForwardPass"]
 
 
-class TextBatches:
-    """Texts from the longest to the shortest, padded on the right.
+class Batches:
+    """Samples from the longest to the shortest, cut into batches that stack.
 
-    Padding is done here and not by the tokenizer, so its padding side cannot matter, and a
-    tokenizer without a pad token will do. Long texts come first: if memory does not suffice,
-    that shows at once.
+    Long ones come first: if memory does not suffice, that shows at once.
 
     Parameters
     ----------
-    encoded : Encoded
-        The positions of all texts.
-    pad_id : int or None
-        What padding holds; it is masked, so any id will do.
+    inputs : TextInputs or ImageInputs
+        The samples.
+    rows : ndarray of shape (n_samples,), int
+        Which of them.
     """
 
-    def __init__(self, encoded: Encoded, pad_id: int | None) -> None:
-        self.encoded = encoded
-        self.pad_id = pad_id or 0
-        self.lengths = np.diff(encoded.offsets)
-        self.order = np.argsort(-self.lengths, kind="stable")
-        self.groups = np.zeros(len(self.lengths), np.int64)
-        self.n_kept = encoded.n_kept
-
-    def batch(self, samples: Array) -> tuple[dict[str, Tensor], Array]:
-        """Pad some texts to the longest of them."""
-        lengths = self.lengths[samples]
-        real = np.arange(lengths.max()) < lengths[:, None]
-        rows = rows_of(self.encoded.offsets, samples)
-        ids = np.full(real.shape, self.pad_id)
-        kept = np.zeros(real.shape, bool)
-        ids[real], kept[real] = self.encoded.ids[rows], self.encoded.kept[rows]
-        inputs = {
-            "input_ids": torch.from_numpy(ids),
-            "attention_mask": torch.from_numpy(real.astype(np.int64)),
-        }
-        return inputs, kept
-
-
-class ImageBatches:
-    """Images, those of one processed size together; opened batch by batch.
-
-    Parameters
-    ----------
-    images : sequence
-        The images.
-    geometries : list of Geometry
-        One per image.
-    loaded : Loaded
-        Processor and patches.
-    special_tokens : bool
-        Whether the positions before the patches are tokens.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[Any],
-        geometries: list[Geometry],
-        loaded: Loaded,
-        special_tokens: bool,
-    ) -> None:
-        self.images = images
-        self.geometries = geometries
-        self.loaded = loaded
-        self.special_tokens = special_tokens
-        sizes = np.array([geometry.size for geometry in geometries])
-        grids = sizes // loaded.patch
-        self.lengths = grids.prod(axis=1) + loaded.prefix
-        self.n_kept = np.array([self._kept(i).sum() for i in range(len(geometries))])
-        self.groups = np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)
+    def __init__(self, inputs: TextInputs | ImageInputs, rows: Array) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.lengths = inputs.lengths[rows]
+        self.groups = inputs.groups[rows]
         self.order = np.lexsort((self.groups, -self.lengths))
 
+    def cut(self, n_done: int, budget: int) -> Array:
+        """Take samples of one group while, padded to the first of them, they fill no more.
+
+        Parameters
+        ----------
+        n_done : int
+            Samples of earlier batches.
+        budget : int
+            Positions; a longer sample is a batch by itself.
+
+        Returns
+        -------
+        samples : ndarray of shape (n_batch,), int
+            Places in ``rows``; none at the end.
+        """
+        samples = self.order[n_done:]
+        if len(samples):
+            samples = samples[: max(1, budget // int(self.lengths[samples[0]]))]
+            groups = self.groups[samples]
+            samples = samples[: int(np.argmin(np.append(groups == groups[0], False)))]
+        return samples
+
+    def n_positions(self, samples: Array) -> int:
+        """Positions of a batch, padding included."""
+        return len(samples) * int(self.lengths[samples[0]])
+
     def batch(self, samples: Array) -> tuple[dict[str, Tensor], Array]:
-        """Open and process some images."""
-        opened = [open_image(self.images[i], i) for i in samples.tolist()]
-        pixels = self.loaded.processor(images=opened, return_tensors="pt")["pixel_values"]
-        expected = self.geometries[samples[0]].size
-        if pixels.ndim != 4 or pixels.shape[2:] != expected:
-            raise ValueError(
-                f"{type(self.loaded.processor).__name__} is not understood: sample {samples[0]} "
-                f"became pixel_values of shape {tuple(pixels.shape)}, expected height and width "
-                f"{expected}."
-            )
-        kept = np.stack([self._kept(i) for i in samples.tolist()])
-        return {"pixel_values": pixels.to(self.loaded.dtype)}, kept
-
-    def _kept(self, i: int) -> Array:
-        """Which positions are tokens: no padding, and those before the patches if asked for."""
-        before = np.full(self.loaded.prefix, self.special_tokens)
-        return np.concatenate([before, self.geometries[i].tokens(self.loaded.patch)])
-
-
-def cut(batches: _Batches, start: int, budget: int) -> Array:
-    """Take samples of one group while, padded to the first of them, they fill no more."""
-    samples = batches.order[start:]
-    if len(samples):
-        samples = samples[: max(1, budget // int(batches.lengths[samples[0]]))]
-        groups = batches.groups[samples]
-        samples = samples[: int(np.argmin(np.append(groups == groups[0], False)))]
-    return samples
+        """Return what the model reads of a batch, and which positions are tokens."""
+        return self.inputs.batch(self.rows[samples])
 
 
 class _Ahead:
@@ -157,7 +87,7 @@ class _Ahead:
 
     Parameters
     ----------
-    batches : TextBatches or ImageBatches
+    batches : Batches
         The samples.
     thread : ThreadPoolExecutor
         With one worker.
@@ -168,7 +98,7 @@ class _Ahead:
         What the model reads of the batch that was cut last, and which positions are tokens.
     """
 
-    def __init__(self, batches: _Batches, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, batches: Batches, thread: ThreadPoolExecutor) -> None:
         self.batches = batches
         self.thread = thread
         self._place: tuple[int, int] | None = None
@@ -182,80 +112,101 @@ class _Ahead:
         return samples
 
     def _begin(self, n_done: int, budget: int) -> None:
-        samples = cut(self.batches, n_done, budget)
+        samples = self.batches.cut(n_done, budget)
         ready = self.thread.submit(self.batches.batch, samples) if len(samples) else Future()
         self._place, self._following = (n_done, budget), (samples, ready)
 
 
-def forward(
-    loaded: Loaded,
-    batches: _Batches,
-    blocks: Sequence[int],
-    *,
-    pooling: str | None,
-    budget: int,
-    progress: bool | Bar,
-    sink: Sink | None = None,
-) -> dict[int, Array]:
-    """Read blocks of a model over all samples, in one forward pass per batch.
+class ForwardPass:
+    """Samples that are ready for a model, sent through it whole or in parts.
 
     Parameters
     ----------
-    loaded : Loaded
-        The model.
-    batches : TextBatches or ImageBatches
+    inputs : TextInputs or ImageInputs
         The samples.
-    blocks : sequence of int
-        Blocks to read.
     pooling : {"cls", "mean", "last"} or None
         Whether to keep one vector per sample only.
+    batch_size : int
+        Samples of mean length in a batch.
+
+    Attributes
+    ----------
+    n_tokens, n_rows : ndarray of shape (n_samples,)
+        Tokens that the model gives for a sample, and rows that are kept: one if they are pooled.
+    n_features : int
+        Numbers in a row.
     budget : int
         Positions of a batch, padding included; a longer sample is a batch by itself. Halved for
-        good when memory does not suffice.
-    progress : bool or bar
-        Whether to show a bar, in tokens; or a bar whose ``update`` takes the tokens of a batch.
-    sink : Sink or None, default=None
-        Where the rows go, straight from the model, batch by batch. None takes memory for all.
-
-    Returns
-    -------
-    values : dict of int to ndarray of shape (n_tokens or n_samples, n_features)
-        The arrays by block, samples in their original order; float32, or float16 for the tokens
-        of a model in float16. Empty where a sink has taken the rows.
-
-    Raises
-    ------
-    RuntimeError
-        If memory does not suffice for a single sample.
-    OverflowError
-        If a sink of float16 cannot hold a value.
+        the rest of a call when memory does not suffice.
     """
-    n_kept = batches.n_kept
-    memory = None
-    if sink is None:
-        half = pooling is None and loaded.dtype == torch.float16
-        dtype = np.dtype(np.float16 if half else np.float32)
-        lengths = n_kept if pooling is None else np.ones_like(n_kept)
-        sink = memory = Arrays(blocks, lengths, loaded.width, dtype)
-    writer = Writer(sink, n_kept, pooling, loaded.device)
-    with (
-        capture(loaded.base, loaded.blocks, blocks) as run,
-        ThreadPoolExecutor(1) as thread,
-        token_bar(progress, int(n_kept.sum())) as bar,
-    ):
-        ahead = _Ahead(batches, thread)
 
-        def embed(samples: Array) -> None:
-            inputs, kept = ahead.ready.result()
-            writer.start(samples, kept)
-            sent = {name: send(value, loaded.device) for name, value in inputs.items()}
-            run(sent | loaded.extra, writer.take)
-            writer.end()
+    def __init__(
+        self, inputs: TextInputs | ImageInputs, *, pooling: str | None, batch_size: int
+    ) -> None:
+        self.inputs = inputs
+        self.pooling = pooling
+        self.n_features = inputs.loaded.width
+        self.n_tokens = inputs.n_tokens
+        self.n_rows = self.n_tokens if pooling is None else np.ones_like(self.n_tokens)
+        # As many positions as so many samples of mean length have, in whatever parts they come.
+        self.budget = batch_size * int(inputs.lengths.sum()) // len(inputs.lengths)
 
-        def n_positions(samples: Array) -> int:
-            return len(samples) * int(batches.lengths[samples[0]])
+    def embed(
+        self,
+        rows: Array,
+        blocks: Sequence[int],
+        sink: Sink | None = None,
+        progress: bool | Bar = False,
+    ) -> dict[int, Array]:
+        """Read blocks of the model over some samples, in one forward pass per batch.
 
-        for samples, _ in run_batches(ahead.cut, embed, budget, n_positions):
-            bar.update(int(n_kept[samples].sum()))
-        writer.flush()
-    return {} if memory is None else memory.values
+        Parameters
+        ----------
+        rows : ndarray of shape (n_taken,), int
+            Which samples.
+        blocks : sequence of int
+            Blocks to read.
+        sink : Sink or None, default=None
+            Where the rows go, straight from the model, batch by batch. None takes memory for all.
+        progress : bool or bar, default=False
+            Whether to show a bar, in tokens; or a bar whose ``update`` takes the tokens of a batch.
+
+        Returns
+        -------
+        values : dict of int to ndarray of shape (n_rows, n_features)
+            The arrays by block, one sample after another; float32, or float16 for the tokens of a
+            model in float16. Empty where a sink has taken the rows.
+
+        Raises
+        ------
+        RuntimeError
+            If memory does not suffice for a single sample.
+        OverflowError
+            If a sink of float16 cannot hold a value.
+        """
+        loaded, n_tokens = self.inputs.loaded, self.n_tokens[rows]
+        memory = None
+        if sink is None:
+            half = self.pooling is None and loaded.dtype == torch.float16
+            dtype = np.dtype(np.float16 if half else np.float32)
+            sink = memory = Arrays(blocks, self.n_rows[rows], self.n_features, dtype)
+        writer = Writer(sink, n_tokens, self.pooling, loaded.device)
+        batches = Batches(self.inputs, rows)
+        with (
+            capture(loaded.base, loaded.blocks, blocks) as run,
+            ThreadPoolExecutor(1) as thread,
+            token_bar(progress, int(n_tokens.sum())) as bar,
+        ):
+            ahead = _Ahead(batches, thread)
+
+            def run_batch(samples: Array) -> None:
+                inputs, kept = ahead.ready.result()
+                writer.start(samples, kept)
+                sent = {name: send(value, loaded.device) for name, value in inputs.items()}
+                run(sent | loaded.extra, writer.take)
+                writer.end()
+
+            for samples, _ in run_batches(ahead.cut, run_batch, self.budget, batches.n_positions):
+                bar.update(int(n_tokens[samples].sum()))
+            writer.flush()
+        return {} if memory is None else memory.values

@@ -14,7 +14,9 @@ from skact.samples import image_size
 __all__ = ["image_geometries", "label_patches"]
 
 
-def image_geometries(images: Sequence[Any], processor: Any) -> list[Geometry]:
+def image_geometries(
+    images: Sequence[Any], processor: Any, numbers: Sequence[int]
+) -> list[Geometry]:
     """Check all images and say what the processor will do to each.
 
     Parameters
@@ -23,6 +25,8 @@ def image_geometries(images: Sequence[Any], processor: Any) -> list[Geometry]:
         In the forms :func:`open_image` takes.
     processor : image processor of transformers
         The processor.
+    numbers : sequence of int
+        Number of each image in what the user gave; for errors.
 
     Returns
     -------
@@ -35,7 +39,7 @@ def image_geometries(images: Sequence[Any], processor: Any) -> list[Geometry]:
         If a sample is no image, naming its number.
     """
     known: dict[tuple[int, int], Geometry] = {}
-    sizes = [image_size(image, i) for i, image in enumerate(images)]
+    sizes = [image_size(image, i) for i, image in zip(numbers, images, strict=True)]
     for size in sizes:
         if size not in known:
             known[size] = image_geometry(processor, *size)
@@ -65,7 +69,7 @@ def label_patches(
     patch: tuple[int, int],
     prefix: int,
     n_concepts: int | None,
-) -> tuple[Array, Array]:
+) -> Array:
     """Turn masks of images into labels of their tokens.
 
     Parameters
@@ -85,8 +89,6 @@ def label_patches(
     -------
     labels : ndarray of shape (n_tokens, n_concepts), dtype bool
         Labels of the tokens of all images.
-    lengths : ndarray of shape (n_samples,), dtype int64
-        Tokens per image.
 
     Raises
     ------
@@ -101,4 +103,4 @@ def label_patches(
             raise ValueError(f"masks[{i}] has {mask.shape[2]} concepts, expected {n_concepts}.")
         labels = mask_to_patches(mask, geometry, patch)
         parts.append(np.concatenate([np.zeros((prefix, n_concepts), bool), labels]))
-    return np.concatenate(parts), np.array([len(part) for part in parts])
+    return np.concatenate(parts)

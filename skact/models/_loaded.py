@@ -30,7 +30,7 @@ from skact.models._mllama import FirstTile, FirstTileProcessor
 from skact.models._pair import DetachedPair
 from skact.tokens import Source
 
-__all__ = ["Loaded", "detach", "fingerprint", "load", "position_limit"]
+__all__ = ["Loaded", "detach", "fingerprint", "load", "max_positions"]
 
 _SIDES = {
     "image": ("vision_model", "vision_tower", "visual"),
@@ -105,6 +105,14 @@ class Loaded:
         """Keyword arguments that belong to every forward pass."""
         takes = inspect.signature(self.base.forward).parameters
         return {"use_cache": False} if "use_cache" in takes else {}
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether the first position is a CLS token."""
+        if self.modality == "image":
+            return self.prefix > 0
+        cls = self.processor.cls_token_id
+        return cls is not None and self.processor("a")["input_ids"][0] == cls
 
     def source(self, block: int, convention: str) -> Source:
         """Describe activations taken after a block."""
@@ -342,19 +350,41 @@ def load(
     )
 
 
-def position_limit(loaded: Loaded) -> int | None:
-    """Find how many positions a text model has.
+def max_positions(loaded: Loaded, max_length: int | None) -> int | None:
+    """Find how many positions a text is cut to.
 
     Parameters
     ----------
     loaded : Loaded
         The model.
+    max_length : int or None
+        What was asked for; None takes the limit of model and tokenizer.
 
     Returns
     -------
     limit : int or None
-        None if the config names no limit.
+        None if there is no limit, as for images.
+
+    Raises
+    ------
+    ValueError
+        If the model has fewer positions than were asked for.
     """
+    if loaded.modality == "image":
+        return None
+    positions = _n_positions(loaded)
+    if max_length is None:
+        # A tokenizer without a limit of its own says 10^30.
+        limit = min(loaded.processor.model_max_length, positions or 10**30)
+        return int(limit) if limit < 10**9 else None
+    if positions is not None and max_length > positions:
+        raise ValueError(
+            f"max_length={max_length}, but the model {loaded.name!r} has {positions} positions."
+        )
+    return int(max_length)
+
+
+def _n_positions(loaded: Loaded) -> int | None:
     config = loaded.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:

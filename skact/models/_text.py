@@ -12,7 +12,16 @@ import numpy as np
 from skact.models._offsets import spans_from_bytes
 from skact.rows import Array
 
-__all__ = ["Encoded", "Token", "check_texts", "encode", "label_tokens", "list_tokens", "locate"]
+__all__ = [
+    "Encoded",
+    "Token",
+    "check_spans",
+    "check_texts",
+    "encode",
+    "label_tokens",
+    "list_tokens",
+    "locate",
+]
 
 _CHUNK = 1024
 
@@ -60,13 +69,15 @@ class Encoded:
         return np.add.reduceat(self.kept, self.offsets[:-1], dtype=np.int64)
 
 
-def check_texts(samples: Sequence[Any]) -> list[str]:
+def check_texts(samples: Sequence[Any], numbers: Sequence[int] | None = None) -> list[str]:
     """Refuse what is not a text with characters in it.
 
     Parameters
     ----------
     samples : sequence
         The samples.
+    numbers : sequence of int or None, default=None
+        Number of each sample in what the user gave; None counts from 0.
 
     Returns
     -------
@@ -80,7 +91,8 @@ def check_texts(samples: Sequence[Any]) -> list[str]:
     ValueError
         If a text is empty, naming its number.
     """
-    for i, text in enumerate(samples):
+    numbers = range(len(samples)) if numbers is None else numbers
+    for i, text in zip(numbers, samples, strict=True):
         if not isinstance(text, str):
             raise TypeError(f"sample {i} must be a string, got {type(text).__name__}.")
         if not text:
@@ -99,6 +111,7 @@ def encode(
     max_length: int | None,
     special_tokens: bool,
     with_spans: bool = False,
+    numbers: Sequence[int] | None = None,
 ) -> Encoded:
     """Tokenise without padding.
 
@@ -114,6 +127,8 @@ def encode(
         Whether special tokens count as tokens of the sample.
     with_spans : bool, default=False
         Whether to ask for the characters of each position.
+    numbers : sequence of int or None, default=None
+        Number of each text in what the user gave; None counts from 0.
 
     Returns
     -------
@@ -154,7 +169,7 @@ def encode(
     kept = np.ones_like(kept) if special_tokens else ~kept
     for i in np.flatnonzero(np.diff(np.concatenate([[0], np.cumsum(kept)])[offsets]) == 0).tolist():
         raise ValueError(
-            f"sample {i}, {texts[i][:40]!r}, has no token left "
+            f"sample {i if numbers is None else numbers[i]}, {texts[i][:40]!r}, has no token left "
             f"(max_length={max_length}, special_tokens={special_tokens})."
         )
     return Encoded(np.concatenate(ids), offsets, kept, np.concatenate(spans) if spans else None)
@@ -245,7 +260,35 @@ def list_tokens(encoded: Encoded, texts: Sequence[str], spans: list[Array], toke
     return out
 
 
-def _check_spans(texts: Sequence[str], spans: Any) -> list[tuple[int, int, int, Any]]:
+LabelledSpan = tuple[int, int, int, Any]  # sample, start, end, label
+
+
+def check_spans(
+    texts: Sequence[str], spans: Any, concepts: Sequence[Any] | None
+) -> tuple[list[LabelledSpan], list[Any]]:
+    """Refuse spans that do not fit their texts.
+
+    Parameters
+    ----------
+    texts : sequence of n_samples str
+        The texts.
+    spans : sequence of n_samples sequences of (start, end, label)
+        Labelled spans of each text.
+    concepts : sequence or None
+        Labels to keep, in order; None keeps all that occur, sorted.
+
+    Returns
+    -------
+    spans : list of (sample, start, end, label)
+        All spans, each with the number of its text.
+    concepts : list of n_concepts labels
+        The labels to keep.
+
+    Raises
+    ------
+    ValueError
+        If a span does not fit its text, naming both, or there is no concept.
+    """
     if len(spans) != len(texts):
         raise ValueError(f"spans must have one entry per text: got {len(spans)} for {len(texts)}.")
     out = []
@@ -263,52 +306,37 @@ def _check_spans(texts: Sequence[str], spans: Any) -> list[tuple[int, int, int, 
                     f"its text; got ({start}, {end})."
                 )
             out.append((i, int(start), int(end), label))
-    return out
+    names = sorted({span[3] for span in out}) if concepts is None else list(concepts)
+    if not names:
+        raise ValueError("there is no concept: no span is labelled and concepts is not given.")
+    return out, names
 
 
 def label_tokens(
-    texts: Sequence[str],
-    labelled: Any,
-    concepts: Sequence[Any] | None,
-    locations: Sequence[Array] | None = None,
-) -> tuple[Array | None, list[Any]]:
+    spans: Sequence[LabelledSpan], concepts: Sequence[Any], locations: Sequence[Array]
+) -> Array:
     """Label the tokens whose characters overlap a labelled span.
 
     Parameters
     ----------
-    texts : sequence of str
-        The texts.
-    labelled : sequence of sequences of (start, end, label)
-        Labelled spans of each text.
-    concepts : sequence or None
-        Labels to keep, in order; None keeps all that occur, sorted.
-    locations : sequence of ndarray of shape (n_tokens_i, 2), or None
-        Characters of the tokens; None only checks the spans.
+    spans : sequence of (sample, start, end, label)
+        From :func:`check_spans`.
+    concepts : sequence of n_concepts labels
+        Labels to keep; others are passed over.
+    locations : sequence of n_samples ndarray of shape (n_tokens_i, 2)
+        Characters of the tokens, from :func:`locate`.
 
     Returns
     -------
-    labels : ndarray of shape (n_tokens, n_concepts), dtype bool, or None
+    labels : ndarray of shape (n_tokens, n_concepts), dtype bool
         Labels of the tokens of all texts.
-    concepts : list
-        The columns.
-
-    Raises
-    ------
-    ValueError
-        If a span does not fit its text, naming both, or there is no concept.
     """
-    spans = _check_spans(texts, labelled)
-    names = sorted({span[3] for span in spans}) if concepts is None else list(concepts)
-    if not names:
-        raise ValueError("there is no concept: no span is labelled and concepts is not given.")
-    if locations is None:
-        return None, names
-    column = {name: c for c, name in enumerate(names)}
+    column = {name: c for c, name in enumerate(concepts)}
     offsets = np.cumsum([0, *map(len, locations)])
-    labels = np.zeros((offsets[-1], len(names)), bool)
+    labels = np.zeros((offsets[-1], len(concepts)), bool)
     for i, start, end, label in spans:
         if label in column:
             first, stop = locations[i].T
             hit = (first < end) & (stop > start) & (first < stop)
             labels[offsets[i] : offsets[i + 1], column[label]] |= hit
-    return labels, names
+    return labels

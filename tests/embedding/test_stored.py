@@ -131,16 +131,16 @@ def test_only_missing_samples_and_layers_go_through_the_model(tmp_path, texts):
     assert found.missing([*texts, "new"]).tolist() == [False] * 5 + [True]
 
 
-def test_embed_missing_says_what_it_did(tmp_path, texts):
+def test_filling_says_what_it_did(tmp_path, texts):
     found = embedder(layer=[0, 2], store=tmp_path)
     with counted(found.model[0]) as sizes:
-        done = found._embed_missing(texts + texts[:2])
+        done = found._in_store(texts + texts[:2]).fill()
         assert (done.n_samples, done.n_embedded) == (5, 5)
-        done = found._embed_missing([*texts, "new"])
+        done = found._in_store([*texts, "new"]).fill()
         assert (done.n_samples, done.n_embedded) == (6, 1)
     assert sum(sizes) == 6
     with pytest.raises(ValueError, match="store is None"):
-        embedder()._embed_missing(texts)
+        embedder()._in_store(texts)
 
 
 @pytest.mark.parametrize(("layers", "kept"), [("all", [0, 1, 2, 3]), ([0.5, -1], [0, 1, 3])])
@@ -258,8 +258,7 @@ def test_clones_and_pickles_keep_the_store(tmp_path, bert_folder, texts):
 
 def keys_of(found, block=3, sample="a", **params):
     found = clone(found).set_params(**{"layer": block, **params})
-    held, _ = found.set_params(store="unused")._in_store([sample])
-    return held.identities[block].digest
+    return found.set_params(store="unused")._in_store([sample]).identities[block].digest
 
 
 def test_folder_pair_and_pickled_pair_share_what_they_keep(tmp_path, bert_folder, texts):
@@ -445,6 +444,13 @@ def test_a_bad_sample_is_named_before_anything_is_embedded(tmp_path, kind, X, er
     with counted(found.model[0]) as sizes, pytest.raises(error, match=message):
         found.transform(X)
     assert sizes == []
+
+
+def test_a_text_without_tokens_is_named_by_its_number_among_all(tmp_path):
+    found = embedder(store=ActivationStore(tmp_path, chunk_size=1))
+    with pytest.raises(ValueError, match="sample 7, ' ', has no token left"):
+        found.transform([*"abcdefg", " ", *"hij"])
+    assert not found.missing(["a"]).any()
 
 
 def test_a_broken_file_is_named_by_its_number_among_all(tmp_path, images):

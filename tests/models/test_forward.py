@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from skact.embedding import TransformerEmbedder
-from skact.models._forward import TextBatches, cut, forward
+from skact.models._forward import Batches, ForwardPass
 from skact.models._hooks import find_blocks
 from skact.models._loaded import load
-from skact.models._text import encode
+from skact.models._prepare import prepare
 from skact.models._writer import Writer
 from skact.rows._sink import Arrays
 from tests import tiny_models
@@ -40,23 +40,9 @@ def all_layers(pair, samples, **params):
     return TransformerEmbedder(pair, layer=list(range(4)), **params).transform(samples)
 
 
-def text_batches(loaded, texts, **options):
-    options = {"max_length": None, "special_tokens": False, **options}
-    return TextBatches(encode(texts, loaded.processor, **options), loaded.processor.pad_token_id)
-
-
 def run_forward(pair, texts, blocks, *, pooling=None, batch_size=3, progress=False, sink=None):
-    loaded = load(pair)
-    batches = text_batches(loaded, texts)
-    return forward(
-        loaded,
-        batches,
-        blocks,
-        pooling=pooling,
-        budget=batch_size * int(batches.lengths.sum()) // len(texts),
-        progress=progress,
-        sink=sink,
-    )
+    job = ForwardPass(prepare(load(pair), texts), pooling=pooling, batch_size=batch_size)
+    return job.embed(np.arange(len(texts)), blocks, sink, progress)
 
 
 class Kept:
@@ -348,12 +334,11 @@ def test_both_towers_of_clip(images):
 
 def cuts(lengths, groups, budget):
     """The batches of samples with some lengths, sorted as the real ones are."""
-    order = np.lexsort((groups, -lengths))
-    batches = SimpleNamespace(order=order, lengths=lengths, groups=groups)
-    out = [cut(batches, 0, budget)]
-    while len(rest := cut(batches, sum(map(len, out)), budget)):
+    batches = Batches(SimpleNamespace(lengths=lengths, groups=groups), np.arange(len(lengths)))
+    out = [batches.cut(0, budget)]
+    while len(rest := batches.cut(sum(map(len, out)), budget)):
         out.append(rest)
-    return order, out
+    return np.lexsort((groups, -lengths)), out
 
 
 def padding(lengths, batches):
@@ -398,8 +383,8 @@ def test_batch_size_counts_samples_of_mean_length():
     try:
         embedder.transform(short)
         embedder.transform(short + long)
-        work = embedder._work(short + long, load(pair), range(44))
-        work.embed(np.arange(40), [0])
+        job = ForwardPass(prepare(load(pair), short + long), pooling=None, batch_size=16)
+        job.embed(np.arange(40), [0])
     finally:
         failing.handle.remove()
     # 200 positions in 44 samples: 16 of mean length have 72, also where only some are embedded.
@@ -412,9 +397,7 @@ def test_rows_go_straight_into_a_sink(dtype, pooling, texts):
     pair = tiny_models.text_pair("llama")
     exact = run_forward(pair, texts, [1, 3], pooling=pooling)
     raw = np.dtype("uint16" if dtype == "bfloat16" else dtype)
-    lengths = (
-        text_batches(load(pair), texts).n_kept if pooling is None else np.ones(len(texts), int)
-    )
+    lengths = ForwardPass(prepare(load(pair), texts), pooling=pooling, batch_size=1).n_rows
     sink = Kept([1, 3], lengths, exact[1].shape[1], raw)
     assert run_forward(pair, texts, [1, 3], pooling=pooling, sink=sink) == {}
     assert len(sink.batches) > 1
@@ -481,12 +464,10 @@ def test_a_block_that_drops_positions_is_refused():
 
 
 def test_the_next_batch_is_prepared_in_another_thread(texts):
-    pair = tiny_models.text_pair("bert")
-    loaded = load(pair)
-    batches = text_batches(loaded, texts)
-    threads, prepared = [], batches.batch
-    batches.batch = lambda samples: threads.append(threading.get_ident()) or prepared(samples)
-    forward(loaded, batches, [0], pooling=None, budget=1, progress=False)
+    inputs = prepare(load(tiny_models.text_pair("bert")), texts)
+    threads, batch = [], inputs.batch
+    vars(inputs)["batch"] = lambda samples: threads.append(threading.get_ident()) or batch(samples)
+    ForwardPass(inputs, pooling=None, batch_size=1).embed(np.arange(len(texts)), [0])
     assert len(threads) > 1
     assert set(threads).isdisjoint({threading.get_ident()})
 

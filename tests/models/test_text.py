@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from skact.embedding import TransformerEmbedder
-from skact.models._text import Token, encode, label_tokens, locate
+from skact.models._text import Token, check_spans, encode, label_tokens, locate
 from tests import tiny_models
 
 
@@ -321,7 +321,7 @@ def test_spans_need_a_text_model(images):
 
 def test_a_token_without_characters_has_no_label():
     located = [np.array([[0, 2], [2, 2], [2, 4]])]
-    labels, _ = label_tokens(["abcd"], [[(1, 4, "a")]], None, located)
+    labels = label_tokens(*check_spans(["abcd"], [[(1, 4, "a")]], None), located)
     assert labels.tolist() == [[True], [False], [True]]
 
 

@@ -1,0 +1,105 @@
+"""A loaded model as one embedder reads it: what decides the numbers, their source and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skact import models
+from skact.embedding._keys import layer_identities
+from skact.rows import Array
+from skact.store import Identity
+from skact.tokens import Source, TokenArray
+
+__all__ = ["Reader"]
+
+_POOLED = {"cls": "CLS position", "mean": "mean of the tokens", "last": "last token"}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A loaded model, and how it is read.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+    by_weights : bool
+        Whether its weights may differ from those under its name.
+    pooling, special_tokens, batch_size, max_length
+        As in :class:`~skact.embedding.TransformerEmbedder`.
+    """
+
+    loaded: models.Loaded
+    by_weights: bool
+    pooling: str | None
+    special_tokens: bool
+    batch_size: int
+    max_length: int | None
+
+    def prepare(
+        self, samples: Sequence[Any], *, with_spans: bool = False, numbers: Any = None
+    ) -> models.TextInputs | models.ImageInputs:
+        """Make samples ready for the model; see :func:`skact.models.prepare`."""
+        return models.prepare(
+            self.loaded,
+            samples,
+            special_tokens=self.special_tokens,
+            max_length=self.max_length,
+            with_spans=with_spans,
+            numbers=numbers,
+        )
+
+    def forward_pass(self, samples: Sequence[Any], numbers: Any = None) -> models.ForwardPass:
+        """Make samples ready to be embedded, whole or in parts."""
+        inputs = self.prepare(samples, numbers=numbers)
+        return models.ForwardPass(inputs, pooling=self.pooling, batch_size=self.batch_size)
+
+    def embed(
+        self, samples: Sequence[Any], blocks: Sequence[int], progress: bool
+    ) -> dict[int, TokenArray]:
+        """Embed samples into memory, by block."""
+        job = self.forward_pass(samples)
+        offsets = _offsets(job.n_rows)
+        values = job.embed(np.arange(len(samples)), blocks, progress=progress)
+        return {
+            block: TokenArray(rows, offsets, source=self.source(block))
+            for block, rows in values.items()
+        }
+
+    def label(self, samples: Sequence[Any], labelled: Any, concepts: Any) -> TokenArray:
+        """Turn labels of characters or pixels into labels of tokens."""
+        inputs = self.prepare(samples, with_spans=True)
+        labels = inputs.labels(labelled, concepts)
+        return TokenArray(labels, _offsets(inputs.n_tokens), feature_names=concepts)
+
+    @property
+    def convention(self) -> str:
+        """What is read after a block."""
+        convention = "residual stream after the block"
+        if self.special_tokens:
+            convention += ", special tokens kept"
+        if self.pooling is not None:
+            convention += f", {_POOLED[self.pooling]}"
+        return convention
+
+    def source(self, block: int) -> Source:
+        """Say where activations after a block come from."""
+        return self.loaded.source(block, self.convention)
+
+    def identities(self, blocks: Sequence[int], stored_as: str) -> dict[int, Identity]:
+        """Name layers, in one precision, by all that decides their numbers."""
+        return layer_identities(
+            models.identify(self.loaded, by_weights=self.by_weights),
+            blocks,
+            convention=self.convention,
+            max_length=models.max_positions(self.loaded, self.max_length),
+            stored_as=stored_as,
+        )
+
+
+def _offsets(lengths: Array) -> Array:
+    return np.concatenate([[0], np.cumsum(lengths)])

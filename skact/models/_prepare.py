@@ -1,0 +1,263 @@
+"""Samples made ready for a model: which positions it will read, and which of them are tokens.
+
+Texts are tokenised at once and padded batch by batch; of images the geometry is worked out at once,
+and the pixels are read batch by batch.
+
+Imports torch: import this module only where a model is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skact.models._geometry import Geometry, Patch, patch_boxes
+from skact.models._images import image_geometries, label_patches
+from skact.models._loaded import Loaded, max_positions
+from skact.models._text import (
+    Encoded,
+    Token,
+    check_texts,
+    encode,
+    label_tokens,
+    list_tokens,
+    locate,
+)
+from skact.models._writer import rows_of
+from skact.rows import Array
+from skact.samples import open_image
+
+__all__ = ["ImageInputs", "TextInputs", "prepare"]
+
+_NO_PATCH = Patch(-1, -1, (0.0, 0.0, 0.0, 0.0))
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """Texts that are tokenised, to be padded on the right batch by batch.
+
+    Padding is done here and not by the tokenizer, so its padding side cannot matter, and a
+    tokenizer without a pad token will do.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+    texts : list of n_samples str
+        The texts.
+    encoded : Encoded
+        Their positions.
+    special_tokens : bool
+        Whether special tokens count as tokens.
+    """
+
+    loaded: Loaded
+    texts: list[str]
+    encoded: Encoded
+    special_tokens: bool
+
+    @cached_property
+    def lengths(self) -> Array:
+        """Positions of each text, int64 of shape (n_samples,)."""
+        return np.diff(self.encoded.offsets)
+
+    @cached_property
+    def n_tokens(self) -> Array:
+        """Tokens of each text, int64 of shape (n_samples,)."""
+        return self.encoded.n_kept
+
+    @property
+    def groups(self) -> Array:
+        """Which texts may share a batch, int64 of shape (n_samples,): all of them."""
+        return np.zeros(len(self.texts), np.int64)
+
+    def batch(self, samples: Array) -> tuple[dict[str, Tensor], Array]:
+        """Pad some texts to the longest of them.
+
+        Parameters
+        ----------
+        samples : ndarray of shape (n_batch,), int
+            Which ones.
+
+        Returns
+        -------
+        inputs : dict of str to Tensor
+            What the model reads.
+        kept : ndarray of shape (n_batch, n_positions), dtype bool
+            Positions that are tokens.
+        """
+        lengths = self.lengths[samples]
+        real = np.arange(lengths.max()) < lengths[:, None]
+        rows = rows_of(self.encoded.offsets, samples)
+        # Padding is masked, so any id will do.
+        ids = np.full(real.shape, self.loaded.processor.pad_token_id or 0)
+        kept = np.zeros(real.shape, bool)
+        ids[real], kept[real] = self.encoded.ids[rows], self.encoded.kept[rows]
+        inputs = {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(real.astype(np.int64)),
+        }
+        return inputs, kept
+
+    def spans(self) -> list[Array]:
+        """Characters of each token, one array (n_tokens_i, 2) per text; see :func:`locate`."""
+        return locate(self.encoded, self.texts, self.loaded.processor, self.special_tokens)
+
+    def tokens(self) -> list[list[Token]]:
+        """Name the tokens of each text."""
+        return list_tokens(self.encoded, self.texts, self.spans(), self.loaded.processor)
+
+    def labels(self, spans: Any, concepts: Any) -> Array:
+        """Label the tokens of all texts by spans; see :func:`check_spans` and `label_tokens`."""
+        return label_tokens(spans, concepts, self.spans())
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """Images whose geometry is known, to be opened batch by batch.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+    images : list of n_samples images
+        The images.
+    geometries : list of n_samples Geometry
+        What the processor does to each.
+    special_tokens : bool
+        Whether the positions before the patches count as tokens.
+    numbers : sequence of int
+        Number of each image in what the user gave; for errors.
+    """
+
+    loaded: Loaded
+    images: list[Any]
+    geometries: list[Geometry]
+    special_tokens: bool
+    numbers: Sequence[int]
+
+    @cached_property
+    def _sizes(self) -> Array:
+        return np.array([geometry.size for geometry in self.geometries])
+
+    @cached_property
+    def lengths(self) -> Array:
+        """Positions of each image, int64 of shape (n_samples,)."""
+        return (self._sizes // self.loaded.patch).prod(axis=1) + self.loaded.prefix
+
+    @cached_property
+    def n_tokens(self) -> Array:
+        """Tokens of each image, int64 of shape (n_samples,)."""
+        return np.array([self._kept(geometry).sum() for geometry in self.geometries])
+
+    @cached_property
+    def groups(self) -> Array:
+        """Which images may share a batch, int64 of shape (n_samples,): those of one size."""
+        return np.unique(self._sizes, axis=0, return_inverse=True)[1].reshape(-1)
+
+    def batch(self, samples: Array) -> tuple[dict[str, Tensor], Array]:
+        """Open and process some images of one processed size.
+
+        Parameters
+        ----------
+        samples : ndarray of shape (n_batch,), int
+            Which ones.
+
+        Returns
+        -------
+        inputs : dict of str to Tensor
+            What the model reads.
+        kept : ndarray of shape (n_batch, n_positions), dtype bool
+            Positions that are tokens.
+
+        Raises
+        ------
+        ValueError
+            If a file is broken, naming its number, or the processor makes another size.
+        """
+        processor = self.loaded.processor
+        opened = [open_image(self.images[i], self.numbers[i]) for i in samples.tolist()]
+        pixels = processor(images=opened, return_tensors="pt")["pixel_values"]
+        expected = self.geometries[samples[0]].size
+        if pixels.ndim != 4 or pixels.shape[2:] != expected:
+            raise ValueError(
+                f"{type(processor).__name__} is not understood: sample {self.numbers[samples[0]]} "
+                f"became pixel_values of shape {tuple(pixels.shape)}, expected height and width "
+                f"{expected}."
+            )
+        kept = np.stack([self._kept(self.geometries[i]) for i in samples.tolist()])
+        return {"pixel_values": pixels.to(self.loaded.dtype)}, kept
+
+    def _kept(self, geometry: Geometry) -> Array:
+        """Which positions are tokens: no padding, and those before the patches if asked for."""
+        before = np.full(self.loaded.prefix, self.special_tokens)
+        return np.concatenate([before, geometry.tokens(self.loaded.patch)])
+
+    def tokens(self) -> list[list[Patch]]:
+        """Name the tokens of each image."""
+        prefix = [_NO_PATCH] * (self.loaded.prefix * self.special_tokens)
+        return [prefix + patch_boxes(one, self.loaded.patch) for one in self.geometries]
+
+    def labels(self, masks: Any, concepts: Sequence[Any] | None) -> Array:
+        """Label the tokens of all images by masks; see :func:`label_patches`."""
+        prefix = self.loaded.prefix * self.special_tokens
+        n_concepts = None if concepts is None else len(concepts)
+        return label_patches(self.geometries, masks, self.loaded.patch, prefix, n_concepts)
+
+
+def prepare(
+    loaded: Loaded,
+    samples: Sequence[Any],
+    *,
+    special_tokens: bool = False,
+    max_length: int | None = None,
+    with_spans: bool = False,
+    numbers: Sequence[int] | None = None,
+) -> TextInputs | ImageInputs:
+    """Check samples, and work out what a model will read of them.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+    samples : sequence of n_samples texts or images
+        As the model's modality asks.
+    special_tokens : bool, default=False
+        Whether special tokens, and the positions before the patches, count as tokens.
+    max_length : int or None, default=None
+        Positions that a text is cut to; see :func:`max_positions`.
+    with_spans : bool, default=False
+        Whether the characters of the tokens will be asked for; nothing for images.
+    numbers : sequence of int or None, default=None
+        Number of each sample in what the user gave, for errors; None counts from 0.
+
+    Returns
+    -------
+    inputs : TextInputs or ImageInputs
+        The samples, with ``lengths``, ``n_tokens``, ``batch`` and ``tokens``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a sample is not of the modality or has no token, naming its number.
+    """
+    numbers = range(len(samples)) if numbers is None else numbers
+    if loaded.modality == "image":
+        geometries = image_geometries(samples, loaded.processor, numbers)
+        return ImageInputs(loaded, list(samples), geometries, special_tokens, numbers)
+    texts = check_texts(samples, numbers)
+    encoded = encode(
+        texts,
+        loaded.processor,
+        max_length=max_positions(loaded, max_length),
+        special_tokens=special_tokens,
+        with_spans=with_spans,
+        numbers=numbers,
+    )
+    return TextInputs(loaded, texts, encoded, special_tokens)
