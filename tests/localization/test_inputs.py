@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 from sklearn.base import clone
 
+from skact.embedding._reader import Reader
 from skact.localization import METHODS
 from skact.localization import _inputs as inputs
 
@@ -87,16 +88,15 @@ def test_each_sample_is_embedded_once_in_a_call(shapes, embedded):
 def test_texts_are_tokenised_once_more_than_by_the_embedder(texts, monkeypatch):
     """Once for embedding, and once for all of the perturbation, checks included."""
     seen = []
-    cls = type(texts.embedder)
-    real = cls._encode
+    real = Reader.prepare
 
-    def counting(self, samples, loaded, **options):
+    def counting(self, samples, **options):
         seen.append(len(samples))
-        return real(self, samples, loaded, **options)
+        return real(self, samples, **options)
 
     for method, unit, n_times in (("rise", "token", 2), ("rise", "word", 2), ("direct", None, 1)):
         localizer = texts.fitted(method, unit=unit)
-        monkeypatch.setattr(cls, "_encode", counting)
+        monkeypatch.setattr(Reader, "prepare", counting)
         seen.clear()
         localizer.transform(texts.samples)
         assert seen == [len(texts.samples)] * n_times
