@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from skact.embedding._embedder import TransformerEmbedder
     from skact.rows import Array
 
-__all__ = ["Embedded", "embed_to_store"]
+__all__ = ["EmbeddingReport", "embed_to_store"]
 
 _CHUNKS_PER_WORKER = 4  # at least, so that no worker waits long for the last one
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddingReport:
     """What a call of :func:`embed_to_store` did.
 
     Parameters
@@ -94,7 +94,7 @@ def embed_to_store(
     n_jobs: int | None = None,
     chunk_size: int = 2048,
     progress: bool = False,
-) -> Embedded:
+) -> EmbeddingReport:
     """Embed samples into a store, with as many processes as joblib is told to use.
 
     Only what the store lacks is handed out, duplicates once. Workers are those of joblib: processes
@@ -122,7 +122,7 @@ def embed_to_store(
 
     Returns
     -------
-    embedded : Embedded
+    report : EmbeddingReport
         ``n_samples``, ``n_embedded``, ``n_found`` and ``seconds``.
 
     Raises
@@ -170,7 +170,7 @@ def embed_to_store(
             )
     n_samples = len(distinct)
     seconds = time.monotonic() - start
-    return Embedded(n_samples, n_embedded, n_samples - n_embedded, seconds)
+    return EmbeddingReport(n_samples, n_embedded, n_samples - n_embedded, seconds)
 
 
 def _check_can_be_sent(embedder: TransformerEmbedder) -> None:
