@@ -13,14 +13,10 @@ Concept Signals in the Tail", section on baselines.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -30,64 +26,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from skact.base import SharedModelMixin
 from skact.prompting._answer_log import AnswerLog
-from skact.prompting._inputs import check_names, check_samples, check_template, guess_kind
+from skact.prompting._answerer import Answerer, CallableAnswerer, DetachedModel, check_model
+from skact.prompting._ask import ask
+from skact.prompting._inputs import check_names, check_samples, guess_kind
+from skact.prompting._prompt import check_template, parse_answer
 from skact.rows import Array
-from skact.samples import as_list, open_image
+from skact.samples import as_list
 from skact.targets import check_targets, label_classes
 from skact.warning import warn
 
-__all__ = ["Prompt", "PromptDetector", "parse_answer"]
-
-_ANSWER = re.compile(r"""[\s*"'“”‘’«»`]*(yes|no)(?!['’-]?\w)""", re.IGNORECASE)
-
-
-class Prompt(NamedTuple):
-    """One question about one sample.
-
-    Parameters
-    ----------
-    sample : str or PIL image
-        The text, or the image as RGB.
-    concept : str
-        What is asked for.
-    text : str
-        All that is to be said in words: a text followed by the question, or the question alone
-        where the sample is an image.
-    """
-
-    sample: Any
-    concept: str
-    text: str
-
-
-def parse_answer(text: str) -> bool | None:
-    """Read an answer strictly.
-
-    Parameters
-    ----------
-    text : str
-        What the model said.
-
-    Returns
-    -------
-    present : bool or None
-        True or False if the first word, without quotes, asterisks and punctuation, is yes or no in
-        any case, and the other word does not occur; else None.
-
-    Examples
-    --------
-    >>> from skact import parse_answer
-    >>> [parse_answer(a) for a in ("Yes.", "**no**, it is not", "Yes and no", "Nope", "")]
-    [True, False, None, None, None]
-    """
-    found = _ANSWER.match(text)
-    if found is None:
-        return None
-    said = found[1].lower()
-    other = "no" if said == "yes" else "yes"
-    if re.search(rf"\b{other}\b", text, re.IGNORECASE):
-        return None
-    return said == "yes"
+__all__ = ["PromptDetector"]
 
 
 class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
@@ -273,7 +221,16 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         samples = as_list(X)
         model = self._open(samples)
         digests = check_samples(samples, model.kind)
-        text = self._ask(samples, digests, model)
+        text = ask(
+            model,
+            samples,
+            digests,
+            self.concept_names_.tolist(),
+            self.prompt,
+            log=None if self.log is None else AnswerLog(self.log),
+            batch_size=self.batch_size,
+            progress=self.progress,
+        )
         values = {True: 1.0, False: 0.0, None: np.nan}
         parsed = np.array([[values[parse_answer(said)] for said in row] for row in text])
         n_unparsed = int(np.isnan(parsed).sum())
@@ -331,7 +288,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
 
     def _check_params(self) -> None:
         self._validate_params()
-        _check_model(self.model)
+        check_model(self.model)
         check_template(self.prompt)
         if callable(self.model):
             if self.system is not None:
@@ -345,10 +302,10 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         if self.log is not None:
             AnswerLog(self.log)
 
-    def _open(self, samples: list[Any]) -> _Answerer:
+    def _open(self, samples: list[Any]) -> Answerer:
         if callable(self.model):
             kind = guess_kind(samples) if self.modality == "auto" else self.modality
-            return _Callable(self.model, kind, ["callable", self.revision])
+            return CallableAnswerer(self.model, kind, ["callable", self.revision])
         from skact.models import load_chat
 
         return load_chat(
@@ -362,48 +319,10 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
             trust_remote_code=self.trust_remote_code,
         )
 
-    def _ask(self, samples: list[Any], digests: list[str], model: _Answerer) -> Array:
-        """Answers (n_samples, n_concepts), from the log where it has them."""
-        from tqdm import tqdm
-
-        questions = [self.prompt.format(concept=c, kind=model.kind) for c in self.concept_names_]
-        log = None if self.log is None else AnswerLog(self.log)
-        known = {} if log is None else log.read()
-        identity = [] if log is None else model.identity
-        keys = [[_key(identity, question, digest) for question in questions] for digest in digests]
-        places = {key: (i, c) for i, row in enumerate(keys) for c, key in enumerate(row)}
-        missing = [key for key in places if key not in known]
-
-        def prompts(wanted: Iterable[str]) -> Iterable[Prompt]:
-            for key in wanted:
-                i, c = places[key]
-                is_text = model.kind == "text"
-                sample = samples[i] if is_text else open_image(samples[i], i)
-                text = f"{sample}\n\n{questions[c]}" if is_text else questions[c]
-                yield Prompt(sample, self.concept_names_[c], text)
-
-        model.check(prompts(missing))
-        with tqdm(total=len(missing), unit="question", disable=not self.progress) as bar:
-            for start in range(0, len(missing), self.batch_size):
-                batch = missing[start : start + self.batch_size]
-                try:
-                    said = model(list(prompts(batch)))
-                except Exception as error:
-                    error.add_note(_progress_note(start, len(missing), self.log))
-                    raise
-                fresh = dict(zip(batch, said, strict=True))
-                if log is not None:
-                    log.append(fresh, {key: self.concept_names_[places[key][1]] for key in batch})
-                known.update(fresh)
-                bar.update(len(batch))
-        text = np.empty((len(samples), len(questions)), dtype=object)
-        text[:] = [[known[key] for key in row] for row in keys]
-        return text
-
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         if isinstance(self.model, tuple):
-            return {**state, "model": _Lost()}
+            return {**state, "model": DetachedModel()}
         return state
 
     def __sklearn_tags__(self) -> Any:
@@ -415,75 +334,3 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.two_d_array = False
         return tags
-
-
-class _Answerer(Protocol):
-    """What answers prompts: a callable of the user, or a Hugging Face model."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def identity(self) -> list[Any]: ...
-
-    def check(self, prompts: Iterable[Prompt]) -> None: ...
-
-    def __call__(self, prompts: Sequence[Prompt]) -> list[str]: ...
-
-
-@dataclass(frozen=True)
-class _Callable:
-    """A function of the user, whose answers are checked."""
-
-    function: Callable[[list[Prompt]], Any]
-    kind: str
-    identity: list[Any]
-
-    def check(self, prompts: Iterable[Prompt]) -> None:
-        """Accept everything; the function knows its own limits."""
-
-    def __call__(self, prompts: Sequence[Prompt]) -> list[str]:
-        said = self.function(list(prompts))
-        expected = f"model must return a list of {len(prompts)} strings, one per prompt"
-        if not isinstance(said, list | tuple):
-            raise TypeError(f"{expected}; got {type(said).__name__}.")
-        if len(said) != len(prompts):
-            raise ValueError(f"{expected}; got {len(said)}.")
-        for i, answer in enumerate(said):
-            if not isinstance(answer, str):
-                raise TypeError(f"{expected}; answer {i} is {type(answer).__name__}.")
-        return list(said)
-
-
-@dataclass(frozen=True)
-class _Lost:
-    """Stands for a loaded model once a detector was pickled."""
-
-
-def _check_model(model: Any) -> None:
-    expected = (
-        "model must be a Hugging Face name, a local folder, a loaded pair (model, tokenizer or "
-        "processor), or a callable that takes prompts and returns answers"
-    )
-    if isinstance(model, _Lost):
-        raise ValueError(
-            "this detector was saved with a loaded model, whose weights are not saved. Give it the "
-            "model again: set_params(model=(model, tokenizer or processor))."
-        )
-    if isinstance(model, tuple):
-        if len(model) != 2:
-            raise ValueError(f"{expected}; got a tuple of {len(model)}.")
-    elif hasattr(model, "generate") or hasattr(model, "named_parameters"):
-        raise TypeError(f"{expected}; got a {type(model).__name__} without its tokenizer.")
-    elif isinstance(model, type) or not (isinstance(model, str | Path) or callable(model)):
-        got = "a class" if isinstance(model, type) else repr(model)[:60]
-        raise (ValueError if model is None else TypeError)(f"{expected}; got {got}.")
-
-
-def _key(identity: list[Any], question: str, digest: str) -> str:
-    return hashlib.sha256(json.dumps([identity, question, digest]).encode()).hexdigest()
-
-
-def _progress_note(n_done: int, n_all: int, log: Any) -> str:
-    kept = "lost; with log=path they would be kept" if log is None else "kept in the log"
-    return f"{n_done} of {n_all} questions had been answered; these answers are {kept}."

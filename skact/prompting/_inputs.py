@@ -1,17 +1,14 @@
-"""Check what a generative model is asked: the question, the concepts, and the raw samples."""
+"""Check what a generative model is asked about: the concepts and the raw samples."""
 
 from __future__ import annotations
 
 import hashlib
-import string
 from typing import Any
 
 from skact.samples import open_image
 from skact.targets import Targets
 
-__all__ = ["check_names", "check_samples", "check_template", "guess_kind"]
-
-_PLACEHOLDERS = {"concept", "kind"}
+__all__ = ["check_names", "check_samples", "guess_kind"]
 
 
 def guess_kind(samples: list[Any]) -> str:
@@ -67,34 +64,6 @@ def _text_digest(sample: Any, i: int) -> str:
 def _image_digest(sample: Any, i: int) -> str:
     image = open_image(sample, i)
     return hashlib.sha256(f"image {image.size}\n".encode() + image.tobytes()).hexdigest()
-
-
-def check_template(prompt: str) -> None:
-    """Refuse a question with other placeholders than ``{concept}``, which it needs, and ``{kind}``.
-
-    Parameters
-    ----------
-    prompt : str
-        The question.
-
-    Raises
-    ------
-    ValueError
-        If it does not name the concept, or holds what cannot be filled in.
-    """
-    needs = f"prompt must hold {{concept}}, and may hold {{kind}}; got {prompt!r}"
-    try:
-        parts = list(string.Formatter().parse(prompt))
-    except ValueError as error:
-        raise ValueError(f"{needs}: {error}.") from error
-    fields = {name for _, name, _, _ in parts if name is not None}
-    if fields - _PLACEHOLDERS:
-        unknown = ", ".join(f"{{{name}}}" for name in sorted(fields - _PLACEHOLDERS))
-        raise ValueError(f"{needs}: {unknown} is unknown. (Write literal braces twice.)")
-    if any(spec or conversion for _, _, spec, conversion in parts):
-        raise ValueError(f"{needs}: placeholders take no format.")
-    if "concept" not in fields:
-        raise ValueError(f"{needs}.")
 
 
 def check_names(concepts: Any, targets: Targets) -> list[str]:

@@ -1,0 +1,295 @@
+"""Generative models of Hugging Face: tiny ones answer as a plain greedy loop does."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+
+from skact.prompting import PromptDetector
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: "
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
+    "{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}answer: {% endif %}"
+)
+SHORT = "{concept}?"
+LONG_AND_SHORT = ["a joy", "b", "some more food here", "what a long and winding text", "ok ok"]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    from tests.tiny_models import text_pair
+
+    model, tokenizer = text_pair("llama", head=True)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = TEMPLATE
+    return copy.deepcopy(model), tokenizer
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    import torch
+    import transformers
+
+    from tests.tiny_models import bytes_tokenizer
+
+    tokenizer = bytes_tokenizer("<s>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    size = {"height": 14, "width": 14}
+    processor = transformers.LlavaProcessor(
+        image_processor=transformers.CLIPImageProcessorPil(
+            size={"shortest_edge": 14}, crop_size=size
+        ),
+        tokenizer=tokenizer,
+        patch_size=7,
+        vision_feature_select_strategy="default",
+        chat_template=TEMPLATE,
+        num_additional_image_tokens=1,
+    )
+    blocks = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "initializer_range": 0.3,
+    }
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**blocks, image_size=14, patch_size=7),
+        text_config=transformers.LlamaConfig(
+            **blocks, vocab_size=len(tokenizer), max_position_embeddings=128, bos_token_id=0
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    torch.manual_seed(0)
+    return transformers.LlavaForConditionalGeneration(config).eval(), processor
+
+
+def ask(pair, **params):
+    params = {"concepts": ["joy"], "prompt": SHORT, **params}
+    return PromptDetector(pair, **params).fit(["a", "b"], [0, 1])
+
+
+def greedy(model, tokenizer, inputs, n_new):
+    """The slow way: the most likely token, again and again, without cache or padding."""
+    import torch
+
+    ids = inputs.pop("input_ids")
+    inputs.pop("attention_mask", None)
+    n_read = ids.shape[1]
+    for _ in range(n_new):
+        with torch.no_grad():
+            new = model(input_ids=ids, use_cache=False, **inputs).logits[:, -1].argmax(-1)
+        ids = torch.cat([ids, new[:, None]], dim=1)
+        if new.item() == model.generation_config.eos_token_id:
+            break
+    return tokenizer.decode(ids[0, n_read:], skip_special_tokens=True)
+
+
+def test_answers_are_greedy_and_do_not_depend_on_the_batch(tiny):
+    model, tokenizer = tiny
+    expected = []
+    for text in LONG_AND_SHORT:
+        inputs = tokenizer(
+            f"system: Be brief.\nuser: {text}\n\njoy?\nanswer: ",
+            return_tensors="pt",
+            add_special_tokens=False,
+        )
+        expected.append(greedy(model, tokenizer, {"input_ids": inputs["input_ids"]}, 6))
+    assert len(set(expected)) > 1
+    for batch_size in (1, 2, 5):
+        found = ask(tiny, system="Be brief.", max_new_tokens=6, batch_size=batch_size)
+        assert found.answers(LONG_AND_SHORT).text[:, 0].tolist() == expected
+
+
+def test_the_checkpoint_cannot_bend_greedy_decoding(tiny):
+    model, tokenizer = tiny
+    expected = ask(tiny).answers(LONG_AND_SHORT).text
+    bent = copy.deepcopy(model)
+    for name, value in {
+        "do_sample": True, "temperature": 9.0, "repetition_penalty": 9.0, "num_beams": 3,
+        "suppress_tokens": list(range(40, 90)), "no_repeat_ngram_size": 1,
+    }.items():  # fmt: skip
+        setattr(bent.generation_config, name, value)
+    own = bent.generation_config
+    assert np.array_equal(ask((bent, tokenizer)).answers(LONG_AND_SHORT).text, expected)
+    assert bent.generation_config is own
+
+
+def test_the_users_pair_is_left_as_it_was(tiny):
+    model, tokenizer = copy.deepcopy(tiny[0]), copy.deepcopy(tiny[1])
+    tokenizer.padding_side = "right"
+    expected = ask(tiny).answers(LONG_AND_SHORT).text
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.9
+    model.train()
+    model.model.norm.eval()
+    flags = [module.training for module in model.modules()]
+    before = tokenizer.backend_tokenizer.to_str()
+    assert np.array_equal(ask((model, tokenizer)).answers(LONG_AND_SHORT).text, expected)
+    assert (tokenizer.padding_side, tokenizer.pad_token) == ("right", None)
+    assert tokenizer.backend_tokenizer.to_str() == before
+    assert [module.training for module in model.modules()] == flags
+
+
+def test_a_vision_language_model_sees(seeing):
+    model, processor = seeing
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 20, 26, 3), dtype=np.uint8)
+    expected = []
+    for image in pixels:
+        inputs = processor(
+            text="user: <image>joy?\nanswer: ",
+            images=Image.fromarray(image),
+            return_tensors="pt",
+        )
+        expected.append(greedy(model, processor.tokenizer, dict(inputs), 6))
+    assert len(set(expected)) > 1
+    before = processor.tokenizer.padding_side, processor.tokenizer.pad_token
+    for batch_size in (1, 3):
+        found = ask(seeing, max_new_tokens=6, batch_size=batch_size)
+        assert found.answers(pixels).text[:, 0].tolist() == expected
+    assert (processor.tokenizer.padding_side, processor.tokenizer.pad_token) == before
+
+
+def test_questions_of_unlike_length_about_images_do_not_depend_on_the_batch(seeing):
+    pixels = np.random.default_rng(1).integers(0, 255, (2, 14, 14, 3), dtype=np.uint8)
+    y = np.array([[1, 1], [1, 1]])
+    texts = [
+        PromptDetector(
+            seeing, concepts=["joy", "a longer concept"], prompt=SHORT, batch_size=size
+        ).fit(["a", "b"], y).answers(pixels).text
+        for size in (1, 4)
+    ]  # fmt: skip
+    assert np.array_equal(*texts)
+    assert len(set(texts[0].ravel())) > 1
+
+
+def test_a_vision_language_model_reads_texts_if_told(seeing):
+    found = ask(seeing, modality="text")
+    together = found.answers(LONG_AND_SHORT).text
+    alone = [found.answers([text]).text[0, 0] for text in LONG_AND_SHORT]
+    assert together[:, 0].tolist() == alone
+    with pytest.raises(ValueError, match='say modality="text"'):
+        ask(seeing).predict(["no such file"])
+
+
+@pytest.mark.parametrize("which", ["tiny", "seeing"])
+def test_folders_give_the_same_answers(which, request, tmp_path):
+    from tests.tiny_models import save_pair
+
+    pair = request.getfixturevalue(which)
+    X = LONG_AND_SHORT if which == "tiny" else np.zeros((2, 14, 14, 3), np.uint8)
+    folder = save_pair(pair, tmp_path / "model")
+    found = ask(folder)
+    assert np.array_equal(found.answers(X).text, ask(pair).answers(X).text)
+    back = pickle.loads(pickle.dumps(found))
+    assert np.array_equal(back.answers(X).text, found.answers(X).text)
+
+
+def test_the_log_knows_the_model_and_the_settings(tiny, tmp_path, monkeypatch):
+    import torch
+
+    from skact.models._chat import Generator
+
+    asked = []
+    answer = Generator._answer
+
+    def counted(self, prompts):
+        asked.extend(prompts)
+        return answer(self, prompts)
+
+    monkeypatch.setattr(Generator, "_answer", counted)
+
+    def n_asked(pair, **params):
+        asked.clear()
+        ask(pair, log=tmp_path / "a.jsonl", **params).answers(["joy"])
+        return len(asked)
+
+    model, tokenizer = tiny
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.model.layers[1].mlp.up_proj.weight += 0.1
+    template = copy.deepcopy(tokenizer)
+    template.chat_template = TEMPLATE.replace("answer", "reply")
+    assert n_asked(tiny) == 1
+    assert n_asked(tiny, batch_size=3) == 0
+    assert n_asked((copy.deepcopy(model), copy.deepcopy(tokenizer))) == 0
+    assert n_asked((other, tokenizer)) == 1
+    assert n_asked((model, template)) == 1
+    assert n_asked((copy.deepcopy(model).bfloat16(), tokenizer)) == 1
+    assert n_asked(tiny, system="Be brief.") == 1
+    assert n_asked(tiny, max_new_tokens=3) == 1
+    assert n_asked(tiny, prompt="{concept}!") == 1
+    assert n_asked(tiny) == 0
+
+
+def test_memory_that_does_not_suffice_halves_the_batch(tiny, monkeypatch):
+    import torch
+
+    from skact.models._chat import Generator
+
+    expected = ask(tiny).answers(LONG_AND_SHORT).text
+    answer = Generator._answer
+
+    def small(self, prompts):
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return answer(self, prompts)
+
+    monkeypatch.setattr(Generator, "_answer", small)
+    assert np.array_equal(ask(tiny).answers(LONG_AND_SHORT).text, expected)
+
+
+def test_a_loaded_pair_is_shared_by_clones_and_not_pickled(tiny):
+    found = ask(tiny)
+    assert clone(found).model is found.model
+    saved = pickle.dumps(found)
+    assert len(saved) < 5000
+    back = pickle.loads(saved)
+    for act in (lambda: back.predict(["x"]), lambda: clone(back).fit(["a", "b"], [0, 1])):
+        with pytest.raises(ValueError, match="saved with a loaded model"):
+            act()
+    back.set_params(model=tiny)
+    assert np.array_equal(back.answers(["x"]).text, found.answers(["x"]).text)
+
+
+def test_model_errors(tiny, seeing, tmp_path):
+    import transformers
+
+    from tests.tiny_models import image_pair
+
+    model, tokenizer = tiny
+    silent = copy.deepcopy(tokenizer)
+    silent.chat_template = None
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('None!') }}{% endif %}x"
+    )
+    t5 = transformers.T5ForConditionalGeneration(
+        transformers.T5Config(vocab_size=32, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    )
+    cases = [
+        ((model, silent), {}, ValueError, "no chat template"),
+        ((model, strict), {"system": "Hm."}, ValueError, "template refuses.*None!.*system"),
+        ((model, 3), {}, TypeError, "tokenizer or a processor, got int"),
+        ((image_pair("vit")[0], tokenizer), {}, TypeError, "a transformers model that generates"),
+        ((t5, tokenizer), {}, ValueError, "encoder and a decoder"),
+        (tiny, {"modality": "image"}, ValueError, "no image processor"),
+        (tiny, {"device": "meta"}, ValueError, "lies on cpu"),
+        (tiny, {"dtype": "float16"}, ValueError, "has torch.float32"),
+        (tiny, {"max_new_tokens": 999}, ValueError, "exceed the 128 positions"),
+        (seeing, {"max_new_tokens": 999, "modality": "text"}, ValueError, "exceed the 128"),
+        (str(tmp_path / "nowhere"), {}, ValueError, "does not exist"),
+        (str(tmp_path), {}, OSError, r'model="/path/to/folder"'),
+        ("no-such/model", {}, OSError, r'model="/path/to/folder"'),
+    ]
+    for pair, params, error, message in cases:
+        with pytest.raises(error, match=message):
+            ask(pair, **params).predict(["x"])
+    with pytest.raises(ValueError, match="exceed the 128"):
+        ask(seeing, max_new_tokens=999).predict([np.zeros((14, 14), np.uint8)])
+    with pytest.raises(TypeError, match="without its tokenizer"):
+        ask(model)
