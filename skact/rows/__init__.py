@@ -1,12 +1,24 @@
 """Rows of numbers, in memory and in files.
 
 A matrix may lie in one array, in several files (:class:`Shards`), or be computed when it is read
-(:class:`Mapped`). Whoever reads through this room never holds more than a few pieces of it.
+(:class:`Mapped`). Whoever reads through this room never holds more than a few pieces of it. Where
+rows are cut into segments of different lengths, as tokens are into samples, the arithmetic of
+lengths, offsets and rows is here too: :func:`offsets_of`, :func:`rows_of`, :func:`segment_max`, ...
 """
 
 from skact.rows._files import BLOCK, DIRECT, new_memory, pack, unpack
 from skact.rows._floats import as_floats, finite_floats, row_chunks
 from skact.rows._pieces import Mapped, Shards
+from skact.rows._ragged import (
+    offsets_of,
+    positions_of,
+    rows_from,
+    rows_of,
+    segment_at,
+    segment_max,
+    segment_sum,
+    segments_of,
+)
 from skact.rows._reading import may_hold, most_held, on_disk, read, read_ahead, runs
 from skact.rows._sink import Arrays, Sink
 from skact.rows._types import Array, as_numpy
@@ -25,11 +37,19 @@ __all__ = [
     "may_hold",
     "most_held",
     "new_memory",
+    "offsets_of",
     "on_disk",
     "pack",
+    "positions_of",
     "read",
     "read_ahead",
     "row_chunks",
+    "rows_from",
+    "rows_of",
     "runs",
+    "segment_at",
+    "segment_max",
+    "segment_sum",
+    "segments_of",
     "unpack",
 ]

@@ -16,6 +16,7 @@ import numpy as np
 
 from skact.rows._files import pack, unpack
 from skact.rows._floats import CHUNK
+from skact.rows._ragged import offsets_of, segment_at
 from skact.rows._types import Array
 
 __all__ = [
@@ -96,7 +97,7 @@ class Shards:
                 )
             if isinstance(part, np.ndarray) and not part.flags.c_contiguous:
                 raise ValueError(f"part {i} must be C-contiguous.")
-        self._starts = np.cumsum([0, *map(len, self.parts)])
+        self._starts = offsets_of([len(part) for part in self.parts])
         self.shape = (int(self._starts[-1]), int(first.shape[1]))
         self.dtype = np.dtype(np.float32) if bfloat16 else first.dtype
 
@@ -139,7 +140,7 @@ class Shards:
     def _overlaps(self, rows: slice) -> Iterator[tuple[Array, int, int]]:
         """Parts that hold some of the rows, and where they begin and end in each."""
         start, stop = rows.start, rows.stop
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        first = int(segment_at(self._starts, start))
         for part, offset in zip(self.parts[first:], self._starts[first:].tolist(), strict=False):
             if offset >= stop:
                 return
@@ -156,7 +157,7 @@ class Shards:
 
     def _gathered(self, rows: Array) -> Array:
         out = np.empty((len(rows), self.shape[1]), self.dtype)
-        number = np.searchsorted(self._starts, rows, side="right") - 1
+        number = segment_at(self._starts, rows)
         for k in np.unique(number):
             here = np.flatnonzero(number == k)
             out[here] = self._decoded(self.parts[k][rows[here] - self._starts[k]])

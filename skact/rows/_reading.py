@@ -22,6 +22,7 @@ from skact.rows._files import (
     shows_file,
 )
 from skact.rows._pieces import Mapped, Shards, cut, held, parts_of, selection
+from skact.rows._ragged import offsets_of
 from skact.rows._types import Array
 
 __all__ = ["expect", "may_hold", "most_held", "on_disk", "read", "read_ahead", "release", "runs"]
@@ -73,10 +74,10 @@ def runs(sizes: Sequence[int] | Array, most: float, n_most: int | None = None) -
     runs : list of slice
         All items, in order.
     """
-    ends = np.append(0, np.cumsum(sizes))
+    offsets = offsets_of(sizes)
     cuts, start = [], 0
     while start < len(sizes):
-        stop = int(np.searchsorted(ends, ends[start] + most, side="right")) - 1
+        stop = int(np.searchsorted(offsets, offsets[start] + most, side="right")) - 1
         if n_most is not None:
             stop = min(stop, start + n_most)
         stop = max(stop, start + 1)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from skact.rows._ragged import offsets_of
 from skact.rows._types import Array
 
 __all__ = ["Arrays", "Sink"]
@@ -50,10 +51,10 @@ class Arrays:
     def __init__(
         self, blocks: Sequence[int], lengths: Array, n_features: int, dtype: np.dtype[Any]
     ) -> None:
-        ends = np.cumsum(lengths)
+        offsets = offsets_of(lengths)
         self.dtype = dtype
-        self.values = {block: np.empty((ends[-1], n_features), dtype) for block in blocks}
-        self.starts = ends - lengths
+        self.values = {block: np.empty((offsets[-1], n_features), dtype) for block in blocks}
+        self.starts = offsets[:-1]
 
     def room(self, samples: Array) -> tuple[dict[int, Array], Array]:
         """Give the arrays, and where in them some samples begin."""
