@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
 from types import MethodType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
-from sklearn import get_config
 
-from skact.rows import (
-    Array,
-    Mapped,
-    Shards,
-    as_floats,
-    as_numpy,
-    may_hold,
-    on_disk,
-    pack,
-    read,
-    read_ahead,
-    row_chunks,
-    runs,
-    unpack,
-)
+from skact.rows import Array, Mapped, Shards, as_numpy, may_hold, offsets_of, on_disk, pack, unpack
+from skact.tokens._reading import TokenReader
 from skact.tokens._source import Source
-from skact.tokens._view import SampleView
 
 __all__ = ["TokenArray"]
-
-T = TypeVar("T")
 
 _DTYPES = ("float16", "float32", "float64", "bool")
 
@@ -54,23 +36,6 @@ def _as_integers(numbers: Any, name: str) -> Array:
     return array.astype(np.int64, copy=False)
 
 
-def _segment_max(tokens: Array, starts: Array, out: Array) -> None:
-    """Maximum of each segment, the fastest way for its shape; exact, so all ways agree.
-
-    ``reduceat`` goes through narrow rows one by one; one reduction over segments of equal length
-    is three times as fast, and so is one per segment where segments are long.
-    """
-    size, rest = divmod(len(tokens), len(starts))
-    if rest == 0 and np.array_equal(starts, np.arange(0, len(tokens), size)):
-        np.maximum.reduce(tokens.reshape(len(starts), size, -1), axis=1, out=out)
-    elif size >= 24:
-        ends = np.append(starts[1:], len(tokens))
-        for row, start, end in zip(out, starts.tolist(), ends.tolist(), strict=True):
-            np.maximum.reduce(tokens[start:end], axis=0, out=row)
-    else:
-        np.maximum.reduceat(tokens, starts, axis=0, out=out)
-
-
 def _detached(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """Bind a method to a copy of its object, whose attributes may be set anew later."""
     if isinstance(function, partial):
@@ -80,7 +45,7 @@ def _detached(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return function
 
 
-class TokenArray(SampleView):
+class TokenArray(TokenReader):
     """Tokens of n samples in one flat array, without padding.
 
     Parameters
@@ -122,8 +87,6 @@ class TokenArray(SampleView):
     array([[0., 0., 0.]])
     """
 
-    values: Any
-    offsets: Array
     feature_names: tuple[str, ...] | None
     source: Source | None
 
@@ -205,7 +168,7 @@ class TokenArray(SampleView):
                 raise ValueError(
                     f"sample {i} has {array.shape[1]} features, sample 0 has {arrays[0].shape[1]}."
                 )
-        offsets = np.cumsum([0, *map(len, arrays)])
+        offsets = offsets_of([len(array) for array in arrays])
         return cls(np.concatenate(arrays), offsets, feature_names=feature_names, source=source)
 
     @classmethod
@@ -239,16 +202,16 @@ class TokenArray(SampleView):
         if all(on_disk(part.values) and part.dtype == first.dtype for part in parts):
             values: Any = Shards([part.values for part in parts])
             lengths = [np.diff(part.offsets) for part in parts]
-            starts = np.cumsum([0, *map(len, lengths)])
+            starts = offsets_of([len(stored) for stored in lengths])[:-1]
             index = np.concatenate(
-                [part.index + start for part, start in zip(parts, starts[:-1], strict=True)]
+                [part.index + start for part, start in zip(parts, starts, strict=True)]
             )
         else:
             values = np.concatenate([part.flat() for part in parts])
             lengths = [part.lengths for part in parts]
         return cls(
             values,
-            np.cumsum(np.concatenate([[0], *lengths])),
+            offsets_of(np.concatenate(lengths)),
             index,
             feature_names=(
                 first.feature_names
@@ -258,136 +221,11 @@ class TokenArray(SampleView):
             source=first.source if all(p.source == first.source for p in parts) else None,
         )
 
-    @property
-    def n_features(self) -> int:
-        """Number of columns."""
-        return int(self.values.shape[1])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the values."""
-        dtype: np.dtype[Any] = self.values.dtype
-        return dtype
-
-    @property
-    def lengths(self) -> Array:
-        """Tokens of each sample, int64 of shape (n_samples,)."""
-        return self.offsets[self.index + 1] - self.offsets[self.index]
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of all samples shown."""
-        return int(self.lengths.sum())
-
     def _view(self, index: Array) -> Self:
         # The stored part was checked once; a view can skip the checks.
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, index=index)
         return view
-
-    def _sample(self, i: int) -> Array:
-        stored = self.index[i]
-        tokens: Array = self.values[self.offsets[stored] : self.offsets[stored + 1]]
-        return tokens
-
-    def _rows(self, samples: slice = slice(None)) -> slice | Array:
-        """Rows of ``values`` that hold the tokens of some samples; a slice if they are adjacent."""
-        index = self.index[samples]
-        if len(index) == 0:
-            return slice(0, 0)
-        if np.all(np.diff(index) == 1):
-            return slice(int(self.offsets[index[0]]), int(self.offsets[index[-1] + 1]))
-        lengths = self.offsets[index + 1] - self.offsets[index]
-        ends = np.cumsum(lengths)
-        return np.repeat(self.offsets[index] - ends + lengths, lengths) + np.arange(ends[-1])
-
-    def flat(self) -> Array:
-        """Return all tokens as rows of one array.
-
-        Returns
-        -------
-        tokens : ndarray of shape (n_tokens, n_features)
-            A view where the samples shown lie side by side in one array, else a copy. All of it
-            is held: tokens that may not fit in memory are read by :meth:`blocks`.
-        """
-        if not isinstance(self.values, Shards | Mapped):
-            return read(self.values, self._rows())
-        rows = self._rows()
-        if isinstance(self.values, Shards) and isinstance(rows, slice):
-            # Where they lie in one file, they are not copied.
-            return read(self.values, rows)
-        out = np.empty((self.n_tokens, self.n_features), self.dtype)
-        for rows, tokens in self.row_blocks():
-            out[rows] = tokens
-        return out
-
-    def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Go through the tokens in pieces of whole samples.
-
-        A piece takes about a 64th of scikit-learn's ``working_memory`` in float32, so that what
-        is computed from it stays in the cache, and at least one sample. Where the tokens lie does
-        not change the pieces. Pages of a mapped file are let go of with the piece.
-
-        Yields
-        ------
-        samples : slice
-            The samples of the piece.
-        tokens : ndarray of shape (n_tokens_of_piece, n_features)
-            Their tokens.
-        """
-        yield from self.each_block(lambda samples, tokens: (samples, tokens))
-
-    def each_block(self, function: Callable[[slice, Array], T]) -> Iterator[T]:
-        """Compute something from each piece of :meth:`blocks`, in the threads that read them.
-
-        What is in memory need not be read, and is computed from without threads.
-
-        Parameters
-        ----------
-        function : callable
-            Takes the samples of a piece and their tokens, which it must not change.
-
-        Yields
-        ------
-        result : object
-            What the function returns for the next piece.
-        """
-        lengths = self.lengths
-        budget = get_config()["working_memory"] * 2**14 / (4 * max(self.n_features, 1))
-        pieces = runs(lengths, budget)
-        yield from read_ahead(
-            self.values,
-            [int(lengths[piece].sum()) for piece in pieces],
-            lambda number: self._rows(pieces[number]),
-            lambda number, tokens: function(pieces[number], tokens),
-        )
-
-    def row_blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Go through the pieces of :meth:`blocks` with their rows.
-
-        Yields
-        ------
-        rows : slice
-            The rows of ``flat()`` that the piece holds.
-        tokens : ndarray of shape (n_tokens_of_piece, n_features)
-            Their tokens.
-        """
-        stop = 0
-        for _, tokens in self.blocks():
-            start, stop = stop, stop + len(tokens)
-            yield slice(start, stop), tokens
-
-    def float_chunks(self) -> Iterator[Array]:
-        """Go through the tokens in pieces that stay in the cache while something is computed.
-
-        Yields
-        ------
-        tokens : ndarray of shape (n_tokens_of_piece, n_features), dtype float32 or float64
-            A piece, in a precision that linear algebra computes in.
-        """
-        for _, block in self.blocks():
-            for chunk in row_chunks(block):
-                yield as_floats(chunk)
 
     def compact(self) -> Self:
         """Copy the samples shown into a container that holds nothing else.
@@ -400,16 +238,6 @@ class TokenArray(SampleView):
         values = self.flat()
         own = np.array(values) if values.base is not None else np.asarray(values)
         return self.with_values(own, self.feature_names, self.source)
-
-    def to_list(self) -> list[Array]:
-        """Return one array (n_tokens_i, n_features) per sample, without copying.
-
-        Returns
-        -------
-        samples : list of ndarray
-            Views on the tokens.
-        """
-        return list(self)
 
     def with_values(
         self,
@@ -433,7 +261,7 @@ class TokenArray(SampleView):
         tokens : TokenArray
             The new values, cut into samples of the same lengths.
         """
-        offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        offsets = offsets_of(self.lengths)
         return type(self)(values, offsets, feature_names=feature_names, source=source)
 
     def over(
@@ -530,106 +358,6 @@ class TokenArray(SampleView):
         return self.map(
             partial(np.take, indices=columns, axis=1), feature_names=names, source=self.source
         )
-
-    def _reduce(self, ufunc: np.ufunc, dtype: npt.DTypeLike) -> Array:
-        out = np.empty(self.shape, dtype)
-        starts = np.concatenate([[0], np.cumsum(self.lengths)])
-        for samples, tokens in self.blocks():
-            cuts = starts[samples] - starts[samples.start]
-            if ufunc is np.maximum and tokens.dtype.kind == "f":
-                _segment_max(tokens, cuts, out[samples])
-            else:
-                ufunc.reduceat(tokens, cuts, axis=0, dtype=dtype, out=out[samples])
-        return out
-
-    def max(self) -> Array:
-        """Maximum over the tokens of each sample; "any" for bool.
-
-        Returns
-        -------
-        pooled : ndarray of shape (n_samples, n_features)
-            Of the dtype of the values.
-        """
-        return self._reduce(np.maximum, self.dtype)
-
-    def sum(self) -> Array:
-        """Sum over the tokens of each sample; a count for bool.
-
-        Returns
-        -------
-        pooled : ndarray of shape (n_samples, n_features)
-            Sums in float64, or counts in int64 for bool.
-        """
-        return self._reduce(np.add, np.int64 if self.dtype.kind == "b" else np.float64)
-
-    def mean(self) -> Array:
-        """Mean over the tokens of each sample; a share for bool.
-
-        Returns
-        -------
-        pooled : ndarray of shape (n_samples, n_features), dtype float64
-            The means.
-        """
-        return self.sum() / self.lengths[:, None]
-
-    def last(self) -> Array:
-        """Last token of each sample.
-
-        Returns
-        -------
-        pooled : ndarray of shape (n_samples, n_features)
-            Of the dtype of the values.
-        """
-        return self.tokens_at(self.lengths - 1)
-
-    def tokens_at(self, positions: Array) -> Array:
-        """One token of each sample.
-
-        Parameters
-        ----------
-        positions : ndarray of shape (n_samples,), int
-            Position of the token within its sample.
-
-        Returns
-        -------
-        tokens : ndarray of shape (n_samples, n_features)
-            The tokens, copied.
-
-        Raises
-        ------
-        IndexError
-            If a position is not within its sample.
-        """
-        positions = np.asarray(positions)
-        if np.any((positions < 0) | (positions >= self.lengths)):
-            raise IndexError("positions must lie within their samples.")
-        return read(self.values, self.offsets[self.index] + positions)
-
-    def rows(self, numbers: Array) -> Array:
-        """Read tokens by their number, counted through all samples shown.
-
-        Parameters
-        ----------
-        numbers : ndarray of shape (n_rows,), int
-            Rows of ``flat()``, from 0; ascending ones are read forwards.
-
-        Returns
-        -------
-        tokens : ndarray of shape (n_rows, n_features)
-            The tokens, copied.
-
-        Raises
-        ------
-        IndexError
-            If a number is out of range.
-        """
-        numbers, ends = np.asarray(numbers), np.cumsum(self.lengths)
-        if np.any((numbers < 0) | (numbers >= self.n_tokens)):
-            raise IndexError(f"numbers must lie in [0, {self.n_tokens}).")
-        sample = np.searchsorted(ends, numbers, side="right")
-        stored = self.index[sample]
-        # From its end, a token is as far in the stored sample as among those shown.
-        return read(self.values, self.offsets[stored + 1] - ends[sample] + numbers)
 
     def with_source(self, source: Source | None) -> Self:
         """Show the same tokens under another source.
