@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from skact.rows import Array
+from skact.rows import Array, offsets_of
 
 __all__ = ["spans_from_bytes"]
 
@@ -74,11 +74,11 @@ def spans_from_bytes(text: str, ids: Array, silent: Array, tokenizer: Any) -> Ar
     if not (whole.endswith(joined) if cut_before else whole.startswith(joined)):
         return None
     lengths = np.array([len(one) for one in said], np.int64)
-    stops = np.cumsum(lengths) + (len(whole) - len(joined)) * cut_before
+    offsets = offsets_of(lengths) + (len(whole) - len(joined)) * cut_before
     # A byte starts a character unless it has the form 10xxxxxx.
     character = np.cumsum((np.frombuffer(whole, np.uint8) & 0xC0) != 0x80) - 1
     spans = np.zeros((len(said), 2), np.int64)
     real = lengths > 0
-    spans[real, 0] = character[(stops - lengths)[real]]
-    spans[real, 1] = character[stops[real] - 1] + 1
+    spans[real, 0] = character[offsets[:-1][real]]
+    spans[real, 1] = character[offsets[1:][real] - 1] + 1
     return spans

@@ -29,8 +29,7 @@ from skact.models._text import (
     list_tokens,
     locate,
 )
-from skact.models._writer import rows_of
-from skact.rows import Array
+from skact.rows import Array, rows_of
 from skact.samples import open_image
 
 __all__ = ["ImageInputs", "TextInputs", "prepare"]

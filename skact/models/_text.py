@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skact.models._offsets import spans_from_bytes
-from skact.rows import Array
+from skact.rows import Array, offsets_of, segment_sum
 
 __all__ = [
     "Encoded",
@@ -66,7 +66,7 @@ class Encoded:
     @property
     def n_kept(self) -> Array:
         """Tokens of each text, int64 of shape (n_samples,)."""
-        return np.add.reduceat(self.kept, self.offsets[:-1], dtype=np.int64)
+        return segment_sum(self.kept, self.offsets)
 
 
 def check_texts(samples: Sequence[Any], numbers: Sequence[int] | None = None) -> list[str]:
@@ -146,7 +146,8 @@ def encode(
             f"{type(tokenizer).__name__} is a slow tokenizer, which does not know the characters "
             "of its tokens; use a fast one."
         )
-    ids, special, spans, lengths = [], [], [], [0]
+    ids, special, spans = [], [], []
+    lengths: list[int] = []
     for start in range(0, len(texts), _CHUNK):
         got = tokenizer(
             list(texts[start : start + _CHUNK]),
@@ -164,10 +165,10 @@ def encode(
         if with_spans:
             pairs = _flat(chain.from_iterable(got["offset_mapping"]), np.int64)
             spans.append(pairs.reshape(-1, 2))
-    offsets = np.cumsum(lengths)
+    offsets = offsets_of(lengths)
     kept = np.concatenate(special)
     kept = np.ones_like(kept) if special_tokens else ~kept
-    for i in np.flatnonzero(np.diff(np.concatenate([[0], np.cumsum(kept)])[offsets]) == 0).tolist():
+    for i in np.flatnonzero(np.diff(offsets_of(kept)[offsets]) == 0).tolist():
         raise ValueError(
             f"sample {i if numbers is None else numbers[i]}, {texts[i][:40]!r}, has no token left "
             f"(max_length={max_length}, special_tokens={special_tokens})."
@@ -332,7 +333,7 @@ def label_tokens(
         Labels of the tokens of all texts.
     """
     column = {name: c for c, name in enumerate(concepts)}
-    offsets = np.cumsum([0, *map(len, locations)])
+    offsets = offsets_of([len(spans) for spans in locations])
     labels = np.zeros((offsets[-1], len(concepts)), bool)
     for i, start, end, label in spans:
         if label in column:

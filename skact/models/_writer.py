@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skact.rows import Array, Sink
+from skact.rows import Array, Sink, rows_from
 
-__all__ = ["Writer", "rows_of", "send"]
+__all__ = ["Writer", "send"]
 
 # numpy has no bfloat16: its bits are kept as uint16.
 _AS_TORCH = {"float32": torch.float32, "float16": torch.float16, "uint16": torch.bfloat16}
@@ -24,17 +24,6 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     """Move a tensor to a device; to CUDA beside the work in hand, which takes pinned memory."""
     on_cuda = device.type == "cuda"
     return (tensor.pin_memory() if on_cuda else tensor).to(device, non_blocking=on_cuda)
-
-
-def rows_of(offsets: Array, samples: Array) -> Array:
-    """Rows of some samples in a flat array, one sample after the other."""
-    return _counted(offsets[samples], np.diff(offsets)[samples])
-
-
-def _counted(starts: Array, lengths: Array) -> Array:
-    """Count up from each start, as far as its length says."""
-    ends = np.cumsum(lengths)
-    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
 
 
 def _pool(state: Tensor, kept: Tensor, pooling: str | None) -> Tensor:
@@ -170,7 +159,7 @@ class Writer:
     def _room(self, samples: Array) -> tuple[Mapping[int, Array], slice | Tensor]:
         """Places by block, and which of their rows are those of the samples."""
         places, starts = self.sink.room(samples)
-        numbers = _counted(starts, self.n_rows[samples])
+        numbers = rows_from(starts, self.n_rows[samples])
         if (np.diff(numbers) == 1).all():
             return places, slice(numbers[0], numbers[-1] + 1)
         return places, torch.from_numpy(numbers)
