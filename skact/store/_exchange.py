@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from skact.rows import Array, Sink
+from skact.rows import Array, Sink, offsets_of
 from skact.store._fill import Job
 from skact.store._index import Identity, Index, ShardRow
 from skact.store._shards import RAW, Shelf, checksums, sync_folder
@@ -46,11 +46,11 @@ def _slots(index: Index, shelf: Shelf, identity: Identity) -> list[tuple[bytes, 
         ).fetchall()
     rows = {shard: ShardRow.read(*columns) for shard, *columns in shards}
     values = {shard: shelf.map(row) for shard, row in rows.items()}
-    ends = {shard: np.cumsum(row.lengths) for shard, row in rows.items()}
+    offsets = {shard: offsets_of(row.lengths) for shard, row in rows.items()}
     return [
         (
             sample,
-            values[shard][ends[shard][slot] - rows[shard].lengths[slot] : ends[shard][slot]],
+            values[shard][offsets[shard][slot] : offsets[shard][slot + 1]],
             int(rows[shard].checksums[slot]),
         )
         for shard, slot, sample in places
@@ -131,7 +131,7 @@ class Imported:
         self.samples = samples
         self.expected = expected
         self.file = file
-        self.starts = np.cumsum(lengths) - lengths
+        self.starts = offsets_of(lengths)[:-1]
 
     def part(self, places: list[int]) -> Job:
         """Take some of the samples."""

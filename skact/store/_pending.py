@@ -19,7 +19,7 @@ import numpy as np
 
 from skact.rows import BLOCK as _BLOCK
 from skact.rows import DIRECT as _DIRECT
-from skact.rows import Array, new_memory
+from skact.rows import Array, new_memory, offsets_of
 from skact.store._index import ShardRow
 from skact.store._shards import RAW, checksums, sync_folder
 
@@ -237,16 +237,15 @@ class PendingShards:
         OSError
             If what was written before could not be.
         """
-        lengths = self.lengths[samples]
-        ends = np.cumsum(lengths)
-        n_bytes = int(ends[-1]) * self._row_bytes
+        offsets = offsets_of(self.lengths[samples])
+        n_bytes = int(offsets[-1]) * self._row_bytes
         if self._stop + n_bytes > self._memory.shape[1]:
             self._send(n_bytes)
         rows = self._memory[:, self._stop : self._stop + n_bytes].view(self.dtype)
-        shape = int(ends[-1]), self.n_features
+        shape = int(offsets[-1]), self.n_features
         return {
             block: own.reshape(shape) for block, own in zip(self.paths, rows, strict=True)
-        }, ends - lengths
+        }, offsets[:-1]
 
     def keep(self, samples: Array) -> None:
         """Count the rows of the samples that were given room last as filled.

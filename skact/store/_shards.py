@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -18,7 +19,7 @@ from zlib import crc32
 
 import numpy as np
 
-from skact.rows import Array
+from skact.rows import Array, offsets_of
 from skact.store._index import ShardRow
 
 __all__ = ["RAW", "SHARD_NAME", "Shelf", "checksums", "sync_folder"]
@@ -59,12 +60,12 @@ def checksums(values: Array, lengths: Array, samples: Sequence[bytes]) -> Array:
     checksums : ndarray of shape (n_samples,), dtype uint32
         The checksums.
     """
-    ends = np.cumsum(lengths).tolist()
+    offsets = offsets_of(lengths).tolist()
     raw = values.view(np.uint8)
     return np.array(
         [
             crc32(raw[start:end], crc32(sample))
-            for start, end, sample in zip([0, *ends], ends, samples, strict=False)
+            for (start, end), sample in zip(pairwise(offsets), samples, strict=True)
         ],
         "<u4",
     )

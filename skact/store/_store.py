@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from skact.rows import Array, Shards
+from skact.rows import Array, Shards, offsets_of
 from skact.store._exchange import export, read_export
 from skact.store._fill import Filled, Job, fill
 from skact.store._index import Identity, Index, ShardRow, missing
@@ -340,10 +340,10 @@ class ActivationStore:
         parts = [self._shelf.map(row) for row in rows]
         bfloat16 = rows[0].dtype == "bfloat16"
         one = len(parts) == 1 and not bfloat16
-        n_slots = np.cumsum([0, *(len(row.lengths) for row in rows)])
+        n_slots = offsets_of([len(row.lengths) for row in rows])
         return TokenArray(
             parts[0] if one else Shards(parts, bfloat16=bfloat16),
-            np.cumsum(np.concatenate([[0], *(row.lengths for row in rows)])),
+            offsets_of(np.concatenate([row.lengths for row in rows])),
             n_slots[np.unique(numbers, return_inverse=True)[1]] + slots,
             source=source,
         )

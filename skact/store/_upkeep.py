@@ -9,8 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
+from skact.rows import offsets_of
 from skact.store._claims import live_owners
 from skact.store._index import Index, ShardRow
 from skact.store._shards import SHARD_NAME, Shelf, checksums
@@ -70,12 +69,12 @@ def _damage(row: ShardRow, shelf: Shelf, entries: dict[int, bytes]) -> tuple[str
     problem = shelf.problem(row)
     if problem:
         return problem, list(entries)
-    ends = np.cumsum(row.lengths)
+    offsets = offsets_of(row.lengths)
     values = shelf.map(row)
     bad = []
     for slot, sample in entries.items():
-        if slot < len(ends):
-            rows = values[ends[slot] - row.lengths[slot] : ends[slot]]
+        if slot < len(row.lengths):
+            rows = values[offsets[slot] : offsets[slot + 1]]
             if checksums(rows, row.lengths[slot : slot + 1], [sample])[0] == row.checksums[slot]:
                 continue
         bad.append(slot)
