@@ -10,7 +10,7 @@ import numpy as np
 
 from skact import models
 from skact.embedding._keys import layer_identities
-from skact.rows import Array
+from skact.rows import offsets_of
 from skact.store import Identity
 from skact.tokens import Source, TokenArray
 
@@ -63,7 +63,7 @@ class Reader:
     ) -> dict[int, TokenArray]:
         """Embed samples into memory, by block."""
         job = self.forward_pass(samples)
-        offsets = _offsets(job.n_rows)
+        offsets = offsets_of(job.n_rows)
         values = job.embed(np.arange(len(samples)), blocks, progress=progress)
         return {
             block: TokenArray(rows, offsets, source=self.source(block))
@@ -74,7 +74,7 @@ class Reader:
         """Turn labels of characters or pixels into labels of tokens."""
         inputs = self.prepare(samples, with_spans=True)
         labels = inputs.labels(labelled, concepts)
-        return TokenArray(labels, _offsets(inputs.n_tokens), feature_names=concepts)
+        return TokenArray(labels, offsets_of(inputs.n_tokens), feature_names=concepts)
 
     @property
     def convention(self) -> str:
@@ -99,7 +99,3 @@ class Reader:
             max_length=models.max_positions(self.loaded, self.max_length),
             stored_as=stored_as,
         )
-
-
-def _offsets(lengths: Array) -> Array:
-    return np.concatenate([[0], np.cumsum(lengths)])
