@@ -22,7 +22,7 @@ from skact.concepts._callbacks import Report
 from skact.concepts._solver import Balance, Problem, Solution, Solver
 from skact.concepts._statistics import balanced_weights
 from skact.concepts._stopping import count_stagnant
-from skact.rows import Array, as_floats, may_hold
+from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
 
 __all__ = ["Adam"]
@@ -245,7 +245,7 @@ def _balanced_rows(marked: Array, random: np.random.RandomState) -> Array:
 
 def _read(tokens: TokenArray, examples: list[Examples]) -> tuple[Array, list[Examples]]:
     """Values of all tokens; where they cannot all be held, of those that are trained on."""
-    if may_hold(4 * tokens.n_tokens * tokens.n_features):
+    if tokens.may_be_held:
         values = tokens.flat()
     else:
         needed = np.unique(np.concatenate([one.rows for one in examples]))

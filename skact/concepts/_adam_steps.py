@@ -16,7 +16,7 @@ from threading import Lock
 import numpy as np
 from scipy.special import expit
 
-from skact.rows import Array
+from skact.rows import Array, offsets_of
 
 __all__ = ["AdamState", "Examples", "Group", "Minibatches", "take_steps"]
 
@@ -64,7 +64,7 @@ class Group:
 
     def __init__(self, examples: list[Examples]) -> None:
         self.lengths = np.array([len(one.rows) for one in examples])
-        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.starts = offsets_of(self.lengths)[:-1]
         # The last entry stands where a concept has no more rows.
         self.rows = np.concatenate([*(one.rows for one in examples), [0]]).astype(np.int64)
         self.targets, self.weights = (

@@ -23,7 +23,7 @@ from skact.concepts._autoencoder_weights import AutoencoderWeights
 from skact.concepts._callbacks import Report
 from skact.concepts._statistics import shuffled_runs, token_mean
 from skact.concepts._stopping import count_stagnant
-from skact.rows import Array, may_hold
+from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["TrainingResult", "TrainingState", "train"]
@@ -126,7 +126,7 @@ class ScaledRows:
 
     def __init__(self, tokens: TokenArray, device: str, state: TrainingState | None) -> None:
         self.tokens = tokens
-        self.held = may_hold(4 * tokens.n_tokens * tokens.n_features)
+        self.held = tokens.may_be_held
         self.values = tokens.flat() if self.held else None
         self.n_rows = tokens.n_tokens
         self.device = device

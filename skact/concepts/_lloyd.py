@@ -24,7 +24,7 @@ from sklearn.utils import check_random_state
 from skact.concepts._base import check_enough_tokens
 from skact.concepts._callbacks import Report
 from skact.concepts._statistics import token_mean
-from skact.rows import Array, as_floats, may_hold
+from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
 from skact.warning import warn
 
@@ -88,7 +88,7 @@ def kmeans(
     """
     check_enough_tokens(tokens, n_clusters, f"n_concepts={n_clusters} clusters")
     random = check_random_state(random_state)
-    in_memory = may_hold(4 * tokens.n_tokens * tokens.n_features)
+    in_memory = tokens.may_be_held
     data = _InMemory(tokens) if in_memory else _InBlocks(tokens)
     best: Clusters | None = None
     for _ in range(n_init):

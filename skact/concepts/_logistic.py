@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import Interval
 from skact.concepts._callbacks import Report
 from skact.concepts._solver import Problem, Solution, Solver
 from skact.concepts._statistics import balanced_weights, places_of
-from skact.rows import Array, as_floats, may_hold
+from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
 from skact.warning import warn
 
@@ -251,7 +251,7 @@ def _reader(
     tokens: TokenArray, labels: TokenArray | Array, n_rows: int
 ) -> Callable[[], Iterable[_Chunk]]:
     """Return what goes through all chunks; tokens that may be held are gathered once."""
-    if may_hold(4 * tokens.n_tokens * tokens.n_features):
+    if tokens.may_be_held:
         held = list(_chunks(tokens, labels, n_rows))
         return lambda: held
     return lambda: _chunks(tokens, labels, n_rows)

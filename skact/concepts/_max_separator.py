@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import Interval
 
 from skact.concepts._base import BaseConcepts, check_separable
 from skact.concepts._statistics import balanced_weights, products
-from skact.rows import Array, as_floats
+from skact.rows import Array, as_floats, offsets_of, segment_max, segment_sum
 from skact.tokens import TokenArray
 from skact.warning import warn
 
@@ -56,10 +56,10 @@ def soft_maximum(scores: Array, lengths: Array, sharpness: float) -> tuple[Array
     >>> [round(float(soft_maximum(scores, lengths, r)[0][0, 0]), 2) for r in (0.01, 1, 100)]
     [1.0, 1.43, 1.99]
     """
-    starts = np.cumsum(lengths) - lengths
-    largest = np.maximum.reduceat(scores, starts)
+    offsets = offsets_of(lengths)
+    largest = segment_max(scores, offsets)
     shares = np.exp(sharpness * (scores - np.repeat(largest, lengths, axis=0)))
-    total = np.add.reduceat(shares, starts)
+    total = segment_sum(shares, offsets)
     shares /= np.repeat(total, lengths, axis=0)
     mean = total / lengths[:, None].astype(scores.dtype)
     return largest + np.log(mean) / sharpness, shares

@@ -32,7 +32,7 @@ from skact.concepts._factorise import (
 )
 from skact.concepts._reconstruction import ReconstructionMixin
 from skact.concepts._streaming import StreamingUnitsMixin
-from skact.rows import Array, as_floats, may_hold
+from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
 from skact.validation import first_token
 
@@ -135,7 +135,7 @@ class NMFConcepts(StreamingUnitsMixin, PartsMixin, BaseUnits):
     def _fit_vectors(self, tokens: TokenArray) -> Array:
         self._check(tokens)
         self._minibatch = None
-        if not may_hold(4 * tokens.n_tokens * tokens.n_features):
+        if not tokens.may_be_held:
             return self._fit_in_blocks(tokens)
         method = NMF(
             self.n_concepts,
