@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from skact.rows import Array, most_held, on_disk, runs
+from skact.rows import Array, most_held, offsets_of, on_disk, runs, segment_sum
 from skact.tail import best_columns, concept_f1, top_share
 from skact.targets import Targets
 from skact.tokens import TokenArray
@@ -84,8 +84,7 @@ class Calibration:
     @cached_property
     def share(self) -> float:
         """Mean share of tokens that belong to the concept, in samples that hold it."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        labelled = np.add.reduceat(self.labels, starts, dtype=np.int64)
+        labelled = segment_sum(self.labels, offsets_of(self.lengths))
         return float((labelled / self.lengths)[self.present].mean())
 
     def part(self, samples: slice, rows: slice) -> Calibration:
