@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from skact.rows import Array
+from skact.rows import Array, positions_of, segments_of
 
 __all__ = ["DELTA_GRID", "best_columns", "best_cut", "concept_f1", "tail_threshold", "top_share"]
 
@@ -138,11 +138,9 @@ def top_share(scores: Array, lengths: Array, shares: npt.ArrayLike) -> Iterator[
     top : ndarray of shape (n_tokens,), dtype bool
         For each share; among equal scores the earlier token.
     """
-    sample = np.repeat(np.arange(len(lengths)), lengths)
-    order = np.lexsort((-scores, sample))
-    starts = np.cumsum(lengths) - lengths
+    order = np.lexsort((-scores, segments_of(lengths)))
     rank = np.empty(len(scores), np.int64)
-    rank[order] = np.arange(len(scores)) - np.repeat(starts, lengths)
+    rank[order] = positions_of(lengths)
     for share in np.asarray(shares, np.float64):
         # A share that is an exact number of tokens must not be rounded up by its last bit.
         size = np.ceil(share * lengths - 1e-9).astype(np.int64)
