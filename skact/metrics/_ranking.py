@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skact.metrics._overlap import Statistic, check_alike, check_marks, score_of, weighted_mean
-from skact.rows import Array
+from skact.rows import Array, segments_of
 from skact.tokens import TokenArray
 
 __all__ = [
@@ -149,7 +149,7 @@ def token_average_precision(labels_true: Any, scores: Any, name: str = "scores")
     """Average precision of the tokens of resampled samples."""
     _check_maps(labels_true, scores, name)
     n_samples, n_concepts = labels_true.shape
-    sample = np.repeat(np.arange(n_samples), labels_true.lengths)
+    sample = segments_of(labels_true.lengths)
     ranked = [
         _rank(sample, labels_true.flat()[:, c], scores.flat()[:, c]) for c in range(n_concepts)
     ]
