@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from skact.rows import Array
+from skact.rows import Array, offsets_of, segments_of
 
 __all__ = ["Heads", "calm", "fit_calm"]
 
@@ -79,9 +79,8 @@ def fit_calm(tokens: Array, lengths: Array, cosines: Array, present: Array) -> H
         The same for the same data.
     """
     n_samples, n_concepts = present.shape
-    sample = torch.from_numpy(np.repeat(np.arange(n_samples), lengths))
-    starts = np.cumsum(lengths) - lengths
-    known = torch.from_numpy(np.isfinite(cosines[starts]))
+    sample = torch.from_numpy(segments_of(lengths))
+    known = torch.from_numpy(np.isfinite(cosines[offsets_of(lengths)[:-1]]))
     sign = torch.from_numpy(np.where(present, 1.0, -1.0))
     z = torch.from_numpy(np.ascontiguousarray(tokens, np.float64))
     cos = torch.from_numpy(np.nan_to_num(cosines).astype(np.float64))
