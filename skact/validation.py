@@ -11,7 +11,16 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import validate_data
 
-from skact.rows import Array, Mapped, as_floats, as_numpy, finite_floats, may_hold, on_disk
+from skact.rows import (
+    Array,
+    Mapped,
+    as_floats,
+    as_numpy,
+    finite_floats,
+    offsets_of,
+    on_disk,
+    segment_at,
+)
 from skact.tokens import LayerStack, Source, TokenArray
 
 __all__ = [
@@ -135,7 +144,7 @@ def _is_ragged(X: Any) -> bool:
 
 def _finite(tokens: TokenArray, name: str) -> TokenArray:
     check = partial(_finite_rows, tokens=tokens, name=name)
-    if on_disk(tokens.values) and not may_hold(4 * tokens.n_tokens * tokens.n_features):
+    if on_disk(tokens.values) and not tokens.may_be_held:
         return tokens.over(Mapped(tokens.values, check), tokens.feature_names, tokens.source)
     for _, block in tokens.blocks():
         check(block)
@@ -189,10 +198,10 @@ def first_token(tokens: TokenArray, is_bad: Callable[[Array], Array]) -> Place |
         bad = is_bad(block)
         if bad.any():
             row, feature = np.argwhere(bad)[0]
-            ends = np.cumsum(tokens.lengths[samples])
-            sample = int(np.searchsorted(ends, row, side="right"))
-            token = int(row - (ends[sample - 1] if sample else 0))
-            return Place(samples.start + sample, token, int(feature), float(block[row, feature]))
+            offsets = offsets_of(tokens.lengths[samples])
+            sample = int(segment_at(offsets, row))
+            token, value = int(row - offsets[sample]), float(block[row, feature])
+            return Place(samples.start + sample, token, int(feature), value)
     return None
 
 
