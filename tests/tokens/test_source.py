@@ -1,0 +1,44 @@
+"""Sources conflict only where both sides know, and say what they know."""
+
+import pytest
+
+from skact import Source
+from skact.tokens import rescaled
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "field"),
+    [
+        (Source(), Source(model="a", revision="r", block=1, convention="c", scaling="s"), None),
+        (Source(model="a"), Source(block=1), None),
+        (Source(model="a"), Source(model="a"), None),
+        (Source(model="a"), Source(model="b"), "model"),
+        (Source(revision="r"), Source(revision="s"), "revision"),
+        (Source(block=0), Source(block=1), "block"),
+        (Source(block=0), Source(block=0), None),
+        (Source(convention="residual"), Source(convention="mlp"), "convention"),
+        (Source(scaling="x"), Source(scaling="y"), "scaling"),
+        # A folder may have moved: the weights decide.
+        (Source(model="a", revision="r"), Source(model="b", revision="r"), None),
+        (Source(model="a", revision="r"), Source(model="b", revision="s"), "model"),
+        (Source(model="a", revision="r"), Source(model="b"), "model"),
+        (
+            Source(model="a", revision="r", block=1),
+            Source(model="b", revision="r", block=2),
+            "block",
+        ),
+        (Source(columns="concepts"), Source(columns="units"), None),
+    ],
+)
+def test_sources_conflict_only_where_both_know(first, second, field):
+    assert first.conflict(second) == field
+    assert second.conflict(first) == field
+
+
+def test_source_says_what_it_knows():
+    assert str(Source()) == "unknown"
+    assert str(Source(columns="units")) == "unknown"
+    assert str(Source(model="m", block=0, columns="units")) == "model m, block 0"
+    assert rescaled(None, "one") == Source(scaling="one")
+    twice = rescaled(rescaled(Source(model="m"), "one"), "two")
+    assert twice == Source(model="m", scaling="one, two")
