@@ -145,7 +145,8 @@ def _is_ragged(X: Any) -> bool:
 def _finite(tokens: TokenArray, name: str) -> TokenArray:
     check = partial(_finite_rows, tokens=tokens, name=name)
     if on_disk(tokens.values) and not tokens.may_be_held:
-        return tokens.over(Mapped(tokens.values, check), tokens.feature_names, tokens.source)
+        checked = Mapped(tokens.values, check)
+        return tokens.with_stored_values(checked, tokens.feature_names, tokens.source)
     for _, block in tokens.blocks():
         check(block)
     return tokens

@@ -245,12 +245,12 @@ class TokenArray(TokenReader):
         feature_names: Sequence[str] | None = None,
         source: Source | None = None,
     ) -> Self:
-        """Give the same samples other columns.
+        """Give the tokens shown other columns: one row per token of the samples shown.
 
         Parameters
         ----------
         values : ndarray, memmap, Shards or Mapped of shape (n_tokens, n_new_features)
-            One row per token shown.
+            As the rows of ``flat()``.
         feature_names : sequence of str, default=None
             One name per new column.
         source : Source, default=None
@@ -259,23 +259,23 @@ class TokenArray(TokenReader):
         Returns
         -------
         tokens : TokenArray
-            The new values, cut into samples of the same lengths.
+            The new values, cut into samples of the same lengths; nothing else is stored.
         """
         offsets = offsets_of(self.lengths)
         return type(self)(values, offsets, feature_names=feature_names, source=source)
 
-    def over(
+    def with_stored_values(
         self,
         values: Any,
         feature_names: Sequence[str] | None = None,
         source: Source | None = None,
     ) -> Self:
-        """Show the same samples in other values of the stored tokens.
+        """Give all stored tokens other columns, and show the same samples of them.
 
         Parameters
         ----------
         values : ndarray, memmap, Shards or Mapped of shape (n_all_tokens, n_new_features)
-            One row per stored token.
+            As the rows of ``values``: one per stored token, shown or not.
         feature_names : sequence of str, default=None
             One name per new column.
         source : Source, default=None
@@ -284,7 +284,7 @@ class TokenArray(TokenReader):
         Returns
         -------
         tokens : TokenArray
-            The samples shown, in the new values.
+            The samples shown, with their index, in the new values.
         """
         return type(self)(
             values, self.offsets, self.index, feature_names=feature_names, source=source
@@ -321,7 +321,8 @@ class TokenArray(TokenReader):
             The same samples with the new columns. Only the result is held in whole.
         """
         if on_disk(self.values) and len(self):
-            computed = self.over(Mapped(self.values, _detached(function)), feature_names, source)
+            lazy = Mapped(self.values, _detached(function))
+            computed = self.with_stored_values(lazy, feature_names, source)
             if not may_hold(self.n_tokens * computed.n_features * computed.dtype.itemsize):
                 return computed
             return self.with_values(computed.flat(), feature_names, source)
@@ -372,7 +373,7 @@ class TokenArray(TokenReader):
         tokens : TokenArray
             A view.
         """
-        return self.over(self.values, self.feature_names, source)
+        return self.with_stored_values(self.values, self.feature_names, source)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "values": pack(self.values)}

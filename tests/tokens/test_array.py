@@ -49,6 +49,32 @@ def test_new_columns_equal_a_loop_over_samples(problem, data, working_memory):
 
 @quick
 @given(problem=problems(), data=st.data())
+def test_values_are_put_in_per_token_shown_or_per_token_stored(problem, data):
+    tokens, samples = problem
+    key, positions = draw_key(data, len(samples))
+    view, kept = tokens[key], [samples[p] for p in positions]
+    options = {"feature_names": ["x"], "source": Source(block=3)}
+
+    shown = view.with_values(view.flat()[:, :1], **options)
+    stored = view.with_stored_values(np.ascontiguousarray(tokens.values[:, :1]), **options)
+    for renewed in (shown, stored):
+        assert_same(renewed, [s[:, :1] for s in kept])
+        assert renewed.feature_names == ("x",)
+        assert renewed.source == Source(block=3)
+    assert len(shown.values) == view.n_tokens
+    assert shown.index.tolist() == list(range(len(kept)))
+    assert len(stored.values) == len(tokens.values)
+    assert stored.index.tolist() == positions
+    if view.n_tokens != len(tokens.values):
+        # Each refuses what the other takes.
+        for put in (view.with_values, view.with_stored_values):
+            other = view.flat() if put == view.with_stored_values else tokens.values
+            with pytest.raises(ValueError, match=f"offsets end .* are {len(other)} tokens"):
+                put(other)
+
+
+@quick
+@given(problem=problems(), data=st.data())
 def test_compact_from_list_concatenate_and_pickle_round_trips(problem, data):
     tokens, samples = problem
     keys = [draw_key(data, len(samples)) for _ in range(2)]

@@ -76,6 +76,35 @@ def test_a_block_keeps_to_the_working_memory():
     assert sizes == [100] * 10
 
 
+@quick
+@given(problem=problems(), data=st.data())
+def test_starts_positions_and_numbers_are_those_of_the_flat_rows(problem, data):
+    tokens, samples = problem
+    key, shown = draw_key(data, len(samples))
+    view = tokens[key]
+    places = [(i, j) for i, p in enumerate(shown) for j in range(len(samples[p]))]
+
+    assert view.starts.tolist() == [places.index((i, 0)) for i in range(len(shown))]
+    assert view.positions().tolist() == [j for _, j in places]
+    assert view.starts.dtype == view.positions().dtype == np.int64
+    if not places:
+        return
+    numbers = np.array(data.draw(st.lists(st.integers(0, len(places) - 1), min_size=1)))
+    expected = np.array([samples[shown[i]][j] for i, j in (places[n] for n in numbers)])
+    np.testing.assert_array_equal(view.rows(numbers), expected, strict=True)
+    for outside in (-1, len(places)):
+        with pytest.raises(IndexError, match=rf"numbers must lie in \[0, {len(places)}\)"):
+            view.rows(np.array([0, outside]))
+
+
+def test_tokens_may_be_held_up_to_half_of_the_working_memory():
+    tokens = TokenArray(np.zeros((1024, 256), np.float16), np.arange(0, 1025, 2))
+    for working_memory, held in ((2, True), (1.99, False)):  # they are 1 MiB in float32
+        with config_context(working_memory=working_memory):
+            assert tokens.may_be_held == held
+            assert tokens[:100].may_be_held  # only what is shown counts
+
+
 def test_bad_positions():
     tokens = TokenArray(VALUES, [0, 1, 4])
     for positions in ([1, 0], [0, 3], [-1, 0]):
