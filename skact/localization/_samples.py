@@ -92,8 +92,7 @@ class Samples:
 
     def columns(self, maps: Iterable[Array]) -> Array:
         """Put the maps of mappable samples into columns (n_tokens, n_concepts); NaN elsewhere."""
-        lengths = self.tokens.lengths
-        starts = np.cumsum(lengths) - lengths
+        starts = self.tokens.starts
         out = np.full((self.tokens.n_tokens, self.missing.shape[1]), np.nan)
         for sample, values in zip(self.mappable(), maps, strict=True):
             start = starts[sample.number]
