@@ -88,7 +88,7 @@ def run(folder: Path) -> dict[str, float]:
     from sklearn.pipeline import Pipeline
 
     from skact import LinearSeparator, SuperActivator, TokenArray, TokenScaler
-    from skact.rows._pieces import Shards
+    from skact.rows import FileRows, Shards
 
     class Counting(TokenArray):
         """Tokens that count how many were read."""
@@ -101,7 +101,7 @@ def run(folder: Path) -> dict[str, float]:
                 yield result
 
     paths = sorted(folder.glob("part*.f16"))
-    parts = [np.memmap(path, np.float16, "r").reshape(-1, N_FEATURES) for path in paths]
+    parts = [FileRows(path, np.float16).reshape(-1, N_FEATURES) for path in paths]
     values = Shards(parts)
     tokens = Counting(values, np.arange(0, len(values) + 1, LENGTH))
     labels = TokenArray(np.load(folder / "labels.npy"), tokens.offsets)

@@ -6,7 +6,8 @@ rows are cut into segments of different lengths, as tokens are into samples, the
 lengths, offsets and rows is here too: :func:`offsets_of`, :func:`rows_of`, :func:`segment_max`, ...
 """
 
-from skact.rows._files import BLOCK, DIRECT, new_memory, pack, unpack
+from skact.rows._direct import BLOCK, DIRECT, new_memory
+from skact.rows._files import FileRows
 from skact.rows._floats import as_floats, finite_floats, row_chunks
 from skact.rows._pieces import Mapped, Shards
 from skact.rows._ragged import (
@@ -28,6 +29,7 @@ __all__ = [
     "DIRECT",
     "Array",
     "Arrays",
+    "FileRows",
     "Mapped",
     "Shards",
     "Sink",
@@ -39,7 +41,6 @@ __all__ = [
     "new_memory",
     "offsets_of",
     "on_disk",
-    "pack",
     "positions_of",
     "read",
     "read_ahead",
@@ -51,5 +52,4 @@ __all__ = [
     "segment_max",
     "segment_sum",
     "segments_of",
-    "unpack",
 ]

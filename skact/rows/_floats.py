@@ -60,11 +60,11 @@ def _widened(values: Array) -> Array:
     Shifted to the place of a float32's, the bits of a float16 are that number times 2**-112.
     """
     out = np.empty(values.shape, np.float32)
-    given, made = values.reshape(-1).view(np.int16), out.reshape(-1)
-    for start in range(0, len(made), CHUNK):
-        part = made[start : start + CHUNK]
+    halves, floats = values.reshape(-1).view(np.int16), out.reshape(-1)
+    for start in range(0, len(floats), CHUNK):
+        part = floats[start : start + CHUNK]
         bits = part.view(np.int32)
-        bits[:] = given[start : start + CHUNK]
+        bits[:] = halves[start : start + CHUNK]
         bits <<= 13
         # The sign was extended over the three bits that a float16's exponent does not have.
         bits &= np.int32(-0x70002000)

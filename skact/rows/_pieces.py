@@ -14,19 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from skact.rows._files import pack, unpack
+from skact.rows._files import FileRows
 from skact.rows._floats import CHUNK
 from skact.rows._ragged import offsets_of, segment_at
 from skact.rows._types import Array
 
-__all__ = [
-    "Mapped",
-    "Shards",
-    "cut",
-    "held",
-    "parts_of",
-    "selection",
-]
+__all__ = ["Mapped", "Shards", "cut", "load", "parts_of", "selection"]
 
 
 _DTYPES = ("float16", "float32", "float64", "bool")
@@ -65,7 +58,7 @@ class Shards:
     Examples
     --------
     >>> import numpy as np
-    >>> from skact.rows._pieces import Shards
+    >>> from skact.rows import Shards
     >>> values = Shards([np.zeros((2, 3)), np.ones((4, 3))])
     >>> values.shape, values[1:4].sum(axis=1)
     ((6, 3), array([0., 3., 3.]))
@@ -74,7 +67,7 @@ class Shards:
     ndim = 2
 
     def __init__(self, parts: Sequence[Any], *, bfloat16: bool = False) -> None:
-        self.parts = list(parts)
+        self.parts = [FileRows.of(part) for part in parts]
         self.bfloat16 = bfloat16
         if not self.parts:
             raise ValueError("parts must hold at least one array.")
@@ -171,12 +164,6 @@ class Shards:
         bits <<= 16
         return bits.view(np.float32)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "parts": [pack(part) for part in self.parts]}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, parts=[unpack(part) for part in state["parts"]])
-
     def __repr__(self) -> str:
         kind = "bfloat16, read as float32" if self.bfloat16 else self.dtype
         return f"Shards({len(self.parts)} parts, shape {self.shape}, {kind})"
@@ -204,7 +191,7 @@ class Mapped:
     ndim = 2
 
     def __init__(self, values: Any, function: Callable[[Array], Array]) -> None:
-        self.values = values
+        self.values = FileRows.of(values)
         self.function = function
         one = function(values[:1])
         self.shape = (int(values.shape[0]), int(one.shape[1]))
@@ -252,12 +239,6 @@ class Mapped:
         other = copy(self)
         other.values, other.shape = values, (len(values), self.shape[1])
         return other
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "values": pack(self.values)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, values=unpack(state["values"]))
 
     def __repr__(self) -> str:
         return f"Mapped(shape {self.shape}, {self.dtype}, of {self.values!r})"
@@ -326,16 +307,16 @@ def parts_of(values: Any, stretches: Sequence[slice]) -> Iterator[Array]:
         yield from (values[stretch] for stretch in stretches)
 
 
-def held(values: Any, stretches: Sequence[slice], load: Callable[[Array, slice], Array]) -> Any:
-    """Give stretches of rows as values of the same kind, with those of arrays loaded."""
+def load(values: Any, stretches: Sequence[slice], read: Callable[[Array, slice], Array]) -> Any:
+    """Give stretches of rows as values of the same kind, with those of arrays read."""
     if isinstance(values, Mapped):
-        return values._over(held(values.values, stretches, load))
+        return values._over(load(values.values, stretches, read))
     if isinstance(values, Shards):
         parts = [
-            held(part, [slice(start, stop)], load)
+            load(part, [slice(start, stop)], read)
             for stretch in stretches
             for part, start, stop in values._overlaps(stretch)
         ]
         return Shards(parts, bfloat16=values.bfloat16)
-    parts = [load(values, stretch) for stretch in stretches]
+    parts = [read(values, stretch) for stretch in stretches]
     return parts[0] if len(parts) == 1 else Shards(parts)

@@ -12,16 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 from sklearn import config_context, get_config
 
-from skact.rows._files import (
-    DirectReader,
-    ask_for,
-    exceeds_memory,
-    expect_single_rows,
-    let_go,
-    mapping,
-    shows_file,
-)
-from skact.rows._pieces import Mapped, Shards, cut, held, parts_of, selection
+from skact.rows._direct import DirectReader, exceeds_memory
+from skact.rows._files import ask_for, expect_single_rows, let_go, mapping, shows_file
+from skact.rows._pieces import Mapped, Shards, cut, load, parts_of, selection
 from skact.rows._ragged import offsets_of
 from skact.rows._types import Array
 
@@ -195,7 +188,7 @@ class _PastTheCache:
         chosen = selection(rows, len(self.values))
         with self._free.popleft() as reader:
             if isinstance(chosen[0], slice):
-                return reader, held(self.values, chosen, reader.read)
+                return reader, load(self.values, chosen, reader.read)
         expect(self.values, rows)
         return reader, None
 

@@ -19,7 +19,7 @@ from zlib import crc32
 
 import numpy as np
 
-from skact.rows import Array, offsets_of
+from skact.rows import Array, FileRows, offsets_of
 from skact.store._index import ShardRow
 
 __all__ = ["RAW", "SHARD_NAME", "Shelf", "checksums", "sync_folder"]
@@ -104,7 +104,7 @@ class Shelf:
 
         Returns
         -------
-        values : memmap of shape (n_rows, n_features), dtype float32, float16 or uint16
+        values : FileRows of shape (n_rows, n_features), dtype float32, float16 or uint16
             Not writable.
 
         Raises
@@ -121,7 +121,7 @@ class Shelf:
         values = self._mapped.get(row.name)
         if values is None:
             path, shape = self.folder / row.name, (row.n_rows, row.n_features)
-            values = np.memmap(path, RAW[row.dtype], "r", shape=shape)
+            values = FileRows(path, RAW[row.dtype], shape)
             self._mapped[row.name] = values
         return values
 

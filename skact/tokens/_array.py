@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from skact.rows import Array, Mapped, Shards, as_numpy, may_hold, offsets_of, on_disk, pack, unpack
+from skact.rows import Array, FileRows, Mapped, Shards, as_numpy, may_hold, offsets_of, on_disk
 from skact.tokens._reading import TokenReader
 from skact.tokens._source import Source
 
@@ -26,7 +26,7 @@ def _as_values(values: Any) -> Any:
         values = values.astype(np.float32)
     if values.dtype.name not in _DTYPES:
         raise TypeError(f"values must have one of the dtypes {_DTYPES}, got {values.dtype}.")
-    return np.ascontiguousarray(values) if not values.flags.c_contiguous else values
+    return FileRows.of(values) if values.flags.c_contiguous else np.ascontiguousarray(values)
 
 
 def _as_integers(numbers: Any, name: str) -> Array:
@@ -374,12 +374,6 @@ class TokenArray(TokenReader):
             A view.
         """
         return self.with_stored_values(self.values, self.feature_names, source)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "values": pack(self.values)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, values=unpack(state["values"]))
 
     def __repr__(self) -> str:
         source = f", source: {self.source}" if self.source else ""

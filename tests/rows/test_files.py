@@ -1,197 +1,150 @@
-import errno
-import mmap
 import os
+import pickle
+import tempfile
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from sklearn import config_context
 
-from skact.rows._files import (
-    DirectReader,
-    _memory_held,
-    _memory_left,
-    exceeds_memory,
-    mapping,
-    shows_file,
-)
+from skact import TokenArray
+from skact.rows import FileRows, Shards
 
-DIRECT = getattr(os, "O_DIRECT", 0)
+KEYS = [
+    slice(3, 8),
+    slice(None),
+    slice(40, 2, -3),
+    (slice(2, 9), slice(1, 3)),
+    5,
+    (4, 2),
+    [7, 7, 1],
+    np.arange(50) % 3 == 0,
+    (slice(None), [0, 2]),
+    slice(9, 9),
+    ...,
+    None,
+]
 
 
 @pytest.fixture
-def direct(tmp_path):
-    """A folder whose files can be read past the cache."""
-    path = tmp_path / "probe"
-    path.write_bytes(bytes(4096))
-    try:
-        os.close(os.open(path, os.O_RDONLY | DIRECT))
-    except OSError:
-        pytest.skip("the file system reads through the cache only")
-    if not DIRECT:
-        pytest.skip("the system reads through the cache only")
-    return tmp_path
+def content(rng):
+    return rng.normal(size=(50, 4)).astype(np.float32)
 
 
-def stored(path, values, header=0):
-    path.write_bytes(bytes(header) + values.tobytes())
-    return np.memmap(path, values.dtype, "r", header, values.shape)
+@pytest.fixture
+def path(tmp_path, content):
+    """The rows behind a header that is as long as a page of memory and some numbers."""
+    (tmp_path / "rows").write_bytes(bytes(4096 + 12) + content.tobytes())
+    return tmp_path / "rows"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(
-    dtype=st.sampled_from(["f2", "f4", "f8", "u2", "?"]),
-    width=st.integers(1, 700),
-    header=st.integers(0, 5000).map(lambda n: n // 8 * 8),
-    cuts=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=6),
-)
-def test_rows_read_past_the_cache_are_those_of_the_mapping(direct, dtype, width, header, cuts):
-    raw = np.random.default_rng(0).integers(0, 2, size=(60, width))
-    values = stored(direct / "rows", raw.astype(dtype), header)
-    reader = DirectReader()
-    for _ in range(2):
-        with reader:
-            parts = [slice(min(cut), max(cut)) for cut in cuts]
-            read = [reader.read(values, part) for part in parts]
-        for part, found in zip(parts, read, strict=True):
-            assert found.dtype == values.dtype
-            assert found.flags.c_contiguous
-            np.testing.assert_array_equal(found, values[part])
-            assert not shows_file(found)
-    assert not reader.incomplete
+@pytest.fixture
+def rows(path):
+    return FileRows(path, np.float32, (50, 4), 4096 + 12)
 
 
-def test_memory_is_used_again_unless_it_was_given_away(direct, rng):
-    values = stored(direct / "rows", rng.normal(size=(4000, 16)))
-    reader = DirectReader()
-    with reader:
-        first = reader.read(values, slice(0, 3000))
-    with reader:
-        second = reader.read(values, slice(1000, 4000))
-    assert np.shares_memory(first, second)
-    reader.give(second[5:7])
-    with reader:
-        third = reader.read(values, slice(0, 3000))
-    assert not np.shares_memory(second, third)
-    np.testing.assert_array_equal(second, values[1000:])
-    reader.give(np.zeros(3))
-    with reader:
-        assert np.shares_memory(third, reader.read(values, slice(0, 100)))
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_rows_know_where_they_lie(rows, path, content, key):
+    view = rows[key]
+    np.testing.assert_array_equal(view, content[key], strict=True)
+    assert isinstance(view, FileRows) == (np.shares_memory(view, rows) and view.ndim > 0)
+    if isinstance(view, FileRows):
+        assert view.inode == (os.stat(path).st_dev, os.stat(path).st_ino)
+        assert np.fromfile(path, np.float32, 1, offset=view.place) == view.flat[0]
+        again = pickle.loads(pickle.dumps(view))
+        assert type(again) is (FileRows if view.flags.c_contiguous else np.ndarray)
+        np.testing.assert_array_equal(again, view)
+        assert not view.flags.writeable
 
 
-def test_what_is_no_file_of_ours_is_left_to_the_mapping(direct, rng):
-    content = rng.normal(size=(50, 4)).astype(np.float32)
-    others = {
-        "array": content,
-        "changed": np.memmap(direct / "a", np.float32, "w+", shape=(50, 4)),
-        "copied on write": None,
-        "removed": stored(direct / "c", content),
-        "replaced": stored(direct / "d", content),
-    }
-    others["changed"][:] = content
-    others["copied on write"] = np.memmap(direct / "a", np.float32, "c", shape=(50, 4))
-    (direct / "c").unlink()
-    (direct / "other").write_bytes((-content).tobytes())
-    os.replace(direct / "other", direct / "d")
-    for name, values in others.items():
-        with DirectReader() as reader:
-            found = reader.read(values, slice(3, 9))
-            assert np.shares_memory(found, values), name
-            np.testing.assert_array_equal(found, content[3:9])
-        assert reader.incomplete == (mapping(values) is not None), name
-    # The name leads to other numbers by now.
-    assert np.fromfile(direct / "d", np.float32)[0] == -content[0, 0]
-
-
-def test_a_file_system_that_refuses_is_read_through_the_cache(direct, rng, monkeypatch):
-    values = stored(direct / "rows", rng.normal(size=(50, 4)))
-
-    def refuse(*args):
-        raise OSError(errno.EINVAL, "Invalid argument")
-
-    monkeypatch.setattr(os, "preadv", refuse)
-    with DirectReader() as reader:
-        assert np.shares_memory(reader.read(values, slice(0, 50)), values)
-    assert reader.incomplete
-
-
-def test_a_broken_disk_is_an_error(direct, rng, monkeypatch):
-    values = stored(direct / "rows", rng.normal(size=(50, 4)))
-
-    def fail(*args):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(os, "preadv", fail)
-    with pytest.raises(OSError, match="Input/output error"), DirectReader() as reader:
-        reader.read(values, slice(0, 50))
-
-
-def test_a_file_that_became_shorter_is_an_error(direct, rng):
-    values = stored(direct / "rows", rng.normal(size=(2000, 4)))
-    os.truncate(direct / "rows", 2000 * 32 - 8)
-    with DirectReader() as reader:
-        assert len(reader.read(values, slice(0, 1999))) == 1999
-        with pytest.raises(OSError, match="rows' ends before byte 64000, it was cut off"):
-            reader.read(values, slice(0, 2000))
-
-
-def test_files_are_closed(direct, rng):
-    values = stored(direct / "rows", rng.normal(size=(50, 4)))
-    before = len(os.listdir("/proc/self/fd"))
-    reader = DirectReader()
-    with reader:
-        reader.read(values, slice(0, 50))
-        assert len(os.listdir("/proc/self/fd")) == before + 1
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-@pytest.mark.skipif(not DIRECT, reason="read on Linux")
 @pytest.mark.parametrize(
-    ("own", "limits", "expected"),
+    "function",
     [
-        ("4:memory:/jobs/one\n2:cpu:/", {"memory/jobs/one/memory.limit_in_bytes": "500"}, 500),
-        ("4:memory:/jobs/one", {"memory/jobs/memory.limit_in_bytes": "400"}, 400),
-        ("4:memory:/jobs/one", {"memory/memory.limit_in_bytes": "300"}, 300),
-        ("4:memory:/", {"memory/memory.limit_in_bytes": "300"}, 300),
-        ("0::/jobs/one", {"jobs/one/memory.max": "200", "jobs/memory.max": "max"}, 200),
-        ("0::/jobs/one", {"jobs/one/memory.max": "200", "jobs/memory.max": "100"}, 100),
-        ("0::/gone", {"memory.max": "100"}, 100),
-        ("0::/jobs", {"jobs/memory.max": "max"}, None),
-        ("4:memory:/", {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
-        ("2:cpu:/", {"cpu/memory.max": "100"}, None),
-        (None, {}, None),
+        lambda x: x * 2,
+        lambda x: x > 0,
+        lambda x: np.exp(x[3:5]),
+        lambda x: x.sum(),
+        lambda x: x.max(axis=0),
+        lambda x: np.mean(x, axis=1, keepdims=True),
+        lambda x: np.add.reduceat(x, [0, 5, 9]),
+        lambda x: x @ x.T,
+        lambda x: np.concatenate([x, x]),
+        lambda x: x.astype(np.float64)[2:5],
+        lambda x: np.take(x, [1, 3], axis=1)[:],
+        lambda x: np.add(x, 1, out=np.empty(x.shape, x.dtype)),
     ],
 )
-def test_the_memory_of_a_control_group_is_a_limit(tmp_path, own, limits, expected, monkeypatch):
-    (tmp_path / "proc" / "self").mkdir(parents=True)
-    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   2 kB\n")
-    monkeypatch.setattr("skact.rows._files._memory_held", lambda: 50)
-    if own is not None:
-        (tmp_path / "proc" / "self" / "cgroup").write_text(own + "\n")
-    for name, limit in limits.items():
-        path = tmp_path / "sys" / "fs" / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(limit + "\n")
-    assert _memory_left(tmp_path) == (2048 if expected is None else expected - 50)
+def test_what_is_computed_from_them_is_in_memory(rows, content, function):
+    expected = function(content)
+    found = function(rows)
+    assert type(found) is type(expected)
+    np.testing.assert_array_equal(found, expected, strict=True)
 
 
-@pytest.mark.skipif(not DIRECT, reason="asked on Linux")
-def test_files_exceed_the_memory_if_they_are_larger_than_what_is_left(monkeypatch):
-    assert not exceeds_memory(2**20)
-    assert exceeds_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    monkeypatch.setattr("skact.rows._files._memory_left", lambda: 1000)
-    assert [exceeds_memory(n) for n in (0, 1000, 1001)] == [False, False, True]
-    monkeypatch.setattr("skact.rows._files.DIRECT", 0)
-    assert not exceeds_memory(1001)
+def test_values_of_any_kind_are_taken_in(rows, path, content):
+    mapped = np.memmap(path, np.float32, "r", 4096 + 12, (50, 4))
+    taken = FileRows.of(mapped[7:])
+    assert type(taken) is FileRows
+    assert np.shares_memory(taken, mapped)
+    assert taken.place == rows[7:].place
+    assert taken.inode is None
+    assert type(FileRows.of(mapped.copy())) is np.ndarray
+    assert type(FileRows.of(rows.copy())) is np.ndarray
+    for values in (rows, content, Shards([rows]), [1, 2]):
+        assert FileRows.of(values) is values
+    assert FileRows.of(TokenArray(rows, [0, 50]).values) is rows
+    for container in (TokenArray(mapped, [0, 50]).values, Shards([mapped]).parts[0]):
+        assert type(container) is FileRows
 
 
-@pytest.mark.skipif(not DIRECT, reason="asked on Linux")
-def test_what_is_held_does_not_count_files(direct):
-    before = _memory_held()
-    values = stored(direct / "rows", np.zeros(2**25, np.uint8))
-    assert values.max() == 0
-    assert _memory_held() - before < 2**23
-    # Memory that no array had before.
-    with mmap.mmap(-1, 2**25, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as own:
-        own.write(bytes(range(256)) * 2**17)
-        assert _memory_held() - before > 2**24
+def test_pickles_hold_what_is_in_no_file_that_lasts(rows, path, content, tmp_path):
+    assert len(pickle.dumps(rows)) < 400
+    changed = FileRows.of(np.memmap(path, np.float32, "c", 4096 + 12, (50, 4)))
+    changed[0] = 7
+    with tempfile.TemporaryFile() as file:
+        unnamed = FileRows.of(np.memmap(file, np.float32, "w+", shape=(50, 4)))
+    unnamed[:] = content
+    (tmp_path / "joblib_memmapping_folder_1").mkdir()
+    temporary = tmp_path / "joblib_memmapping_folder_1" / "x"
+    temporary.write_bytes(content.tobytes())
+    for values in (changed, unnamed, FileRows(temporary, np.float32, (50, 4)), rows.copy()):
+        data = pickle.dumps(values)
+        assert len(data) > content.nbytes
+        assert type(pickle.loads(data)) is np.ndarray
+        np.testing.assert_array_equal(pickle.loads(data), values)
+
+
+def test_a_file_is_read_under_whatever_name_it_has(tmp_path, content):
+    path = str(tmp_path / "rows")
+    content.tofile(path)
+    short = os.path.relpath(path)
+    assert FileRows(short, np.float32).reshape(50, 4).filename == path
+    with pytest.raises(FileNotFoundError):
+        FileRows(tmp_path / "none", np.float32)
+
+
+@pytest.mark.parametrize("mapped", [FileRows, np.memmap])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_file_that_lost_its_name_is_read_as_it_was(
+    tmp_path, content, mapped, before, monkeypatch
+):
+    """Also where its name was lost before skact saw the array, and the other file is mapped too."""
+    monkeypatch.setattr("skact.rows._reading.exceeds_memory", lambda n_bytes: True)
+    options = {} if mapped is FileRows else {"mode": "r"}
+    names = [tmp_path / "a", tmp_path / "b"]
+    for name in names:
+        content.tofile(name)
+    parts = [mapped(name, np.float32, shape=(50, 4), **options) for name in names]
+    tokens = None if before else TokenArray(Shards(parts), np.arange(0, 101, 10))
+    (-content).tofile(tmp_path / "other")
+    os.replace(tmp_path / "other", names[0])
+    names[1].unlink()
+    other = mapped(names[0], np.float32, shape=(50, 4), **options)
+    if before:
+        tokens = TokenArray(Shards(parts), np.arange(0, 101, 10))
+    with config_context(working_memory=0):
+        for array, expected in [
+            (tokens, np.tile(content, (2, 1))),
+            (TokenArray(other, tokens.offsets[:6]), -content),
+        ]:
+            read = np.concatenate([block for _, block in array.blocks()])
+            np.testing.assert_array_equal(read, expected)

@@ -8,7 +8,6 @@ from joblib import Parallel, delayed
 from sklearn import config_context
 
 from skact import Source, TokenArray
-from skact.rows._files import pack
 from skact.rows._pieces import Mapped, Shards
 from skact.rows._reading import on_disk
 
@@ -163,7 +162,6 @@ def test_pickles_name_files_and_hold_no_rows(files, matrix, tmp_path):
     changed = np.memmap(tmp_path / "big", np.float16, "c", shape=(100, 5))
     changed[0] = 7
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(Shards([changed])))[:1], changed[:1])
-    assert isinstance(pack(files[0] * 2), np.ndarray)
 
 
 def test_another_process_reads_the_files(files, matrix, tmp_path):

@@ -90,11 +90,11 @@ def test_no_more_is_fetched_at_once_than_a_piece_of_memory(files, monkeypatch):
     """What is narrow when computed comes from rows that are wide, so they are cut."""
     fetched = []
     monkeypatch.setattr("skact.rows._reading.exceeds_memory", lambda n_bytes: True)
-    held = sys.modules["skact.rows._reading"].held
+    load = sys.modules["skact.rows._reading"].load
     monkeypatch.setattr(
-        "skact.rows._reading.held",
-        lambda values, rows, load: (
-            fetched.append(sum(r.stop - r.start for r in rows)) or held(values, rows, load)
+        "skact.rows._reading.load",
+        lambda values, rows, read: (
+            fetched.append(sum(r.stop - r.start for r in rows)) or load(values, rows, read)
         ),
     )
     values = Mapped(Shards(files), _total)
