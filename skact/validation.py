@@ -14,9 +14,8 @@ from sklearn.utils.validation import validate_data
 from skact.rows import (
     Array,
     Mapped,
-    as_floats,
+    all_finite,
     as_numpy,
-    finite_floats,
     offsets_of,
     on_disk,
     segment_at,
@@ -47,8 +46,9 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
     Returns
     -------
     tokens : TokenArray
-        Finite and not empty. A view where X allows it. Tokens on disk that take more than half of
-        scikit-learn's ``working_memory`` are checked whenever they are read, not now, so that a
+        Finite and not empty, a view where X allows it. Half precision stays as it is; whoever
+        computes widens it by :func:`skact.rows.as_floats`. Tokens on disk that take more than half
+        of scikit-learn's ``working_memory`` are checked whenever they are read, not now, so that a
         check costs no pass of its own.
 
     Raises
@@ -153,18 +153,15 @@ def _finite(tokens: TokenArray, name: str) -> TokenArray:
 
 
 def _finite_rows(values: Array, tokens: TokenArray, name: str) -> Array:
-    """Widen values, which are some of the tokens, unless one of them is not finite."""
-    floats = finite_floats(values)
-    if floats is None:
+    """Return some of the stored tokens as they are, unless one that is shown is not finite."""
+    if not all_finite(values):
         where = first_token(tokens, lambda block: ~np.isfinite(block))
         if where is not None:
             what = "NaN" if np.isnan(where.value) else "infinity"
             raise ValueError(
                 f"Input X contains {what}, first at {where}; {name} needs finite values."
             )
-        # They are stored beside the tokens shown.
-        return as_floats(values)
-    return floats
+    return values
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from skact import (
     TokenScaler,
     check_tokens,
 )
+from skact.rows import Mapped
 from skact.targets import check_targets, check_token_labels
 from skact.validation import like_input
 
@@ -124,6 +125,52 @@ def test_storage_precisions_stay_and_integers_become_floats():
     assert check_tokens(MeanPrototype(), [np.ones((2, 3), int)]).dtype == np.float32
     marks = TokenArray(np.ones((2, 1), bool), [0, 2])
     assert check_tokens(SuperActivator(), marks) is marks
+
+
+def stored(tmp_path, tokens):
+    """The same tokens in a file."""
+    tokens.values.tofile(tmp_path / "values")
+    values = np.memmap(tmp_path / "values", tokens.dtype, "r").reshape(-1, tokens.n_features)
+    return TokenArray(values, tokens.offsets, tokens.index)
+
+
+@pytest.mark.parametrize("working_memory", [0, 1024])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, bool])
+def test_a_check_changes_tokens_on_disk_no_more_than_those_in_memory(
+    samples, y, tmp_path, working_memory, dtype
+):
+    held = TokenArray.from_list([(s > 0).astype(dtype) for s in samples])[::-1]
+    tokens = stored(tmp_path, held)
+    with config_context(working_memory=working_memory):
+        checked = check_tokens(MeanPrototype(), tokens)
+        assert isinstance(checked.values, Mapped) == (working_memory == 0)
+        assert checked.index is tokens.index
+        for one, other in zip(checked, check_tokens(MeanPrototype(), held), strict=True):
+            np.testing.assert_array_equal(one, other, strict=True)
+            assert one.dtype == dtype
+        # Half precision and marks are computed with in single precision all the same.
+        scaled, expected = TokenScaler().fit_transform(tokens), TokenScaler().fit_transform(held)
+        assert scaled.dtype == (np.float64 if dtype == np.float64 else np.float32)
+        np.testing.assert_array_equal(scaled.flat(), expected.flat())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN"), (-np.inf, "infinity")])
+def test_a_bad_token_on_disk_is_named_when_it_is_read(samples, tmp_path, dtype, value, what):
+    samples = [s.astype(dtype) for s in samples]
+    samples[3][1, 2] = value
+    tokens = stored(tmp_path, TokenArray.from_list(samples))[[5, 3]]
+    with config_context(working_memory=0):
+        checked = check_tokens(MeanPrototype(), tokens)
+        for read in (checked.flat, checked.max, lambda: checked[1]):
+            with pytest.raises(
+                ValueError, match=f"{what}, first at sample 1, token 1, feature 2; MeanPrototype"
+            ):
+                read()
+        np.testing.assert_array_equal(checked[0], samples[5], strict=True)
+        # A token that is not shown may be anything, even where it is read with those beside it.
+        rest = check_tokens(MeanPrototype(), tokens[:1])
+        np.testing.assert_array_equal(rest.values[:], np.concatenate(samples))
 
 
 @pytest.mark.parametrize("working_memory", [0, 1024])

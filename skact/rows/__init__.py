@@ -8,7 +8,7 @@ lengths, offsets and rows is here too: :func:`offsets_of`, :func:`rows_of`, :fun
 
 from skact.rows._direct import BLOCK, DIRECT, new_memory
 from skact.rows._files import FileRows
-from skact.rows._floats import as_floats, finite_floats, row_chunks
+from skact.rows._floats import all_finite, as_floats, row_chunks
 from skact.rows._pieces import Mapped, Shards
 from skact.rows._ragged import (
     offsets_of,
@@ -33,9 +33,9 @@ __all__ = [
     "Mapped",
     "Shards",
     "Sink",
+    "all_finite",
     "as_floats",
     "as_numpy",
-    "finite_floats",
     "may_hold",
     "most_held",
     "new_memory",

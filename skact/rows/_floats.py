@@ -8,7 +8,7 @@ import numpy as np
 
 from skact.rows._types import Array
 
-__all__ = ["CHUNK", "all_finite", "as_floats", "finite_floats", "row_chunks"]
+__all__ = ["CHUNK", "all_finite", "as_floats", "row_chunks"]
 
 
 # Values of a chunk that stays in the cache while it is converted, or goes through functions.
@@ -30,28 +30,9 @@ def as_floats(values: Array) -> Array:
     """
     if values.dtype in (np.float64, np.float32):
         return values
-    wide = finite_floats(values) if values.dtype == np.float16 else None
-    return values.astype(np.float32) if wide is None else wide
-
-
-def finite_floats(values: Array) -> Array | None:
-    """Return what :func:`as_floats` does, or None where an entry is NaN or infinite.
-
-    Parameters
-    ----------
-    values : ndarray
-        Of dtype float64, float32, float16 or bool.
-
-    Returns
-    -------
-    values : ndarray, or None
-        In float32 or float64.
-    """
-    if not all_finite(values):
-        return None
-    if values.dtype == np.float16 and values.flags.c_contiguous:
+    if values.dtype == np.float16 and values.flags.c_contiguous and all_finite(values):
         return _widened(values)
-    return values if values.dtype in (np.float64, np.float32) else values.astype(np.float32)
+    return values.astype(np.float32)
 
 
 def _widened(values: Array) -> Array:

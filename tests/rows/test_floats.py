@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skact.rows._floats import all_finite, as_floats, finite_floats, row_chunks
+from skact.rows._floats import all_finite, as_floats, row_chunks
 
 
 def test_half_precision_is_widened_exactly():
@@ -22,10 +22,10 @@ def test_half_precision_is_widened_exactly():
 def test_finite(dtype, value):
     values = np.full((3000, 100), np.finfo(dtype).max, dtype)
     assert all_finite(values)
-    np.testing.assert_array_equal(finite_floats(values), as_floats(values))
+    assert np.isfinite(as_floats(values)).all()
     values[2999, 99] = value
     assert not all_finite(values)
-    assert finite_floats(values) is None
+    np.testing.assert_array_equal(as_floats(values), values)  # NaN stays NaN, in any precision
     assert all_finite(values > 0)
     assert all_finite(values[:0])
 
