@@ -9,7 +9,15 @@ import torch
 import transformers
 
 from skact.models import _hub as hub
-from skact.models._hub import Checkpoint, check_placement, evaluating, fingerprint, first_weight
+from skact.models._hub import (
+    Checkpoint,
+    PairKind,
+    check_placement,
+    evaluating,
+    fingerprint,
+    first_weight,
+    load_pair,
+)
 from tests import tiny_models
 
 PARTS = "config and weights"
@@ -112,6 +120,38 @@ def test_a_loaded_model_stays_as_it_is(device, dtype, message):
     check_placement(model, "cpu:0", "float32")
     with pytest.raises(ValueError, match=message):
         check_placement(model, device, dtype)
+
+
+def bert_kind(**changes):
+    def fetch(one, device, dtype):
+        model = one.model(transformers.AutoModel, device, dtype)
+        return model, one.fetch("tokenizer", transformers.AutoTokenizer)
+
+    says = {"parts": PARTS, "model": "a BERT", "processor": "its tokenizer", "has": "pooler"}
+    return PairKind(**{**says, "is_processor": callable, "fetch": fetch, **changes})
+
+
+def test_a_name_and_a_pair_end_in_the_same(folder):
+    model, tokenizer, name = load_pair(folder, bert_kind(), "auto", "auto", **OPTIONS)
+    assert (name, model.dtype) == (folder, torch.float32)
+    pair = load_pair((model, tokenizer), bert_kind(), "cpu", "float32", **OPTIONS)
+    assert pair == (model, tokenizer, folder)  # a loaded model knows where it came from
+    nameless = tiny_models.text_pair("bert")
+    assert load_pair(nameless, bert_kind(), "auto", "auto", **OPTIONS) == (*nameless, "BertModel")
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype", "error", "message"),
+    [
+        ({"has": "generate"}, "auto", TypeError, "first of the pair .* a BERT, got BertModel"),
+        ({"is_processor": str.isdigit}, "auto", TypeError, "second .* its tokenizer, got str"),
+        ({"is_processor": bool}, "float16", ValueError, "dtype='float16', but the loaded model"),
+    ],
+)
+def test_a_pair_of_another_kind_is_refused(changes, dtype, error, message):
+    pair = tiny_models.text_pair("bert")[0], "tokenizer"
+    with pytest.raises(error, match=message):
+        load_pair(pair, bert_kind(**changes), "auto", dtype, **OPTIONS)
 
 
 def test_modes_are_given_back():
