@@ -231,8 +231,10 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
         if first:
             self._train(tokens, one_epoch)
             return self.concept_vectors_
-        weights, before = self._weights_to_go_on_from(), self.loss_curve_
-        self._train(tokens, one_epoch, weights=weights, state=self._state)
+        weights = self._weights_to_go_on_from()
+        # A loaded one has neither: nothing is known of its training.
+        before, state = getattr(self, "loss_curve_", []), getattr(self, "_state", None)
+        self._train(tokens, one_epoch, weights=weights, state=state)
         self.loss_curve_ = np.concatenate([before, self.loss_curve_])
         self.n_iter_ = len(self.loss_curve_)
         return self.concept_vectors_
@@ -241,12 +243,13 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
         """Refuse weights of another kind than the parameters ask for."""
         weights = self._weights()
         shape = (self.n_concepts, self.activation)
-        if shape != (len(weights.decoder), weights.activation) or not weights.centred:
+        plain = weights.centred and weights.input_scaling == "none"
+        if shape != (len(weights.decoder), weights.activation) or not plain:
             raise ValueError(
                 f"partial_fit goes on with {len(weights.decoder)} units of activation "
-                f"{weights.activation!r} and a centred input, as trained here; got "
+                f"{weights.activation!r} and a centred, unscaled input, as trained here; got "
                 f"n_concepts={self.n_concepts}, activation={self.activation!r}, "
-                f"centred_={weights.centred}."
+                f"centred_={weights.centred}, input_scaling_={weights.input_scaling!r}."
             )
         return weights
 

@@ -5,7 +5,7 @@ import pytest
 import sklearn
 from safetensors.numpy import save_file
 
-from skact import Source, TokenArray
+from skact import AutoencoderTraining, Source, TokenArray
 from skact.concepts._autoencoder import SparseAutoencoder
 
 D, N = 5, 9
@@ -245,6 +245,27 @@ def test_a_loaded_one_is_an_estimator_like_any_other(tmp_path, arrays, X):
     assert not hasattr(method, "loss_curve_")
     assert sklearn.base.clone(method).get_params() == method.get_params()
     assert method.fit(X).loss_curve_.size > 0
+
+
+def test_training_goes_on_from_loaded_weights(tmp_path, arrays, X):
+    method = SparseAutoencoder.from_pretrained(topk(tmp_path / "sae", arrays))
+    before = method.concept_vectors_.copy()
+    method.set_params(random_state=0, training=AutoencoderTraining(learning_rate=1e-4))
+    method.partial_fit(X)
+    assert (method.n_iter_, len(method.loss_curve_)) == (1, 1)
+    # It starts where it was; rows of the decoder are kept at norm 1 while it trains.
+    before /= np.linalg.norm(before, axis=1, keepdims=True)
+    assert 0 < np.abs(method.concept_vectors_ - before).max() < 0.01
+    assert method.partial_fit(X).n_iter_ == 2
+
+
+@pytest.mark.parametrize(
+    "config", [{"normalize_activations": "layer_norm"}, {"apply_b_dec_to_input": False}]
+)
+def test_training_does_not_go_on_where_inputs_are_prepared_otherwise(tmp_path, arrays, X, config):
+    method = SparseAutoencoder.from_pretrained(sae_lens(tmp_path / "sae", arrays, **config))
+    with pytest.raises(ValueError, match="centred, unscaled input"):
+        method.partial_fit(X)
 
 
 def without(arrays, key):
