@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -281,7 +282,8 @@ def _as_labels(token_labels: Any) -> TokenArray:
     if labels.dtype.kind != "b":
         if not all(np.isin(block, (0, 1)).all() for _, block in labels.blocks()):
             raise TypeError(f"token_labels must be bool or 0 and 1, got dtype {labels.dtype}.")
-        labels = labels.map(lambda block: block.astype(bool), feature_names=labels.feature_names)
+        as_bool = partial(np.asarray, dtype=bool)
+        labels = labels.map(as_bool, feature_names=labels.feature_names)
     return labels
 
 

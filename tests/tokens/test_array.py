@@ -1,14 +1,26 @@
 """TokenArray, how it is made and given new columns, against a plain list of 2-D arrays."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import config_context
+from sklearn.base import clone
 
-from skact import Source, TokenArray
+from skact import (
+    LayerStack,
+    MeanPrototype,
+    PCAConcepts,
+    SelectLayer,
+    Source,
+    SuperActivator,
+    TokenArray,
+    TokenScaler,
+)
+from skact.rows import Mapped
 from tests.tokens.samples import VALUES, WORKING_MEMORY, assert_same, draw_key, problems, quick
 
 
@@ -220,3 +232,76 @@ def test_names_and_source_travel_with_views():
     assert repr(tokens) == (
         "TokenArray(2 samples, 4 tokens, 2 features, float32, source: model m, block 2)"
     )
+
+
+class Shift:
+    """An estimator in the small: its method reads what a fit sets anew."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def shifted(self, values, factor=1):
+        return factor * values + self.by
+
+
+@pytest.fixture
+def stack(rng, tmp_path):
+    """Two layers of 20 samples in a file."""
+    rng.normal(size=(2, 60, 4)).astype(np.float32).tofile(tmp_path / "layers")
+    layers = np.memmap(tmp_path / "layers", np.float32, "r", shape=(2, 60, 4))
+    return LayerStack({b: TokenArray(layers[b], np.arange(0, 61, 3)) for b in range(2)})
+
+
+@pytest.mark.parametrize("detached", [True, False])
+@pytest.mark.parametrize("bind", [lambda s: s.shifted, lambda s: partial(s.shifted, factor=2)])
+def test_what_is_computed_lazily_does_not_follow_its_object(stack, monkeypatch, bind, detached):
+    if not detached:  # control: bound to the live object, it does
+        monkeypatch.setattr("skact.tokens._array._detached", lambda function: function)
+    X, shift = stack.layer(0), Shift(1)
+    with config_context(working_memory=0):
+        lazy = X.map(bind(shift))
+        assert isinstance(lazy.values, Mapped)
+        expected, sent = bind(Shift(1))(X.flat()), pickle.dumps(lazy)
+        np.testing.assert_array_equal(lazy.flat(), expected)
+        shift.by = 5
+        assert np.array_equal(lazy.flat(), expected) == detached
+        np.testing.assert_array_equal(pickle.loads(sent).flat(), expected)
+
+
+def test_a_closure_cannot_be_sent(stack):
+    with config_context(working_memory=0):
+        lazy = stack.layer(0).map(lambda values: 2 * values)
+        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+            pickle.dumps(lazy)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "use"),
+    [
+        (MeanPrototype(), "transform"),
+        (SuperActivator(), "superactivators"),
+        (PCAConcepts(4), "inverse_transform"),
+        (TokenScaler(), "transform"),
+        (TokenScaler(), "inverse_transform"),
+        (SelectLayer(layer=0), "transform"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_estimators_make_of_tokens_on_disk_stays_after_another_fit(stack, estimator, use):
+    """Scores, marks, inverses and scaled tokens; they can be sent to other processes as well."""
+    takes_stack, y = isinstance(estimator, SelectLayer), np.arange(20) % 2
+    given = stack if takes_stack else stack.layer(0)
+    fitted = clone(estimator).fit(given, y)
+    expected = getattr(fitted, use)(given).flat()
+    with config_context(working_memory=0):
+        lazy = getattr(fitted, use)(given)
+        assert isinstance(lazy.values, Mapped)
+        sent = pickle.dumps(lazy)
+        if takes_stack:
+            fitted.set_params(layer=1).fit(stack)
+        else:
+            fitted.fit(stack.layer(1), 1 - y)
+        for kept in (lazy, pickle.loads(sent)):
+            np.testing.assert_allclose(kept.flat(), expected, atol=1e-6)
+        # Control: the estimator itself is another one now.
+        assert not np.allclose(getattr(fitted, use)(given).flat(), expected, atol=1e-2)
