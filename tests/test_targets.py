@@ -1,0 +1,237 @@
+"""Sample labels and token labels: every form means the same, and every bad one is refused."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import config_context
+from sklearn.base import clone
+
+from skact import LinearSeparator, MaxToken, MeanPrototype, SuperActivator, TokenArray
+from skact.rows import Mapped
+from skact.targets import Targets, check_targets, check_token_labels
+
+LABELLED = [MeanPrototype(), LinearSeparator(), SuperActivator(), MaxToken()]
+DETECTORS = [SuperActivator(), MaxToken()]
+
+
+def names(estimators):
+    return pytest.mark.parametrize("estimator", estimators, ids=lambda e: type(e).__name__)
+
+
+@pytest.fixture
+def samples(rng):
+    return [rng.normal(size=(n, 3)) for n in (2, 1, 4, 3, 2, 5)]
+
+
+@pytest.fixture
+def y():
+    return np.array([0, 1, 0, 1, 1, 0])
+
+
+@names(LABELLED)
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, "requires y to be passed, but the target y is None"),
+        ([0, 1], "y has 2 samples, X has 6"),
+        (np.ones((4, 2), int), "y has 4 samples, X has 6"),
+        ([1, 1, 1, 1, 1, 1], "y has one class only"),
+        (["a"] * 6, "y has one class only"),
+        ([0.5, 1.2, 0, 1, 3.7, 0], "continuous"),
+        ([0, 1, np.nan, 1, 0, 1], "y contains NaN"),
+        ([[0, 1], [1, np.nan], [0, 0], [1, 1], [0, 0], [1, 1]], "y contains NaN"),
+        (np.array([[0, 1]] * 6), "concept 0 has no positive sample in y"),
+        (
+            pd.DataFrame([[1, 0]] * 6, columns=["cat", "dog"]),
+            r"concept 1 \('dog'\) has no positive sample",
+        ),
+        (np.array([[0, 2]] * 6), "y should be a 1d array"),
+        # A 3-D X is fine, so the message must say that y is meant.
+        (np.zeros((6, 2, 2)), r"\by\b"),
+        (3, "y should be a 1d array|scalar|singleton"),
+    ],
+)
+def test_bad_targets(estimator, y, message, samples):
+    with pytest.raises((ValueError, TypeError), match=message):
+        clone(estimator).fit(samples, y)
+
+
+@names(DETECTORS)
+@pytest.mark.parametrize("y", [[0, 1, 2, 0, 1, 2], list("abcabc")])
+def test_detectors_refuse_three_classes_and_concept_methods_take_them(estimator, y, samples):
+    with pytest.raises(ValueError, match=r"Only binary classification.*with 3 classes"):
+        clone(estimator).fit(samples, y)
+    concepts = MeanPrototype().fit(samples, y)
+    assert concepts.concept_names_.tolist() == [str(c) for c in y[:3]]
+
+
+def mark(samples, present):
+    """Label the first token of each positive sample."""
+    labels = []
+    for sample, row in zip(samples, np.atleast_2d(present.T).T, strict=True):
+        label = np.zeros((len(sample), len(row)), bool)
+        label[0] = row
+        labels.append(label)
+    return labels
+
+
+@pytest.mark.parametrize("form", ["tokens", "list", "vectors", "integers", "floats"])
+def test_all_forms_of_token_labels_mean_the_same(samples, y, form):
+    labels = mark(samples, y)
+    given = {
+        "tokens": TokenArray.from_list(labels),
+        "list": labels,
+        "vectors": [label[:, 0] for label in labels],
+        "integers": [label.astype(int) for label in labels],
+        "floats": TokenArray.from_list([label.astype(np.float32) for label in labels]),
+    }[form]
+    expected = np.mean([s[0] for s, present in zip(samples, y, strict=True) if present], axis=0)
+    method = MeanPrototype().fit(samples, y, given)
+    np.testing.assert_allclose(method.concept_vectors_, expected[None], rtol=1e-6)
+    # Without labels, every token of a positive sample counts.
+    weak = np.concatenate([s for s, present in zip(samples, y, strict=True) if present])
+    method = MeanPrototype().fit(samples, y)
+    np.testing.assert_allclose(method.concept_vectors_, weak.mean(axis=0)[None])
+
+
+def test_token_labels_of_a_matrix_are_a_matrix(rng, y):
+    X = rng.normal(size=(6, 3))
+    for labels in (y[:, None], y[:, None].astype(bool)):
+        method = MeanPrototype().fit(X, y, labels)
+        np.testing.assert_allclose(method.concept_vectors_, X[y == 1].mean(axis=0)[None])
+
+
+def change(labels, **steps):
+    """Break one thing about good labels."""
+    labels = [label.copy() for label in labels]
+    if "shorten" in steps:
+        labels[steps["shorten"]] = labels[steps["shorten"]][:-1]
+    if "mark" in steps:
+        labels[steps["mark"]][-1] = True
+    if "double" in steps:
+        labels = [np.hstack([label, label]) for label in labels]
+    if "empty" in steps:
+        labels = [np.zeros_like(label) for label in labels]
+    if "value" in steps:
+        labels = [label * steps["value"] for label in labels]
+    return labels
+
+
+@names(LABELLED)
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda labels: labels[:5], "token_labels has 5 samples, X has 6"),
+        (
+            lambda labels: change(labels, shorten=3),
+            "does not match the tokens: sample 3 has 2 labelled tokens and 3 tokens",
+        ),
+        (lambda labels: change(labels, double=1), "token_labels has 2 concepts, y has 1"),
+        (
+            lambda labels: change(labels, mark=2),
+            r"marks tokens of concept 0.* in sample 2, but y says that the sample does not",
+        ),
+        (lambda labels: change(labels, empty=1), r"concept 0.* has no positive token"),
+        (lambda labels: change(labels, value=2.0), "must be bool or 0 and 1, got dtype float"),
+    ],
+    ids=["samples", "lengths", "concepts", "negative", "nothing", "values"],
+)
+def test_bad_token_labels(estimator, make, message, tokens, samples, y):
+    labels = make(mark(samples, y))
+    labels = TokenArray.from_list(labels) if tokens else labels
+    with pytest.raises((ValueError, TypeError), match=message):
+        clone(estimator).fit(samples, y, token_labels=labels)
+    clone(estimator).fit(samples, y, token_labels=mark(samples, y))
+
+
+@names(LABELLED)
+@pytest.mark.parametrize("labels", ["text", 3, {0: [True]}])
+def test_token_labels_of_another_kind_are_refused(estimator, labels, samples, y):
+    with pytest.raises((TypeError, ValueError), match="token_labels"):
+        clone(estimator).fit(samples, y, token_labels=labels)
+
+
+@names(LABELLED)
+def test_names_of_concepts_must_agree(estimator, samples, y):
+    present = np.column_stack([y, 1 - y])
+    frame = pd.DataFrame(present, columns=["cat", "dog"])
+    labels = TokenArray.from_list(mark(samples, present), feature_names=["cat", "dog"])
+    swapped = TokenArray.from_list(mark(samples, present), feature_names=["dog", "cat"])
+    for given in (frame, present):
+        fitted = clone(estimator).fit(samples, given, labels)
+        assert fitted.concept_names_.tolist() == ["cat", "dog"]
+    assert clone(estimator).fit(samples, frame).concept_names_.tolist() == ["cat", "dog"]
+    assert clone(estimator).fit(samples, present).concept_names_.tolist() == [
+        "concept0",
+        "concept1",
+    ]
+    message = r"names the concepts \['dog', 'cat'\], y names \['cat', 'dog'\]"
+    with pytest.raises(ValueError, match=message):
+        clone(estimator).fit(samples, frame, swapped)
+
+
+@names(DETECTORS)
+def test_score_columns_in_another_order_than_y_are_not_mixed_up(estimator, samples, y):
+    """Columns named (cat, dog) and y named (dog, cat) must not be paired by position."""
+    frame = pd.DataFrame(np.column_stack([y, 1 - y]), columns=["cat", "dog"])
+    scores = MeanPrototype().fit(samples, frame).transform(samples)
+    assert scores.feature_names == ("cat", "dog")
+    right = clone(estimator).fit(scores, frame)
+    try:
+        swapped = clone(estimator).fit(scores, frame[["dog", "cat"]])
+    except ValueError as error:
+        assert "cat" in str(error)  # noqa: PT017
+        return
+    np.testing.assert_array_equal(swapped.thresholds_, right.thresholds_[::-1])
+
+
+def test_a_concept_without_name_or_token_is_called_by_what_is_known(samples, y):
+    present = np.column_stack([y, 1 - y])
+    labels = mark(samples, present)
+    for label in labels:
+        label[:, 1] = False
+    named = TokenArray.from_list(labels, feature_names=["cat", "dog"])
+    with pytest.raises(ValueError, match="concept 1 has no positive token"):
+        MeanPrototype().fit(samples, present, labels)
+    with pytest.raises(ValueError, match=r"concept 1 \('dog'\) has no positive token"):
+        MeanPrototype().fit(samples, present, named)
+
+
+@pytest.mark.parametrize(
+    ("y", "present", "classes"),
+    [
+        ([0, 1, 1], [[0], [1], [1]], [0, 1]),
+        ([True, False, True], [[1], [0], [1]], [False, True]),
+        (["no", "yes", "no"], [[0], [1], [0]], ["no", "yes"]),
+        ([[0], [2], [0]], [[0], [1], [0]], [0, 2]),
+        ([[1, 0], [1, 1], [0, 0]], [[1, 0], [1, 1], [0, 0]], None),
+        ([[1], [1], [1]], [[1], [1], [1]], None),
+        ([1, 2, 5], [[1, 0, 0], [0, 1, 0], [0, 0, 1]], [1, 2, 5]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:A column-vector y")
+def test_targets_say_who_holds_what(y, present, classes):
+    targets = check_targets(MeanPrototype(), np.array(y), 3, multiclass=True)
+    np.testing.assert_array_equal(targets.present, np.array(present, bool), strict=True)
+    assert (targets.classes is None) == (classes is None)
+    if classes is not None:
+        assert targets.classes.tolist() == classes
+    labels, same = check_token_labels(None, TokenArray(np.ones((6, 1)), [0, 1, 3, 6]), targets)
+    assert same == targets or same is targets
+    np.testing.assert_array_equal(labels.flat(), np.repeat(present, [1, 2, 3], axis=0))
+
+
+def test_token_labels_of_zeros_and_ones_on_disk_can_be_sent(tmp_path):
+    np.array([[0], [1], [1], [0]], np.float32).tofile(tmp_path / "labels")
+    stored = TokenArray(np.memmap(tmp_path / "labels", np.float32, "r", shape=(4, 1)), [0, 2, 4])
+    targets = Targets(np.ones((2, 1), bool), None, None)
+    tokens = TokenArray(np.zeros((4, 3)), [0, 2, 4])
+    with config_context(working_memory=0):
+        labels, _ = check_token_labels(stored, tokens, targets)
+        assert isinstance(labels.values, Mapped)
+        for same in (labels, pickle.loads(pickle.dumps(labels))):
+            assert same.dtype == bool
+            assert same.flat().ravel().tolist() == [False, True, True, False]
