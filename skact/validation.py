@@ -203,12 +203,12 @@ def first_token(tokens: TokenArray, is_bad: Callable[[Array], Array]) -> Place |
     return None
 
 
-def _check_source(fitted: Source, given: Source | None, name: str) -> None:
-    field = None if given is None else fitted.conflict(given)
+def _check_source(fitted: Source, source: Source | None, name: str) -> None:
+    field = None if source is None else fitted.conflict(source)
     if field is not None:
         raise ValueError(
             f"X comes from another {field} than {name} was fitted on: fitted on ({fitted}), "
-            f"got ({given})."
+            f"got ({source})."
         )
 
 

@@ -145,8 +145,8 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
         check_is_fitted(self)
         shift, scale, _ = self._map()
         # The source of scaled tokens is not the one the scaler was fitted on, so it is set aside.
-        given = X.with_source(None) if isinstance(X, TokenArray) else X
-        tokens = check_tokens(self, given, reset=False)
+        scaled = X.with_source(None) if isinstance(X, TokenArray) else X
+        tokens = check_tokens(self, scaled, reset=False)
         unscaled = tokens.map(
             partial(_unscaled, shift=shift, scale=scale),
             feature_names=tokens.feature_names,
@@ -178,8 +178,8 @@ def _scaled(block: Array, shift: Array, scale: float) -> Array:
     values = as_floats(block)
     shift = shift.astype(values.dtype)
     # Memory that is new anyway is written again, which is faster than taking more.
-    own = None if np.may_share_memory(values, block) else values
-    out: Array = np.subtract(values, shift, out=own)
+    reused = None if np.may_share_memory(values, block) else values
+    out: Array = np.subtract(values, shift, out=reused)
     out /= scale
     return out
 

@@ -236,8 +236,8 @@ class TokenArray(TokenReader):
             Equal samples over their own memory.
         """
         values = self.flat()
-        own = np.array(values) if values.base is not None else np.asarray(values)
-        return self.with_values(own, self.feature_names, self.source)
+        copied = np.array(values) if values.base is not None else np.asarray(values)
+        return self.with_values(copied, self.feature_names, self.source)
 
     def with_values(
         self,
