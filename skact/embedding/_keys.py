@@ -14,14 +14,11 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from skact.models import check_texts
+from skact import models
 from skact.samples import open_image
 from skact.store import Identity
-
-if TYPE_CHECKING:
-    from skact.models import ModelIdentity
 
 __all__ = ["layer_identities", "sample_keys"]
 
@@ -32,8 +29,8 @@ def _file_key(path: str | Path, i: int) -> bytes:
     """SHA-256 of a file; read anew only when its state has changed."""
     try:
         with open(path, "rb") as file:
-            found = os.fstat(file.fileno())
-            state = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
+            status = os.fstat(file.fileno())
+            state = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
             name = os.path.abspath(path)
             if _FILES.get(name, (None,))[0] != state:
                 _FILES[name] = state, hashlib.file_digest(file, "sha256").digest()
@@ -75,12 +72,12 @@ def sample_keys(samples: Sequence[Any], modality: str) -> list[bytes]:
     if modality == "image":
         return [_image_key(image, i) for i, image in enumerate(samples)]
     # Half of a surrogate pair is no UTF-8, but a tokenizer takes it.
-    encoded = (text.encode("utf-8", "surrogatepass") for text in check_texts(samples))
+    encoded = (text.encode("utf-8", "surrogatepass") for text in models.check_texts(samples))
     return [hashlib.sha256(text).digest() for text in encoded]
 
 
 def layer_identities(
-    model: ModelIdentity,
+    model: models.ModelIdentity,
     blocks: Sequence[int],
     *,
     convention: str,
@@ -107,12 +104,10 @@ def layer_identities(
     identities : dict of int to Identity
         By block.
     """
-    from skact.models import canonical
-
     about = {"convention": convention, "max_length": max_length, "stored_as": stored_as}
     out = {}
     for block in blocks:
-        text = canonical({**json.loads(model.content), **about, "block": block})
+        text = models.canonical({**json.loads(model.content), **about, "block": block})
         digest = hashlib.sha256(text.encode()).digest()
         out[block] = Identity(text, digest, model.name, block)
     return out

@@ -17,6 +17,7 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
 
+from skact import models
 from skact.samples import as_list
 from skact.store import ActivationStore
 
@@ -174,14 +175,12 @@ def embed_to_store(
 
 
 def _check_can_be_sent(embedder: TransformerEmbedder) -> None:
-    if isinstance(embedder.model, tuple):
-        from skact.models import detach
-
-        if not detach(embedder.model, embedder.modality).name:
-            raise ValueError(
-                "model is a loaded pair without a name, which cannot be sent to other processes; "
-                "give the embedder a name or a folder (save_pretrained makes one), or use n_jobs=1."
-            )
+    model = embedder.model
+    if isinstance(model, tuple) and not models.detach(model, embedder.modality).name:
+        raise ValueError(
+            "model is a loaded pair without a name, which cannot be sent to other processes; "
+            "give the embedder a name or a folder (save_pretrained makes one), or use n_jobs=1."
+        )
 
 
 def _share_out(

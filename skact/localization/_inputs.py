@@ -113,7 +113,7 @@ class ModelInputs:
         """Return ids, and which of these positions are tokens of the text."""
         encoded = self._texts(with_spans=False).encoded
         rows = slice(encoded.offsets[i], encoded.offsets[i + 1])
-        return encoded.ids[rows], encoded.kept[rows]
+        return encoded.ids[rows], encoded.is_token[rows]
 
     def words(self, i: int) -> Array:
         """Word of each token of a text; one of white space alone goes with the word before it."""

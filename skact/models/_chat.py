@@ -179,13 +179,13 @@ class Generator:
 @contextmanager
 def _at_rest(model: Any, settings: Any) -> Iterator[None]:
     """No dropout, and nothing from the checkpoint's own settings that bends greedy decoding."""
-    own = model.generation_config
+    of_checkpoint = model.generation_config
     model.generation_config = settings
     try:
         with evaluating(model):
             yield
     finally:
-        model.generation_config = own
+        model.generation_config = of_checkpoint
 
 
 def _fetch(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[nn.Module, Any]:
@@ -225,15 +225,15 @@ def _check_chat(processor: Any, what: str) -> None:
         )
 
 
-def _own_copy(processor: Any) -> Any:
+def _padding_left(processor: Any) -> Any:
     """Copy a processor and let it pad on the left; the user's is never changed."""
-    own = copy.deepcopy(processor)
-    tokenizer = getattr(own, "tokenizer", own)
+    processor = copy.deepcopy(processor)
+    tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         # Padding is masked, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-    return own
+    return processor
 
 
 def load_chat(
@@ -276,4 +276,4 @@ def load_chat(
     if modality == "image" and not sees:
         raise ValueError('modality="image", but the model has no image processor: it reads text.')
     kind = "image" if sees and modality != "text" else "text"
-    return Generator(generates, _own_copy(processor), kind, system, max_new_tokens)
+    return Generator(generates, _padding_left(processor), kind, system, max_new_tokens)

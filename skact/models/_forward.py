@@ -200,8 +200,8 @@ class ForwardPass:
             ahead = _Ahead(batches, thread)
 
             def run_batch(samples: Array) -> None:
-                inputs, kept = ahead.ready.result()
-                writer.start(samples, kept)
+                inputs, is_token = ahead.ready.result()
+                writer.start(samples, is_token)
                 sent = {name: send(value, loaded.device) for name, value in inputs.items()}
                 run(sent | loaded.extra, writer.take)
                 writer.end()

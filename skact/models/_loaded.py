@@ -136,12 +136,12 @@ def _fetch_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def _sides(config: Any) -> set[str]:
-    found = {
+    sides = {
         side
         for side, name in (("image", "vision_config"), ("text", "text_config"))
         if getattr(config, name, None) is not None
     }
-    return found or {"image" if hasattr(config, "patch_size") else "text"}
+    return sides or {"image" if hasattr(config, "patch_size") else "text"}
 
 
 def _reads(processor: Any) -> set[str]:
@@ -251,13 +251,13 @@ def _try_out(base: nn.Module, processor: Any, side: str) -> _Facts:
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         state = check_hooks(base, blocks, inputs)
         # Calling a tokenizer changes its truncation and padding, so the user keeps the original.
-        own = copy.deepcopy(processor)
-        return _Facts(state.shape[-1], 0, own, processor)
-    own = FirstTileProcessor(processor) if hasattr(processor, "max_image_tiles") else processor
-    check_geometry(own)
+        return _Facts(state.shape[-1], 0, copy.deepcopy(processor), processor)
+    is_tiled = hasattr(processor, "max_image_tiles")
+    images = FirstTileProcessor(processor) if is_tiled else processor
+    check_geometry(images)
     patch = _pair_of_ints(config.patch_size)
     size = _pair_of_ints(getattr(config, "image_size", None) or (4 * patch[0], 4 * patch[1]))
-    made = image_geometry(own, *size).size
+    made = image_geometry(images, *size).size
     if isinstance(base, FirstTile) and made != size:
         raise ValueError(
             f"the image processor makes tiles of size {made}, but the model reads {size}."
@@ -271,7 +271,7 @@ def _try_out(base: nn.Module, processor: Any, side: str) -> _Facts:
             f"{type(base).__name__} has no token per patch: {tuple(state.shape)} for an image of "
             f"size {size} and patches of {patch}."
         )
-    return _Facts(state.shape[-1], prefix, own, processor)
+    return _Facts(state.shape[-1], prefix, images, processor)
 
 
 def _reattach(

@@ -69,7 +69,7 @@ class TextInputs:
     @cached_property
     def n_tokens(self) -> Array:
         """Tokens of each text, int64 of shape (n_samples,)."""
-        return self.encoded.n_kept
+        return self.encoded.n_tokens
 
     @property
     def groups(self) -> Array:
@@ -88,7 +88,7 @@ class TextInputs:
         -------
         inputs : dict of str to Tensor
             What the model reads.
-        kept : ndarray of shape (n_batch, n_positions), dtype bool
+        is_token : ndarray of shape (n_batch, n_positions), dtype bool
             Positions that are tokens.
         """
         lengths = self.lengths[samples]
@@ -96,13 +96,13 @@ class TextInputs:
         rows = rows_of(self.encoded.offsets, samples)
         # Padding is masked, so any id will do.
         ids = np.full(real.shape, self.loaded.processor.pad_token_id or 0)
-        kept = np.zeros(real.shape, bool)
-        ids[real], kept[real] = self.encoded.ids[rows], self.encoded.kept[rows]
+        is_token = np.zeros(real.shape, bool)
+        ids[real], is_token[real] = self.encoded.ids[rows], self.encoded.is_token[rows]
         inputs = {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(real.astype(np.int64)),
         }
-        return inputs, kept
+        return inputs, is_token
 
     def spans(self) -> list[Array]:
         """Characters of each token, one array (n_tokens_i, 2) per text; see :func:`locate`."""
@@ -153,7 +153,7 @@ class ImageInputs:
     @cached_property
     def n_tokens(self) -> Array:
         """Tokens of each image, int64 of shape (n_samples,)."""
-        return np.array([self._kept(geometry).sum() for geometry in self.geometries])
+        return np.array([self._is_token(geometry).sum() for geometry in self.geometries])
 
     @cached_property
     def groups(self) -> Array:
@@ -172,7 +172,7 @@ class ImageInputs:
         -------
         inputs : dict of str to Tensor
             What the model reads.
-        kept : ndarray of shape (n_batch, n_positions), dtype bool
+        is_token : ndarray of shape (n_batch, n_positions), dtype bool
             Positions that are tokens.
 
         Raises
@@ -190,10 +190,10 @@ class ImageInputs:
                 f"became pixel_values of shape {tuple(pixels.shape)}, expected height and width "
                 f"{expected}."
             )
-        kept = np.stack([self._kept(self.geometries[i]) for i in samples.tolist()])
-        return {"pixel_values": pixels.to(self.loaded.dtype)}, kept
+        is_token = np.stack([self._is_token(self.geometries[i]) for i in samples.tolist()])
+        return {"pixel_values": pixels.to(self.loaded.dtype)}, is_token
 
-    def _kept(self, geometry: Geometry) -> Array:
+    def _is_token(self, geometry: Geometry) -> Array:
         """Which positions are tokens: no padding, and those before the patches if asked for."""
         before = np.full(self.loaded.prefix, self.special_tokens)
         return np.concatenate([before, geometry.tokens(self.loaded.patch)])

@@ -52,7 +52,7 @@ class Encoded:
         All that the model reads, special tokens included.
     offsets : ndarray of shape (n_samples + 1,), dtype int64
         Text i is ``ids[offsets[i]:offsets[i + 1]]``.
-    kept : ndarray of shape (n_positions,), dtype bool
+    is_token : ndarray of shape (n_positions,), dtype bool
         Positions that are tokens of the sample.
     spans : ndarray of shape (n_positions, 2), dtype int64, or None
         First and one-past-last character of each position.
@@ -60,13 +60,13 @@ class Encoded:
 
     ids: Array
     offsets: Array
-    kept: Array
+    is_token: Array
     spans: Array | None
 
     @property
-    def n_kept(self) -> Array:
+    def n_tokens(self) -> Array:
         """Tokens of each text, int64 of shape (n_samples,)."""
-        return segment_sum(self.kept, self.offsets)
+        return segment_sum(self.is_token, self.offsets)
 
 
 def check_texts(samples: Sequence[Any], numbers: Sequence[int] | None = None) -> list[str]:
@@ -166,14 +166,14 @@ def encode(
             pairs = _flat(chain.from_iterable(got["offset_mapping"]), np.int64)
             spans.append(pairs.reshape(-1, 2))
     offsets = offsets_of(lengths)
-    kept = np.concatenate(special)
-    kept = np.ones_like(kept) if special_tokens else ~kept
-    for i in np.flatnonzero(np.diff(offsets_of(kept)[offsets]) == 0).tolist():
+    is_token = np.concatenate(special)
+    is_token = np.ones_like(is_token) if special_tokens else ~is_token
+    for i in np.flatnonzero(np.diff(offsets_of(is_token)[offsets]) == 0).tolist():
         raise ValueError(
             f"sample {i if numbers is None else numbers[i]}, {texts[i][:40]!r}, has no token left "
             f"(max_length={max_length}, special_tokens={special_tokens})."
         )
-    return Encoded(np.concatenate(ids), offsets, kept, np.concatenate(spans) if spans else None)
+    return Encoded(np.concatenate(ids), offsets, is_token, np.concatenate(spans) if spans else None)
 
 
 def locate(encoded: Encoded, texts: Sequence[str], tokenizer: Any, special: bool) -> list[Array]:
@@ -206,8 +206,8 @@ def locate(encoded: Encoded, texts: Sequence[str], tokenizer: Any, special: bool
     out = []
     for i, text in enumerate(texts):
         rows = slice(encoded.offsets[i], encoded.offsets[i + 1])
-        kept = encoded.kept[rows]
-        spans, ids = encoded.spans[rows][kept], encoded.ids[rows][kept]
+        is_token = encoded.is_token[rows]
+        spans, ids = encoded.spans[rows][is_token], encoded.ids[rows][is_token]
         empty = spans[:, 0] >= spans[:, 1]
         silent = np.zeros_like(empty)
         if special:
@@ -251,7 +251,7 @@ def list_tokens(encoded: Encoded, texts: Sequence[str], spans: list[Array], toke
     out = []
     for i, text in enumerate(texts):
         rows = slice(encoded.offsets[i], encoded.offsets[i + 1])
-        names = tokenizer.convert_ids_to_tokens(encoded.ids[rows][encoded.kept[rows]].tolist())
+        names = tokenizer.convert_ids_to_tokens(encoded.ids[rows][encoded.is_token[rows]].tolist())
         out.append(
             [
                 Token(text[start:end] if start < end else name, start, end)

@@ -26,15 +26,15 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return (tensor.pin_memory() if on_cuda else tensor).to(device, non_blocking=on_cuda)
 
 
-def _pool(state: Tensor, kept: Tensor, pooling: str | None) -> Tensor:
+def _pool(state: Tensor, is_token: Tensor, pooling: str | None) -> Tensor:
     if pooling == "cls":
         return state[:, 0].float()
     if pooling == "last":
-        last = kept.shape[1] - 1 - kept.flip(1).int().argmax(1)
+        last = is_token.shape[1] - 1 - is_token.flip(1).int().argmax(1)
         return state[torch.arange(len(state), device=state.device), last].float()
     # Padding may hold anything, NaN too, so it is replaced and not multiplied by zero.
-    total = torch.where(kept[:, :, None], state, 0).sum(1, dtype=torch.float32)
-    return total / kept.sum(1, keepdim=True)
+    total = torch.where(is_token[:, :, None], state, 0).sum(1, dtype=torch.float32)
+    return total / is_token.sum(1, keepdim=True)
 
 
 def _leaves_half(rows: Tensor) -> bool:
@@ -53,7 +53,7 @@ class Writer:
     ----------
     sink : Sink
         Has the places.
-    n_kept : ndarray of shape (n_samples,)
+    n_tokens : ndarray of shape (n_samples,)
         Tokens of each sample.
     pooling : {"cls", "mean", "last"} or None
         Whether to write one vector per sample only.
@@ -67,30 +67,30 @@ class Writer:
     """
 
     def __init__(
-        self, sink: Sink, n_kept: Array, pooling: str | None, device: torch.device
+        self, sink: Sink, n_tokens: Array, pooling: str | None, device: torch.device
     ) -> None:
         self.sink = sink
         self.device = device
         self.delayed = device.type != "cpu"
         self.dtype = _AS_TORCH[sink.dtype.name]
-        self.n_rows = n_kept if pooling is None else np.ones_like(n_kept)
+        self.n_rows = n_tokens if pooling is None else np.ones_like(n_tokens)
         self.pooling = pooling
         self._sent: dict[int, Tensor] = {}
         self._arrived: Any = None
 
-    def start(self, samples: Array, kept: Array) -> None:
+    def start(self, samples: Array, is_token: Array) -> None:
         """Begin a batch; what was taken of one that did not end is forgotten.
 
         Parameters
         ----------
         samples : ndarray of shape (n_batch,)
             Their numbers.
-        kept : ndarray of shape (n_batch, n_positions), dtype bool
+        is_token : ndarray of shape (n_batch, n_positions), dtype bool
             Positions that are tokens.
         """
-        self.samples, self.shape = samples, kept.shape
+        self.samples, self.shape = samples, is_token.shape
         # Of a pooled batch the mask, else the rows to take.
-        chosen = kept if self.pooling else np.flatnonzero(kept)
+        chosen = is_token if self.pooling else np.flatnonzero(is_token)
         self._chosen = send(torch.from_numpy(chosen), self.device)
         self._sending: dict[int, Tensor] = {}
         if not self.delayed:
