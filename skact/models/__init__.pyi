@@ -15,7 +15,6 @@ from ._identity import canonical as canonical
 from ._identity import identify as identify
 from ._inputs import BlockInputs as BlockInputs
 from ._loaded import Loaded as Loaded
-from ._loaded import detach as detach
 from ._loaded import load as load
 from ._loaded import max_positions as max_positions
 from ._memory import out_of_memory as out_of_memory
@@ -27,3 +26,4 @@ from ._prepare import prepare as prepare
 from ._text import Token as Token
 from ._text import check_spans as check_spans
 from ._text import check_texts as check_texts
+from ._towers import detach as detach

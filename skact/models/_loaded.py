@@ -8,34 +8,21 @@ from __future__ import annotations
 import copy
 import inspect
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-import transformers
 from torch import nn
 
 from skact.models._geometry import check_geometry, image_geometry
 from skact.models._hooks import check_hooks, find_blocks
-from skact.models._hub import (
-    Checkpoint,
-    PairKind,
-    fingerprint,
-    first_weight,
-    load_pair,
-    where_from,
-)
+from skact.models._hub import fingerprint, first_weight
 from skact.models._mllama import FirstTile, FirstTileProcessor
-from skact.models._pair import DetachedPair
+from skact.models._towers import find_tower
 from skact.tokens import Source
 
-__all__ = ["Loaded", "detach", "fingerprint", "load", "max_positions"]
+__all__ = ["Loaded", "load", "max_positions"]
 
-_SIDES = {
-    "image": ("vision_model", "vision_tower", "visual"),
-    "text": ("text_model", "language_model"),
-}
 _FACTS: WeakKeyDictionary[nn.Module, dict[Any, _Facts]] = WeakKeyDictionary()
 
 
@@ -124,108 +111,6 @@ def _pair_of_ints(size: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _fetch_tokenizer(checkpoint: Checkpoint) -> Any:
-    tokenizer = checkpoint.fetch("tokenizer", transformers.AutoTokenizer)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        # Without tokenizer files an empty one is made up from the config.
-        raise OSError(
-            f"model={checkpoint.name!r}: no usable tokenizer was found; the folder or repository "
-            "holds no vocabulary."
-        )
-    return tokenizer
-
-
-def _sides(config: Any) -> set[str]:
-    sides = {
-        side
-        for side, name in (("image", "vision_config"), ("text", "text_config"))
-        if getattr(config, name, None) is not None
-    }
-    return sides or {"image" if hasattr(config, "patch_size") else "text"}
-
-
-def _reads(processor: Any) -> set[str]:
-    """Modalities of a processor; a combined one has both."""
-    sides = set()
-    if callable(processor) and hasattr(processor, "model_max_length"):
-        sides.add("text")
-    if hasattr(processor, "image_mean") or hasattr(processor, "do_resize"):
-        sides.add("image")
-    if hasattr(processor, "tokenizer"):
-        sides.add("text")
-    if hasattr(processor, "image_processor"):
-        sides.add("image")
-    return sides
-
-
-def _choose(modality: str, possible: set[str], what: str) -> str:
-    if modality == "auto":
-        return "image" if "image" in possible else "text"
-    if modality not in possible:
-        raise ValueError(f"modality={modality!r}, but {what} reads {' and '.join(possible)} only.")
-    return modality
-
-
-def _fetch(
-    checkpoint: Checkpoint, device: str, dtype: str, *, modality: str
-) -> tuple[nn.Module, Any]:
-    model = checkpoint.model(transformers.AutoModel, device, dtype)
-    if _choose(modality, _sides(model.config), f"model {checkpoint.name!r}") == "text":
-        return model, _fetch_tokenizer(checkpoint)
-    # One implementation on every machine, whether torchvision is there or not.
-    return model, checkpoint.fetch(
-        "image processor", transformers.AutoImageProcessor, backend="pil"
-    )
-
-
-def _find(
-    model: Any, modality: str, device: str, dtype: str, **options: Any
-) -> tuple[nn.Module, Any, str, str]:
-    """Return the model, its processor for one modality, that modality, and the name."""
-    kind = PairKind(
-        parts="config, weights and tokenizer or image processor",
-        model="a transformers model",
-        processor="a tokenizer or an image processor",
-        has="config",
-        is_processor=_reads,
-        fetch=partial(_fetch, modality=modality),
-    )
-    network, processor, name = load_pair(model, kind, device, dtype, **options)
-    if not isinstance(model, tuple):
-        side = _choose(modality, _sides(network.config), f"model {name!r}")
-        return network, processor, side, name
-    sides, reads = _sides(network.config), _reads(processor)
-    what = f"the pair of {type(network).__name__} and {type(processor).__name__}"
-    if not reads & sides:
-        raise ValueError(
-            f"{what} does not fit together: the model reads {' and '.join(sides)}, the processor "
-            f"makes {' and '.join(reads)}."
-        )
-    side = _choose(modality, reads & sides, what)
-    inner = "tokenizer" if side == "text" else "image_processor"
-    return network, getattr(processor, inner, processor), side, name
-
-
-def _tower(model: nn.Module, side: str) -> nn.Module:
-    base = getattr(model, "base_model", model)
-    if isinstance(getattr(base, "model", None), transformers.PreTrainedModel):
-        base = base.model  # a head whose class misnames what is below it
-    if len(_sides(base.config)) > 1:
-        for name in _SIDES[side]:
-            if isinstance(getattr(base, name, None), nn.Module):
-                base = getattr(base, name)
-                break
-        else:
-            raise ValueError(f"{type(base).__name__} has no known {side} tower.")
-    if hasattr(base, "encoder") and hasattr(base, "decoder"):
-        raise ValueError(
-            f"{type(base).__name__} has an encoder and a decoder; pass the pair "
-            "(model.get_encoder(), tokenizer) to read the encoder."
-        )
-    is_tiled = getattr(base.config, "model_type", None) == "mllama_vision_model"
-    return FirstTile(base) if is_tiled else base
-
-
 def _n_blocks(config: Any) -> int:
     for one in (config, config.get_text_config()):
         if isinstance(getattr(one, "num_hidden_layers", None), int):
@@ -274,31 +159,6 @@ def _try_out(base: nn.Module, processor: Any, side: str) -> _Facts:
     return _Facts(state.shape[-1], prefix, images, processor)
 
 
-def _reattach(
-    saved: DetachedPair, modality: str, device: str, dtype: str, **options: Any
-) -> tuple[nn.Module, Any, str, str]:
-    lost = (
-        "this embedder was saved with a loaded model, whose weights are not saved. Give it the "
-        "model again: set_params(model=(model, tokenizer or image processor))."
-    )
-    if not saved.name:
-        raise ValueError(lost)
-    try:
-        model, processor, side, name = _find(saved.name, modality, device, dtype, **options)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{lost} ({saved.name!r} could not be loaded.)") from error
-    if fingerprint(_tower(model, side)) != saved.revision:
-        raise ValueError(f"{lost} (The weights in {saved.name!r} are not the ones it had.)")
-    return model, processor, side, name
-
-
-def detach(pair: Any, modality: str) -> DetachedPair:
-    """Remember a loaded pair by name and fingerprint."""
-    options = {"revision": None, "trust_remote_code": False}
-    model, _, side, _ = _find(pair, modality, "auto", "auto", **options)
-    return DetachedPair(where_from(model), fingerprint(_tower(model, side)))
-
-
 def load(
     model: Any,
     *,
@@ -329,15 +189,14 @@ def load(
     RuntimeError
         If hooks do not reproduce the model's hidden states.
     """
-    find = _reattach if isinstance(model, DetachedPair) else _find
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    whole, processor, side, name = find(model, modality, device, dtype, **options)
-    base = _tower(whole, side)
-    facts = _FACTS.setdefault(whole, {})
+    tower = find_tower(model, modality, device, dtype, **options)
+    base, processor, side = tower.base, tower.processor, tower.modality
+    facts = _FACTS.setdefault(tower.whole, {})
     if (id(processor), side) not in facts:
         facts[id(processor), side] = _try_out(base, processor, side)
     known = facts[id(processor), side]
-    commit = None if isinstance(model, tuple) else getattr(whole.config, "_commit_hash", None)
+    commit = None if isinstance(model, tuple) else getattr(tower.whole.config, "_commit_hash", None)
     return Loaded(
         base=base,
         blocks=_blocks(base),
@@ -345,7 +204,7 @@ def load(
         modality=side,
         width=known.width,
         prefix=known.prefix,
-        name=name,
+        name=tower.name,
         revision=commit or fingerprint(base),
     )
 

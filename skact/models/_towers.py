@@ -1,0 +1,196 @@
+"""The part of a model that reads samples: below any head, and the tower of one modality of two.
+
+Imports torch and transformers: import this module only where a model is needed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import transformers
+from torch import nn
+
+from skact.models._hub import Checkpoint, PairKind, fingerprint, load_pair, where_from
+from skact.models._mllama import FirstTile
+from skact.models._pair import DetachedPair
+
+__all__ = ["Tower", "detach", "find_tower"]
+
+_SIDES = {
+    "image": ("vision_model", "vision_tower", "visual"),
+    "text": ("text_model", "language_model"),
+}
+
+
+class Tower(NamedTuple):
+    """What reads samples of one modality.
+
+    Parameters
+    ----------
+    whole : Module
+        The model that was named, loaded or passed.
+    base : Module
+        The part of it that reads.
+    processor : tokenizer or image processor
+        Makes its inputs; not to be changed.
+    modality : {"text", "image"}
+        What it reads.
+    name : str
+        Name or folder of the model.
+    """
+
+    whole: nn.Module
+    base: nn.Module
+    processor: Any
+    modality: str
+    name: str
+
+
+def _fetch_tokenizer(checkpoint: Checkpoint) -> Any:
+    tokenizer = checkpoint.fetch("tokenizer", transformers.AutoTokenizer)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # Without tokenizer files an empty one is made up from the config.
+        raise OSError(
+            f"model={checkpoint.name!r}: no usable tokenizer was found; the folder or repository "
+            "holds no vocabulary."
+        )
+    return tokenizer
+
+
+def _sides(config: Any) -> set[str]:
+    sides = {
+        side
+        for side, name in (("image", "vision_config"), ("text", "text_config"))
+        if getattr(config, name, None) is not None
+    }
+    return sides or {"image" if hasattr(config, "patch_size") else "text"}
+
+
+def _reads(processor: Any) -> set[str]:
+    """Modalities of a processor; a combined one has both."""
+    sides = set()
+    if callable(processor) and hasattr(processor, "model_max_length"):
+        sides.add("text")
+    if hasattr(processor, "image_mean") or hasattr(processor, "do_resize"):
+        sides.add("image")
+    if hasattr(processor, "tokenizer"):
+        sides.add("text")
+    if hasattr(processor, "image_processor"):
+        sides.add("image")
+    return sides
+
+
+def _choose(modality: str, possible: set[str], what: str) -> str:
+    if modality == "auto":
+        return "image" if "image" in possible else "text"
+    if modality not in possible:
+        raise ValueError(f"modality={modality!r}, but {what} reads {' and '.join(possible)} only.")
+    return modality
+
+
+def _fetch(
+    checkpoint: Checkpoint, device: str, dtype: str, *, modality: str
+) -> tuple[nn.Module, Any]:
+    model = checkpoint.model(transformers.AutoModel, device, dtype)
+    if _choose(modality, _sides(model.config), f"model {checkpoint.name!r}") == "text":
+        return model, _fetch_tokenizer(checkpoint)
+    # One implementation on every machine, whether torchvision is there or not.
+    return model, checkpoint.fetch(
+        "image processor", transformers.AutoImageProcessor, backend="pil"
+    )
+
+
+def _find(model: Any, modality: str, device: str, dtype: str, **options: Any) -> Tower:
+    kind = PairKind(
+        parts="config, weights and tokenizer or image processor",
+        model="a transformers model",
+        processor="a tokenizer or an image processor",
+        has="config",
+        is_processor=_reads,
+        fetch=partial(_fetch, modality=modality),
+    )
+    network, processor, name = load_pair(model, kind, device, dtype, **options)
+    if not isinstance(model, tuple):
+        side = _choose(modality, _sides(network.config), f"model {name!r}")
+        return Tower(network, _base(network, side), processor, side, name)
+    sides, reads = _sides(network.config), _reads(processor)
+    what = f"the pair of {type(network).__name__} and {type(processor).__name__}"
+    if not reads & sides:
+        raise ValueError(
+            f"{what} does not fit together: the model reads {' and '.join(sides)}, the processor "
+            f"makes {' and '.join(reads)}."
+        )
+    side = _choose(modality, reads & sides, what)
+    inner = "tokenizer" if side == "text" else "image_processor"
+    processor = getattr(processor, inner, processor)
+    return Tower(network, _base(network, side), processor, side, name)
+
+
+def _base(model: nn.Module, side: str) -> nn.Module:
+    base = getattr(model, "base_model", model)
+    if isinstance(getattr(base, "model", None), transformers.PreTrainedModel):
+        base = base.model  # a head whose class misnames what is below it
+    if len(_sides(base.config)) > 1:
+        for name in _SIDES[side]:
+            if isinstance(getattr(base, name, None), nn.Module):
+                base = getattr(base, name)
+                break
+        else:
+            raise ValueError(f"{type(base).__name__} has no known {side} tower.")
+    if hasattr(base, "encoder") and hasattr(base, "decoder"):
+        raise ValueError(
+            f"{type(base).__name__} has an encoder and a decoder; pass the pair "
+            "(model.get_encoder(), tokenizer) to read the encoder."
+        )
+    is_tiled = getattr(base.config, "model_type", None) == "mllama_vision_model"
+    return FirstTile(base) if is_tiled else base
+
+
+def _reattach(saved: DetachedPair, modality: str, device: str, dtype: str, **options: Any) -> Tower:
+    lost = (
+        "this embedder was saved with a loaded model, whose weights are not saved. Give it the "
+        "model again: set_params(model=(model, tokenizer or image processor))."
+    )
+    if not saved.name:
+        raise ValueError(lost)
+    try:
+        tower = _find(saved.name, modality, device, dtype, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{lost} ({saved.name!r} could not be loaded.)") from error
+    if fingerprint(tower.base) != saved.revision:
+        raise ValueError(f"{lost} (The weights in {saved.name!r} are not the ones it had.)")
+    return tower
+
+
+def find_tower(model: Any, modality: str, device: str, dtype: str, **options: Any) -> Tower:
+    """Get from what the user named to the part of a model that reads samples.
+
+    Parameters
+    ----------
+    model, modality, device, dtype
+        As in :class:`~skact.embedding.TransformerEmbedder`.
+    **options
+        ``revision`` and ``trust_remote_code``, as there.
+
+    Returns
+    -------
+    tower : Tower
+        The part.
+
+    Raises
+    ------
+    OSError
+        If a name can neither be found nor fetched.
+    ValueError, TypeError
+        If the model, its processor and the other parameters do not fit each other.
+    """
+    find = _reattach if isinstance(model, DetachedPair) else _find
+    return find(model, modality, device, dtype, **options)
+
+
+def detach(pair: Any, modality: str) -> DetachedPair:
+    """Remember a loaded pair by name and fingerprint."""
+    options = {"revision": None, "trust_remote_code": False}
+    tower = _find(pair, modality, "auto", "auto", **options)
+    return DetachedPair(where_from(tower.whole), fingerprint(tower.base))
