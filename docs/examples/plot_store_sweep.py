@@ -3,7 +3,7 @@ A sweep over layers that embeds once
 ====================================
 
 A grid search over layers on raw images asks for the same images again and again: for every layer,
-every ``delta`` and every fold. With an :class:`~skact.embedding.ActivationStore` each image goes
+every ``delta`` and every fold. With an :class:`~skact.ActivationStore` each image goes
 through the model once.
 """
 
@@ -18,8 +18,14 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from transformers import AutoImageProcessor, AutoModel
 
-from skact import MeanPrototype, SuperActivator, TransformerEmbedder, make_shapes, shapes_model_path
-from skact.store._store import ActivationStore
+from skact import (
+    ActivationStore,
+    MeanPrototype,
+    SuperActivator,
+    TransformerEmbedder,
+    make_shapes,
+    shapes_model_path,
+)
 
 shapes = make_shapes(90, random_state=0)
 folder = shapes_model_path()

@@ -8,7 +8,7 @@ an SQLite index says what they hold (``_index``). ``_fill`` embeds what is missi
 """
 
 from skact.store._fill import Filled, Job
-from skact.store._index import Identity
+from skact.store._records import Identity
 from skact.store._store import ActivationStore
 
 __all__ = ["ActivationStore", "Filled", "Identity", "Job"]

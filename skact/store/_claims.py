@@ -18,7 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from skact.store._index import Identity, Index, row_ids
+from skact.store._entries import add_shards, row_ids
+from skact.store._index import Index
+from skact.store._records import Identity, ShardRow
 
 __all__ = ["Owner", "live_owners"]
 
@@ -167,7 +169,35 @@ class Owner:
             f"entries WHERE identity IN ({among}) AND sample = wanted.sample) ORDER BY place"
         ).fetchall()
 
-    def lives(self, connection: sqlite3.Connection) -> bool:
-        """Tell whether nobody has taken this owner for dead; holds until the transaction ends."""
-        found = connection.execute("SELECT 1 FROM owners WHERE id = ?", (self.name,))
-        return found.fetchone() is not None
+    def commit(
+        self,
+        rows: Mapping[int, ShardRow],
+        samples: Sequence[bytes],
+        identities: Mapping[int, Identity],
+    ) -> bool:
+        """Enter sealed shards into the index; from then on they exist.
+
+        Parameters
+        ----------
+        rows : mapping of int to ShardRow
+            The shards by block.
+        samples : sequence of bytes
+            Keys of the samples in their slots.
+        identities : mapping of int to Identity
+            By block.
+
+        Returns
+        -------
+        done : bool
+            False if this owner was taken for dead meanwhile, and its files perhaps for litter.
+        """
+        with self.index.writing() as connection:
+            if connection.execute("SELECT 1 FROM owners WHERE id = ?", (self.name,)).fetchone():
+                ids = row_ids(connection, identities)
+                add_shards(connection, ids, rows, samples)
+                connection.executemany(
+                    "DELETE FROM claims WHERE identity = ? AND sample = ?",
+                    ((i, sample) for i in ids.values() for sample in samples),
+                )
+                return True
+        return False

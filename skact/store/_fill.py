@@ -20,16 +20,18 @@ import numpy as np
 
 from skact.progress import token_bar
 from skact.rows import Array, Sink, runs
+from skact.store._chunk import ChunkSink, Disk
 from skact.store._claims import Owner
-from skact.store._index import Identity, Index, ShardRow, make_folder, missing, row_ids
-from skact.store._pending import Disk, PendingShards
-from skact.store._shards import RAW, Shelf
+from skact.store._entries import missing
+from skact.store._format import RAW
+from skact.store._index import Index, make_folder
+from skact.store._records import Identity
+from skact.store._shards import ShardFolder
+from skact.store._windows import Window, windows
 
-__all__ = ["Filled", "Job", "commit", "fill"]
+__all__ = ["Filled", "Job", "fill"]
 
 _CHUNK_BYTES = 2**28  # of a shard
-# Chunks of a window, and samples of the first one: nothing else is done while it is prepared.
-_WINDOW, _FIRST = 4, 256
 _POLL = 0.05, 1.0  # seconds to wait for other writers: the first time, and at most
 
 
@@ -66,79 +68,8 @@ class Filled:
     n_embedded: int
 
 
-def commit(
-    index: Index,
-    owner: Owner,
-    rows: Mapping[int, ShardRow],
-    samples: Sequence[bytes],
-    identities: Mapping[int, Identity],
-) -> bool:
-    """Enter sealed shards into the index; from then on they exist.
-
-    Parameters
-    ----------
-    index : Index
-        The index.
-    owner : Owner
-        Who wrote them.
-    rows : mapping of int to ShardRow
-        The shards by block.
-    samples : sequence of bytes
-        Keys of the samples in their slots.
-    identities : mapping of int to Identity
-        By block.
-
-    Returns
-    -------
-    done : bool
-        False if the owner was taken for dead meanwhile, and its files perhaps for litter.
-    """
-    with index.writing() as connection:
-        if not owner.lives(connection):
-            return False
-        ids = row_ids(connection, {block: identities[block] for block in rows})
-        for block, row in rows.items():
-            shard = connection.execute(
-                "INSERT INTO shards (identity, name, dtype, n_features, n_rows, lengths, "
-                "checksums, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    ids[block],
-                    row.name,
-                    row.dtype,
-                    row.n_features,
-                    row.n_rows,
-                    row.lengths.astype("<i8").tobytes(),
-                    row.checksums.tobytes(),
-                    time.time(),
-                ),
-            ).lastrowid
-            connection.executemany(
-                "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?)",
-                ((ids[block], sample, shard, slot) for slot, sample in enumerate(samples)),
-            )
-            connection.executemany(
-                "DELETE FROM claims WHERE identity = ? AND sample = ?",
-                ((ids[block], sample) for sample in samples),
-            )
-    return True
-
-
 class _TakenForDeadError(Exception):
     """The owner was silent for so long that others took its claims."""
-
-
-@dataclass
-class _Window:
-    """Samples that lack the same layers: their numbers, keys, and layers by block."""
-
-    places: list[int]
-    keys: list[bytes]
-    layers: Mapping[int, Identity]
-
-    def only(self, which: list[int]) -> Self:
-        """Keep some of the samples."""
-        places, keys = [self.places[i] for i in which], [self.keys[i] for i in which]
-        return type(self)(places, keys, self.layers)
 
 
 @dataclass
@@ -152,12 +83,12 @@ class _Chunk:
     n_behind: int  # tokens of all samples that come after them, about
 
 
-class _Writer:
+class _ChunkWriter:
     """Chunk after chunk under one owner, with a thread before the model and one behind it."""
 
-    def __init__(self, index: Index, shelf: Shelf, dtype: str, chunk_size: int) -> None:
+    def __init__(self, index: Index, folder: ShardFolder, dtype: str, chunk_size: int) -> None:
         self.index = index
-        self.shelf = shelf
+        self.folder = folder
         self.dtype = dtype
         self.chunk_size = chunk_size
         self.owner = Owner(index)
@@ -176,7 +107,7 @@ class _Writer:
         self.owner.__exit__()
 
     def chunks(
-        self, windows: list[_Window], prepare: Callable[[list[int]], Job]
+        self, windows: list[Window], prepare: Callable[[list[int]], Job]
     ) -> Iterator[_Chunk]:
         """Prepare and claim each chunk while the one before is embedded."""
         chunks = self._claimed(windows, prepare)
@@ -186,13 +117,13 @@ class _Writer:
             yield chunk
 
     def _claimed(
-        self, windows: list[_Window], prepare: Callable[[list[int]], Job]
+        self, windows: list[Window], prepare: Callable[[list[int]], Job]
     ) -> Iterator[_Chunk]:
         """Prepare windows one by one, and leave out what others have claimed."""
         n_later = sum(len(window.places) for window in windows)
-        for given in windows:
-            n_later -= len(given.places)
-            window = given.only(self.owner.free(given.keys, given.layers))
+        for whole in windows:
+            n_later -= len(whole.places)
+            window = whole.only(self.owner.free(whole.keys, whole.layers))
             if not window.places:
                 continue
             job = prepare(window.places)
@@ -204,18 +135,18 @@ class _Writer:
                 n_behind -= int(job.n_tokens[rows].sum())
                 free = self.owner.claim([window.keys[i] for i in rows], window.layers)
                 if free:
-                    own = np.sort(rows[free])
-                    keys = [window.keys[i] for i in own]
-                    yield _Chunk(job, own, keys, window.layers, int(n_behind))
+                    claimed = np.sort(rows[free])
+                    keys = [window.keys[i] for i in claimed]
+                    yield _Chunk(job, claimed, keys, window.layers, int(n_behind))
 
     def write(self, chunk: _Chunk, progress: Any) -> None:
         """Embed a chunk, and leave it to the disk."""
         job = chunk.job
-        shards = PendingShards(
-            self.shelf.folder,
+        sink = ChunkSink(
+            self.folder.path,
             f"{self.owner.name}-{self.n_chunks}",
             self.dtype,
-            list(chunk.layers),
+            chunk.layers,
             chunk.keys,
             job.n_rows[chunk.rows],
             job.n_features,
@@ -223,56 +154,32 @@ class _Writer:
         )
         self.n_chunks += 1
         try:
-            shards.reserve()
-            job.embed(chunk.rows, list(chunk.layers), shards, progress)
+            sink.reserve()
+            job.embed(chunk.rows, list(chunk.layers), sink, progress)
             self.n_embedded += len(chunk.rows)
-            self.disk.run(self._finish, shards, chunk.layers)
+            self.disk.run(self._finish, sink)
         except BaseException:
             with suppress(Exception):
                 self.disk.wait()  # it may be writing these files
-            shards.discard()
+            sink.discard()
             raise
 
-    def _finish(self, shards: PendingShards, layers: Mapping[int, Identity]) -> None:
+    def _finish(self, sink: ChunkSink) -> None:
         try:
             try:
-                rows, samples = shards.seal()
+                rows, samples = sink.seal()
             except FileNotFoundError as error:  # litter that was removed
                 raise _TakenForDeadError from error
-            if not commit(self.index, self.owner, rows, samples, layers):
+            if not self.owner.commit(rows, samples, sink.layers):
                 raise _TakenForDeadError
         except BaseException:
-            shards.discard()
+            sink.discard()
             raise
-
-
-def _windows(
-    samples: Sequence[bytes],
-    lacking: Array,
-    needed: Array,
-    layers: Mapping[int, Identity],
-    chunk_size: int,
-) -> list[_Window]:
-    """Put samples together by what they lack, if that is a needed layer; a few of them first."""
-    blocks = list(layers)
-    places = np.flatnonzero(lacking[:, needed].any(axis=1))
-    patterns, group = np.unique(lacking[places], axis=0, return_inverse=True)
-    windows: list[_Window] = []
-    for number, pattern in enumerate(patterns):
-        own = places[group.reshape(-1) == number].tolist()
-        wanted = {blocks[column]: layers[blocks[column]] for column in np.flatnonzero(pattern)}
-        start = 0
-        while start < len(own):
-            size = _WINDOW * chunk_size if windows else min(chunk_size, _FIRST)
-            part = own[start : start + size]
-            windows.append(_Window(part, [samples[place] for place in part], wanted))
-            start += size
-    return windows
 
 
 def fill(
     index: Index,
-    shelf: Shelf,
+    folder: ShardFolder,
     samples: Sequence[bytes],
     identities: Mapping[int, Identity],
     also: Mapping[int, Identity],
@@ -286,7 +193,7 @@ def fill(
 
     Parameters
     ----------
-    index, shelf : Index, Shelf
+    index, folder : Index, ShardFolder
         The store.
     samples : sequence of bytes
         Distinct keys of samples.
@@ -319,15 +226,15 @@ def fill(
     needed = np.array([block in identities for block in every])
     n_embedded, pause = 0, _POLL[0]
     with token_bar(progress) as bar:
-        while windows := _windows(
+        while lacking := windows(
             samples, missing(index, samples, every), needed, every, chunk_size
         ):
-            make_folder(shelf.folder)
+            make_folder(folder.path)
             with (
                 suppress(_TakenForDeadError),
-                _Writer(index, shelf, dtype, chunk_size) as writer,
+                _ChunkWriter(index, folder, dtype, chunk_size) as writer,
             ):
-                for chunk in writer.chunks(windows, prepare):
+                for chunk in writer.chunks(lacking, prepare):
                     n_tokens = int(chunk.job.n_tokens[chunk.rows].sum())
                     bar.total = bar.n + n_tokens + chunk.n_behind
                     writer.write(chunk, bar)

@@ -1,8 +1,7 @@
 """The index of a store: which sample of which layer lies where, in SQLite.
 
 A row of ``entries`` is the commit record: what has none does not exist. It points at a slot of a
-shard; the shard's row holds how many rows each slot has, and a checksum of each slot that covers
-the sample's key too, so that an entry that points at another sample's rows is found out.
+shard; the shard's row holds where in the file the values begin and how many rows each slot has.
 
 ``claims`` say what some live process is about to write, and ``owners`` who is alive. Claims only
 save work: two processes that write the same sample do no harm, since the first row stays.
@@ -20,18 +19,13 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+__all__ = ["Index", "is_writable", "make_folder"]
 
-from skact.rows import Array
-
-__all__ = ["Identity", "Index", "ShardRow", "make_folder", "missing", "row_ids"]
-
-_FORMAT = 1
+_FORMAT = 2
 _APPLICATION = 0x736B6163  # "skac", in the header of the file
 _PATIENCE = 120.0  # seconds to wait for the lock of another process
 _FORK = threading.RLock()
@@ -44,7 +38,8 @@ _SCHEMA = (
     """CREATE TABLE shards (
         id INTEGER PRIMARY KEY, identity INTEGER NOT NULL, name TEXT NOT NULL UNIQUE,
         dtype TEXT NOT NULL, n_features INTEGER NOT NULL, n_rows INTEGER NOT NULL,
-        lengths BLOB NOT NULL, checksums BLOB NOT NULL, created REAL NOT NULL)""",
+        start INTEGER NOT NULL, n_bytes INTEGER NOT NULL, lengths BLOB NOT NULL,
+        created REAL NOT NULL)""",
     """CREATE TABLE entries (
         identity INTEGER NOT NULL, sample BLOB NOT NULL, shard INTEGER NOT NULL,
         slot INTEGER NOT NULL, PRIMARY KEY (identity, sample)) WITHOUT ROWID""",
@@ -61,72 +56,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_FORK.acquire, after_in_parent=_FORK.release, after_in_child=_FORK.release
     )
-
-
-@dataclass(frozen=True)
-class Identity:
-    """All that decides the numbers of a layer, except the sample.
-
-    Parameters
-    ----------
-    json : str
-        In canonical JSON: keys sorted, no spaces, ASCII only.
-    digest : bytes
-        Its SHA-256.
-    model : str
-        Name of the model, for people; it does not enter the digest.
-    block : int
-        The transformer block.
-    """
-
-    json: str
-    digest: bytes
-    model: str
-    block: int
-
-
-@dataclass(frozen=True)
-class ShardRow:
-    """What the index knows of a shard.
-
-    Parameters
-    ----------
-    name : str
-        File name.
-    dtype : {"float32", "float16", "bfloat16"}
-        Of the values.
-    n_features : int
-        Columns.
-    lengths : ndarray of shape (n_slots,), dtype int64
-        Rows of each slot, one after another.
-    checksums : ndarray of shape (n_slots,), dtype uint32
-        CRC-32 of the sample's key and of the bytes of its rows.
-    """
-
-    name: str
-    dtype: str
-    n_features: int
-    lengths: Array
-    checksums: Array
-
-    COLUMNS = "shards.name, shards.dtype, shards.n_features, shards.lengths, shards.checksums"
-
-    @classmethod
-    def read(cls, name: str, dtype: str, width: int, lengths: bytes, checksums: bytes) -> ShardRow:
-        """Make one of the columns of a row."""
-        return cls(
-            name, dtype, width, np.frombuffer(lengths, "<i8"), np.frombuffer(checksums, "<u4")
-        )
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of all slots."""
-        return int(self.lengths.sum())
-
-    @property
-    def n_bytes(self) -> int:
-        """Length of the file."""
-        return self.n_rows * self.n_features * (4 if self.dtype == "float32" else 2)
 
 
 def is_writable(folder: Path) -> bool:
@@ -312,70 +241,19 @@ class Index:
         application, version = self._versions(connection)
         if application != _APPLICATION:
             raise ValueError(f"{str(self.path)!r} is no index of an ActivationStore.")
-        if version > _FORMAT:
+        if version != _FORMAT:
+            advice = (
+                "Update skact, or use another folder"
+                if version > _FORMAT
+                else "Remove the folder, or use another one; samples are then embedded again"
+            )
             raise ValueError(
                 f"the store in {str(self.folder)!r} has an index of format {version}; this version "
-                f"of skact reads formats up to {_FORMAT}. Update skact, or use another folder."
+                f"of skact reads format {_FORMAT}. {advice}."
             )
 
     @staticmethod
     def _versions(connection: sqlite3.Connection) -> tuple[int, int]:
         read = (connection.execute(f"PRAGMA {p}") for p in ("application_id", "user_version"))
-        application, version = (int(found.fetchone()[0]) for found in read)
+        application, version = (int(row.fetchone()[0]) for row in read)
         return application, version
-
-
-def row_ids(connection: sqlite3.Connection, identities: Mapping[int, Identity]) -> dict[int, int]:
-    """Find the rows of identities, and make those that are not there.
-
-    Parameters
-    ----------
-    connection : Connection
-        Of :meth:`Index.writing`.
-    identities : mapping of int to Identity
-        By block.
-
-    Returns
-    -------
-    ids : dict of int to int
-        Row by block.
-    """
-    ids = {}
-    for block, identity in identities.items():
-        connection.execute(
-            "INSERT OR IGNORE INTO identities (digest, json, model, block) VALUES (?, ?, ?, ?)",
-            (identity.digest, identity.json, identity.model, identity.block),
-        )
-        found = connection.execute("SELECT id FROM identities WHERE digest = ?", (identity.digest,))
-        ids[block] = int(found.fetchone()[0])
-    return ids
-
-
-def missing(index: Index, samples: Sequence[bytes], identities: Mapping[int, Identity]) -> Array:
-    """Tell what is not in the store.
-
-    Parameters
-    ----------
-    index : Index
-        The index.
-    samples : sequence of bytes
-        Keys of samples.
-    identities : mapping of int to Identity
-        By block.
-
-    Returns
-    -------
-    missing : ndarray of shape (n_samples, n_blocks), dtype bool
-        Columns in the order of the mapping.
-    """
-    lacking = np.ones((len(samples), len(identities)), bool)
-    with index.reading(samples) as connection:
-        for column, identity in enumerate(identities.values()):
-            found = connection.execute(
-                "SELECT place FROM wanted JOIN identities ON digest = ? "
-                "JOIN entries ON identity = identities.id AND entries.sample = wanted.sample",
-                (identity.digest,),
-            )
-            places = [place for (place,) in found]
-            lacking[places, column] = False
-    return lacking

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from skact.rows import Array, Shards, offsets_of
-from skact.store._exchange import export, read_export
+from skact.store._entries import find, missing, shard_rows
+from skact.store._exchange import CopyJob, export, one_layer
 from skact.store._fill import Filled, Job, fill
-from skact.store._index import Identity, Index, ShardRow, missing
-from skact.store._shards import RAW, Shelf
+from skact.store._format import RAW, read_layer
+from skact.store._index import Index
+from skact.store._records import Identity
+from skact.store._shards import ShardFolder
 from skact.store._upkeep import describe, prune, verify
 from skact.tokens import Source, TokenArray
 
@@ -96,7 +99,7 @@ class ActivationStore:
         self.chunk_size = int(chunk_size)
         self.journal = journal
         self._index = Index(self.path, journal)
-        self._shelf = Shelf(self.path / "shards")
+        self._folder = ShardFolder(self.path / "shards")
 
     def info(self) -> dict[str, Any]:
         """Say what the store holds.
@@ -104,10 +107,10 @@ class ActivationStore:
         Returns
         -------
         info : dict
-            "path"; "samples", the number of distinct ones; "bytes"; and "layers", a list of dicts
-            with model, layer, dtype, convention, samples, tokens, features, shards, bytes, the
-            times of the first and the last shard in seconds since 1970, and the identity, all
-            that the key is made of.
+            "path"; "samples", the number of distinct ones; "bytes" of the shards; and "layers", a
+            list of dicts with model, layer, dtype, convention, samples, tokens, features, shards,
+            bytes, the times of the first and the last shard in seconds since 1970, and the
+            identity, all that the key is made of.
         """
         layers = describe(self._index)
         with self._index.reading() as connection:
@@ -135,7 +138,7 @@ class ActivationStore:
         problems : list of str
             One line per damaged file, naming it; empty if all is well.
         """
-        return verify(self._index, self._shelf, repair)
+        return verify(self._index, self._folder, repair)
 
     def prune(
         self,
@@ -167,7 +170,7 @@ class ActivationStore:
         """
         return prune(
             self._index,
-            self._shelf,
+            self._folder,
             model=model,
             layer=layer,
             older_than=older_than,
@@ -198,26 +201,8 @@ class ActivationStore:
         ValueError
             If not exactly one layer of the dtype of this store fits.
         """
-        with self._index.reading() as connection:
-            found = connection.execute(
-                "SELECT json, digest, model, block FROM identities WHERE id IN "
-                "(SELECT identity FROM entries)"
-            ).fetchall()
-        every = [Identity(*columns) for columns in found]
-        fitting = [
-            identity
-            for identity in every
-            if layer in (None, identity.block)
-            and model in (None, identity.model)
-            and f'"stored_as":"{self.dtype}"' in identity.json
-        ]
-        if len(fitting) != 1:
-            listed = sorted({(identity.model, identity.block) for identity in every})
-            raise ValueError(
-                f"{len(fitting)} layers of dtype {self.dtype} fit layer={layer}, model={model!r}; "
-                f"name exactly one. The store holds (model, layer): {listed}."
-            )
-        return export(self._index, self._shelf, fitting[0], Path(file).expanduser().absolute())
+        identity = one_layer(self._index, self.dtype, layer, model)
+        return export(self._index, self._folder, identity, Path(file).expanduser().absolute())
 
     def import_(self, file: str | Path) -> int:
         """Take in a layer that another store has exported.
@@ -237,16 +222,15 @@ class ActivationStore:
         ValueError
             If the file is no such export, truncated or damaged.
         """
-        identity, job = read_export(Path(file).expanduser().absolute())
-        dtype = {dtype.str: name for name, dtype in RAW.items()}[job.values.dtype.str]
+        layer = read_layer(Path(file).expanduser().absolute())
         filled = fill(
             self._index,
-            self._shelf,
-            job.samples,
-            {identity.block: identity},
+            self._folder,
+            layer.samples,
+            {layer.identity.block: layer.identity},
             {},
-            job.part,
-            dtype=dtype,
+            partial(CopyJob, layer),
+            dtype=layer.dtype,
             chunk_size=self.chunk_size,
         )
         return filled.n_embedded
@@ -281,7 +265,7 @@ class ActivationStore:
         Parameters
         ----------
         keys : sequence of n_samples bytes
-            Names of the samples, each once.
+            Names of the samples, 32 bytes each; each once.
         identities : dict of int to Identity
             Names of the layers that must be there, by block.
         also : dict of int to Identity
@@ -298,7 +282,7 @@ class ActivationStore:
         """
         return fill(
             self._index,
-            self._shelf,
+            self._folder,
             keys,
             identities,
             also,
@@ -328,30 +312,21 @@ class ActivationStore:
             None if one of the samples is not there.
         """
         with self._index.reading(keys) as connection:
-            places = connection.execute(
-                "SELECT shard, slot FROM wanted JOIN identities ON digest = ? JOIN entries "
-                "ON identity = identities.id AND entries.sample = wanted.sample ORDER BY place",
-                (identity.digest,),
-            ).fetchall()
+            places = find(connection, identity)
             if len(places) < len(keys):
                 return None
-            numbers, slots = np.array(places, np.int64).T
-            rows = [self._row(connection, shard) for shard in np.unique(numbers).tolist()]
-        parts = [self._shelf.map(row) for row in rows]
+            numbers, shard = np.unique(places[:, 0], return_inverse=True)
+            rows = shard_rows(connection, numbers.tolist())
+        parts = [self._folder.map(row) for row in rows]
         bfloat16 = rows[0].dtype == "bfloat16"
         one = len(parts) == 1 and not bfloat16
         n_slots = offsets_of([len(row.lengths) for row in rows])
         return TokenArray(
             parts[0] if one else Shards(parts, bfloat16=bfloat16),
             offsets_of(np.concatenate([row.lengths for row in rows])),
-            n_slots[np.unique(numbers, return_inverse=True)[1]] + slots,
+            n_slots[shard] + places[:, 1],
             source=source,
         )
-
-    @staticmethod
-    def _row(connection: sqlite3.Connection, shard: int) -> ShardRow:
-        query = f"SELECT {ShardRow.COLUMNS} FROM shards WHERE id = ?"
-        return ShardRow.read(*connection.execute(query, (shard,)).fetchone())
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("path", "dtype", "layers", "chunk_size", "journal")

@@ -7,12 +7,17 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from skact.rows import offsets_of
+import numpy as np
+
 from skact.store._claims import live_owners
-from skact.store._index import Index, ShardRow
-from skact.store._shards import SHARD_NAME, Shelf, checksums
+from skact.store._format import read_layer
+from skact.store._index import Index
+from skact.store._records import ShardRow
+from skact.store._shards import SHARD_NAME, ShardFolder
 
 __all__ = ["describe", "prune", "verify"]
 
@@ -22,8 +27,7 @@ def describe(index: Index) -> list[dict[str, Any]]:
     with index.reading() as connection:
         rows = connection.execute(
             "SELECT identities.id, model, block, json, count(*), sum(n_rows), "
-            "sum(n_rows * n_features * CASE dtype WHEN 'float32' THEN 4 ELSE 2 END), "
-            "n_features, min(created), max(created) FROM shards JOIN identities "
+            "sum(n_bytes), n_features, min(created), max(created) FROM shards JOIN identities "
             "ON identities.id = identity GROUP BY identity ORDER BY model, block, identities.id"
         ).fetchall()
         n_samples = dict(
@@ -47,41 +51,62 @@ def describe(index: Index) -> list[dict[str, Any]]:
     ]
 
 
-def _contents(
-    connection: sqlite3.Connection,
-) -> Iterator[tuple[int, int, ShardRow, dict[int, bytes]]]:
-    """Go through the shards, layer by layer, with the key of the sample in each slot."""
-    for (identity,) in connection.execute("SELECT id FROM identities ORDER BY id").fetchall():
+@dataclass(frozen=True)
+class _Shard:
+    """A shard as the index describes it: with the digest of its identity, and the key by slot."""
+
+    id: int
+    identity: int
+    digest: bytes
+    row: ShardRow
+    samples: dict[int, bytes]
+
+
+def _shards(connection: sqlite3.Connection) -> Iterator[_Shard]:
+    """Go through the shards, layer by layer."""
+    for identity, digest in connection.execute(
+        "SELECT id, digest FROM identities ORDER BY id"
+    ).fetchall():
         shards = connection.execute(
             f"SELECT id, {ShardRow.COLUMNS} FROM shards WHERE identity = ? ORDER BY id", (identity,)
         ).fetchall()
-        entries: dict[int, dict[int, bytes]] = defaultdict(dict)
+        samples: dict[int, dict[int, bytes]] = defaultdict(dict)
         for shard, slot, sample in connection.execute(
             "SELECT shard, slot, sample FROM entries WHERE identity = ?", (identity,)
         ):
-            entries[shard][slot] = sample
+            samples[shard][slot] = sample
         for shard, *columns in shards:
-            yield identity, shard, ShardRow.read(*columns), entries.pop(shard, {})
+            row = ShardRow.read(*columns)
+            yield _Shard(shard, identity, digest, row, samples.pop(shard, {}))
 
 
-def _damage(row: ShardRow, shelf: Shelf, entries: dict[int, bytes]) -> tuple[str | None, list[int]]:
+def _intact(shard: _Shard, path: Path) -> set[int]:
+    """Slots of a shard whose sample, rows and checksum belong together."""
+    try:
+        layer = read_layer(path)
+    except (FileNotFoundError, ValueError):  # pruned meanwhile, or damaged
+        return set()
+    row, values = shard.row, layer.values
+    said = layer.identity.digest, layer.dtype, values.offset, values.shape
+    if said != (shard.digest, row.dtype, row.start, row.shape):
+        return set()
+    if not np.array_equal(layer.lengths, row.lengths):
+        return set()
+    slots = [slot for slot, key in enumerate(layer.samples) if shard.samples.get(slot) == key]
+    return set(slots) - set(layer.damaged(slots))
+
+
+def _damage(shard: _Shard, folder: ShardFolder) -> tuple[str | None, list[int]]:
     """Say what is wrong with a shard, and which of its slots cannot be used."""
-    problem = shelf.problem(row)
+    problem = folder.problem(shard.row)
     if problem:
-        return problem, list(entries)
-    offsets = offsets_of(row.lengths)
-    values = shelf.map(row)
-    bad = []
-    for slot, sample in entries.items():
-        if slot < len(row.lengths):
-            rows = values[offsets[slot] : offsets[slot + 1]]
-            if checksums(rows, row.lengths[slot : slot + 1], [sample])[0] == row.checksums[slot]:
-                continue
-        bad.append(slot)
+        return problem, list(shard.samples)
+    path = folder.path / shard.row.name
+    intact = _intact(shard, path)
+    bad = [slot for slot in shard.samples if slot not in intact]
     if not bad:
         return None, []
-    path = str(shelf.folder / row.name)
-    return f"{path!r} is damaged in {len(bad)} of {len(entries)} samples", bad
+    return f"{str(path)!r} is damaged in {len(bad)} of {len(shard.samples)} samples", bad
 
 
 def _is_there(index: Index, shard: int) -> bool:
@@ -90,29 +115,29 @@ def _is_there(index: Index, shard: int) -> bool:
         return bool(connection.execute("SELECT 1 FROM shards WHERE id = ?", (shard,)).fetchone())
 
 
-def verify(index: Index, shelf: Shelf, repair: bool) -> list[str]:
+def verify(index: Index, folder: ShardFolder, repair: bool) -> list[str]:
     """Read everything and compare checksums, as ``ActivationStore.verify`` says."""
     problems, lost, gone = [], [], []
     with index.reading() as connection:
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        contents = list(_contents(connection))
+        shards = list(_shards(connection))
     if state != "ok":
         problems.append(f"the index {str(index.path)!r} is damaged: {state}")
     # Files are read outside of the transaction, which would hold up writers.
-    for identity, shard, row, entries in contents:
-        problem, bad = _damage(row, shelf, entries)
-        if problem and _is_there(index, shard):
+    for shard in shards:
+        problem, bad = _damage(shard, folder)
+        if problem and _is_there(index, shard.id):
             problems.append(problem)
-            lost += [(identity, entries[slot], shard) for slot in bad]
-            if len(bad) == len(entries):
-                gone.append((shard, row.name))
+            lost += [(shard.identity, shard.samples[slot], shard.id) for slot in bad]
+            if len(bad) == len(shard.samples):
+                gone.append(shard)
     if repair and problems:
         with index.writing() as connection:
             connection.executemany(
                 "DELETE FROM entries WHERE identity = ? AND sample = ? AND shard = ?", lost
             )
-            connection.executemany("DELETE FROM shards WHERE id = ?", [(n,) for n, _ in gone])
-        shelf.remove([name for _, name in gone])
+            connection.executemany("DELETE FROM shards WHERE id = ?", [(s.id,) for s in gone])
+        folder.remove([shard.row.name for shard in gone])
     return problems
 
 
@@ -124,16 +149,15 @@ def _chosen(
     max_bytes: int | None,
 ) -> dict[int, tuple[int, str]]:
     """Identity and name of the shards that are to go, by number."""
-    found = connection.execute(
-        "SELECT shards.id, identity, name, model, block, created, "
-        "n_rows * n_features * CASE dtype WHEN 'float32' THEN 4 ELSE 2 END, "
+    shards = connection.execute(
+        "SELECT shards.id, identity, name, model, block, created, n_bytes, "
         "shards.id IN (SELECT shard FROM entries) FROM shards "
         "JOIN identities ON identities.id = identity ORDER BY shards.id DESC"
     )
     before = None if older_than is None else time.time() - older_than * 24 * 3600
     rules = model is not None or layer is not None or before is not None
     going, total = {}, 0
-    for shard, identity, name, its_model, block, created, n_bytes, used in found:
+    for shard, identity, name, its_model, block, created, n_bytes, used in shards:
         named = (
             rules
             and model in (None, its_model)
@@ -148,7 +172,7 @@ def _chosen(
 
 def prune(
     index: Index,
-    shelf: Shelf,
+    folder: ShardFolder,
     *,
     model: str | None,
     layer: int | None,
@@ -156,10 +180,10 @@ def prune(
     max_bytes: int | None,
 ) -> int:
     """Remove shards and litter, as ``ActivationStore.prune`` says."""
-    if not shelf.folder.is_dir():
+    if not folder.path.is_dir():
         return 0
     # Listed before the index is read: what appears later cannot be taken for litter.
-    present = [path.name for path in shelf.folder.iterdir()]
+    present = [path.name for path in folder.path.iterdir()]
     with index.writing() as connection:
         living = live_owners(connection)
         going = _chosen(connection, model, layer, older_than, max_bytes)
@@ -176,4 +200,4 @@ def prune(
     gone = [name for _, name in going.values()]
     ours = (name for name in present if SHARD_NAME.fullmatch(name) and name not in known)
     litter = [name for name in ours if name.partition("-")[0] not in living]
-    return shelf.remove(sorted({*gone, *litter}))
+    return folder.remove(sorted({*gone, *litter}))

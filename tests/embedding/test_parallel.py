@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from skact import ConceptSearchCV, MeanPrototype, SuperActivator
 from skact.embedding import TransformerEmbedder, _parallel
 from skact.embedding._parallel import embed_to_store
-from skact.store._store import ActivationStore
+from skact.store import ActivationStore
 from tests import tiny_models
 
 LAYERS = [0, 3]

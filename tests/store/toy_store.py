@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from skact.store._index import Identity
+from skact.store import Identity
 
 WIDTH = 4
 

@@ -1,0 +1,173 @@
+"""The files of a store: safetensors files of some samples at one layer.
+
+A file holds the tensor ``values`` (n_rows, n_features), the rows of one sample after the other, and
+for each sample its number of rows in ``lengths``, the 32 bytes of its key in ``samples``, and the
+CRC-32 of its key and rows in ``checksums``. The metadata say in ``identity`` what the numbers are.
+Shards and exports are such files; ``safetensors.safe_open`` reads both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from skact.rows import Array, FileRows, offsets_of
+from skact.store._records import Identity
+
+__all__ = ["CODES", "FORMAT", "KEY_BYTES", "RAW", "LayerFile", "checksums", "read_layer"]
+
+FORMAT = "skact activations 1"
+# numpy has no bfloat16: its bits are kept as uint16.
+RAW: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype("<u2"),
+}
+CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+KEY_BYTES = 32  # bytes of the name of a sample
+
+
+def checksums(values: Array, lengths: Array, samples: Sequence[bytes]) -> Array:
+    """CRC-32 of each sample's key followed by its rows.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_rows, n_features)
+        C-contiguous.
+    lengths : ndarray of shape (n_samples,)
+        Rows of each sample, one after another.
+    samples : sequence of bytes
+        The keys.
+
+    Returns
+    -------
+    checksums : ndarray of shape (n_samples,), dtype uint32
+        The checksums.
+    """
+    offsets = offsets_of(lengths).tolist()
+    raw = values.view(np.uint8)
+    return np.array(
+        [
+            crc32(raw[start:end], crc32(sample))
+            for (start, end), sample in zip(pairwise(offsets), samples, strict=True)
+        ],
+        "<u4",
+    )
+
+
+@dataclass(frozen=True)
+class LayerFile:
+    """What a file holds.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    identity : Identity
+        The layer.
+    dtype : {"float32", "float16", "bfloat16"}
+        Of the values.
+    values : FileRows of shape (n_rows, n_features), dtype float32, float16 or uint16
+        Not writable.
+    lengths : ndarray of shape (n_samples,), dtype int64
+        Rows of each sample, one after another.
+    samples : list of bytes
+        Their keys.
+    checksums : ndarray of shape (n_samples,), dtype uint32
+        Their checksums, as they are written.
+    """
+
+    path: Path
+    identity: Identity
+    dtype: str
+    values: Any
+    lengths: Array
+    samples: list[bytes]
+    checksums: Array
+
+    @cached_property
+    def _offsets(self) -> Array:
+        return offsets_of(self.lengths)
+
+    def rows(self, i: int) -> Array:
+        """Show the rows of a sample."""
+        rows: Array = self.values[self._offsets[i] : self._offsets[i + 1]]
+        return rows
+
+    def damaged(self, samples: Sequence[int]) -> list[int]:
+        """Give the numbers of those samples whose rows do not have their checksums."""
+        return [
+            i
+            for i in samples
+            if checksums(self.rows(i), self.lengths[i : i + 1], [self.samples[i]])
+            != self.checksums[i]
+        ]
+
+
+def _read_layer(path: Path) -> LayerFile:
+    with open(path, "rb") as file:
+        n_header = int.from_bytes(file.read(8), "little")
+        with safe_open(path, "numpy") as content:  # verifies that header and length fit
+            about = content.metadata() or {}
+            if about["format"] != FORMAT:
+                raise ValueError(f"its format is {about['format']!r}, expected {FORMAT!r}")
+            lengths, samples, sums = map(content.get_tensor, ("lengths", "samples", "checksums"))
+        entry = json.loads(file.read(n_header))["values"]
+    settings = json.loads(about["identity"])
+    dtype, shape = settings["stored_as"], tuple(entry["shape"])
+    keys = [row.tobytes() for row in samples]
+    n = len(set(keys))
+    if (
+        (entry["dtype"], len(shape)) != (CODES[dtype], 2)
+        or (lengths.shape, samples.shape, sums.shape) != ((n,), (n, KEY_BYTES), (n,))
+        or lengths.min() < 1
+        or lengths.sum() != shape[0]
+    ):
+        raise ValueError("its parts do not fit together")
+    identity = Identity(
+        about["identity"],
+        hashlib.sha256(about["identity"].encode()).digest(),
+        about["model"],
+        int(settings["block"]),
+    )
+    start = 8 + n_header + entry["data_offsets"][0]
+    values = FileRows(path, RAW[dtype], shape, start)
+    return LayerFile(path, identity, dtype, values, lengths, keys, sums)
+
+
+def read_layer(path: Path) -> LayerFile:
+    """Open a file of this format.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    layer : LayerFile
+        Its values are mapped and not read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is no such file, or truncated.
+    """
+    try:
+        return _read_layer(path)
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{str(path)!r} holds no layer of a store, or is damaged: {error}."
+        ) from error

@@ -1,0 +1,179 @@
+"""Write a file of a store sample by sample.
+
+The safetensors library writes only what fits into memory, but rows come batch by batch while a
+model runs. How many is known before the first of them, so the header is written first, and the
+small tensors last. Spaces fill the header up: the values begin at a block of the disk, as it is
+best for reading them past the page cache.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skact.rows import BLOCK, Array
+from skact.store._format import CODES, FORMAT, KEY_BYTES, RAW
+from skact.store._records import Identity
+
+__all__ = ["LayerWriter", "sync_folder"]
+
+# Bytes to write at a time: for more, the system looks for large pages of its cache, which can take
+# twice as long as all the rest.
+_PIECE = 2**16
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _naming_a_full_disk(path: Path, n_bytes: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            error.errno,
+            f"no space left for {n_bytes / 2**20:.0f} MiB of activations; what was committed "
+            "before is intact. Make room, and run again",
+            str(path),
+        ) from error
+
+
+def _header(identity: Identity, tensors: dict[str, tuple[str, list[int], int]]) -> bytes:
+    """Head of a safetensors file: the length of the JSON in 8 bytes, and the JSON."""
+    header: dict[str, Any] = {
+        "__metadata__": {
+            "format": FORMAT,
+            "identity": identity.json,
+            "model": identity.model,
+            "layer": str(identity.block),
+        }
+    }
+    end = 0
+    for name, (code, shape, n_bytes) in tensors.items():
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [end, end + n_bytes]}
+        end += n_bytes
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % BLOCK)
+    return len(text).to_bytes(8, "little") + text
+
+
+class LayerWriter:
+    """Writes a new file, one sample after the other.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which must not exist.
+    identity : Identity
+        The layer.
+    dtype : {"float32", "float16", "bfloat16"}
+        Of the values.
+    n_samples, n_rows, n_features : int
+        What will be written.
+
+    Attributes
+    ----------
+    start : int
+        Byte at which the values begin.
+    n_bytes : int
+        Length of the file.
+
+    Raises
+    ------
+    OSError
+        If the disk is full; here already where the system can reserve space.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity,
+        dtype: str,
+        *,
+        n_samples: int,
+        n_rows: int,
+        n_features: int,
+    ) -> None:
+        n_bytes = n_rows * n_features * RAW[dtype].itemsize
+        tensors = {
+            "values": (CODES[dtype], [n_rows, n_features], n_bytes),
+            "lengths": ("I64", [n_samples], 8 * n_samples),
+            "samples": ("U8", [n_samples, KEY_BYTES], KEY_BYTES * n_samples),
+            "checksums": ("U32", [n_samples], 4 * n_samples),
+        }
+        header = _header(identity, tensors)
+        self.path = path
+        self.start = len(header)
+        self.n_bytes = self.start + sum(n_bytes for _, _, n_bytes in tensors.values())
+        self._lengths: list[Array] = []
+        self._samples: list[bytes] = []
+        self._checksums: list[Array] = []
+        with _naming_a_full_disk(path, self.n_bytes):
+            self._file = open(path, "xb")  # noqa: SIM115
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(self._file.fileno(), 0, self.n_bytes)
+                self._file.write(header)
+            except OSError:
+                self.close()
+                raise
+
+    def write(self, rows: Array, lengths: Array, samples: Sequence[bytes], sums: Array) -> None:
+        """Append samples.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_new_rows, n_features)
+            C-contiguous; their bytes are written as they are.
+        lengths : ndarray of shape (n_new,)
+            Rows of each sample, one after another.
+        samples : sequence of bytes
+            Their keys.
+        sums : ndarray of shape (n_new,)
+            Their checksums.
+        """
+        content = memoryview(rows.reshape(-1).view(np.uint8))
+        with _naming_a_full_disk(self.path, self.n_bytes):
+            for start in range(0, len(content), _PIECE):
+                self._file.write(content[start : start + _PIECE])
+        self._lengths.append(lengths)
+        self._samples += samples
+        self._checksums.append(sums)
+
+    def finish(self) -> None:
+        """Write what is left, and bring the file to the disk.
+
+        Raises
+        ------
+        RuntimeError
+            If it is not what was announced.
+        """
+        with _naming_a_full_disk(self.path, self.n_bytes), self._file:
+            self._file.write(np.concatenate(self._lengths).astype("<i8").tobytes())
+            self._file.write(b"".join(self._samples))
+            self._file.write(np.concatenate(self._checksums).astype("<u4").tobytes())
+            if self._file.tell() != self.n_bytes:
+                raise RuntimeError(f"{str(self.path)!r} did not get all of its samples.")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Give the file up."""
+        with suppress(OSError):  # it cannot be flushed where the disk is full
+            self._file.close()

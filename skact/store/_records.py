@@ -1,0 +1,75 @@
+"""The names of layers, and what the index knows of a shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from skact.rows import Array
+
+__all__ = ["Identity", "ShardRow"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that decides the numbers of a layer, except the sample.
+
+    Parameters
+    ----------
+    json : str
+        In canonical JSON: keys sorted, no spaces, ASCII only.
+    digest : bytes
+        Its SHA-256.
+    model : str
+        Name of the model, for people; it does not enter the digest.
+    block : int
+        The transformer block.
+    """
+
+    json: str
+    digest: bytes
+    model: str
+    block: int
+
+
+@dataclass(frozen=True)
+class ShardRow:
+    """What the index knows of a shard: all that is needed to read its rows.
+
+    Parameters
+    ----------
+    name : str
+        File name.
+    dtype : {"float32", "float16", "bfloat16"}
+        Of the values.
+    n_features : int
+        Columns.
+    start : int
+        Byte of the file at which the values begin.
+    n_bytes : int
+        Length of the file.
+    lengths : ndarray of shape (n_slots,), dtype int64
+        Rows of each slot, one after another.
+    """
+
+    name: str
+    dtype: str
+    n_features: int
+    start: int
+    n_bytes: int
+    lengths: Array
+
+    COLUMNS = "name, dtype, n_features, start, n_bytes, lengths"
+
+    @classmethod
+    def read(
+        cls, name: str, dtype: str, n_features: int, start: int, n_bytes: int, lengths: bytes
+    ) -> ShardRow:
+        """Make one of the columns of a row."""
+        return cls(name, dtype, n_features, start, n_bytes, np.frombuffer(lengths, "<i8"))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the values."""
+        return int(self.lengths.sum()), self.n_features
