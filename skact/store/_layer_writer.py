@@ -132,6 +132,7 @@ class LayerWriter:
                 self._file.write(header)
             except OSError:
                 self.close()
+                path.unlink()
                 raise
 
     def write(self, rows: Array, lengths: Array, samples: Sequence[bytes], sums: Array) -> None:

@@ -1,5 +1,6 @@
 """The files of a store: anyone reads them with safetensors, and a layer travels in one."""
 
+import errno
 import json
 import os
 import zlib
@@ -238,5 +239,18 @@ def test_an_interrupted_export_leaves_no_file(tmp_path, monkeypatch):
     fill(store, [1])
     monkeypatch.setattr(os, "replace", lambda *paths: 1 / 0)
     with pytest.raises(ZeroDivisionError):
+        store.export(tmp_path / "file")
+    assert sorted(os.listdir(tmp_path)) == ["index.sqlite", "shards"]
+
+
+def test_an_export_to_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
+    store = ActivationStore(tmp_path)
+    fill(store, [1])
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="no space left for 0 MiB"):
         store.export(tmp_path / "file")
     assert sorted(os.listdir(tmp_path)) == ["index.sqlite", "shards"]
