@@ -6,7 +6,7 @@ rows are cut into segments of different lengths, as tokens are into samples, the
 lengths, offsets and rows is here too: :func:`offsets_of`, :func:`rows_of`, :func:`segment_max`, ...
 """
 
-from skact.rows._direct import BLOCK, DIRECT, new_memory
+from skact.rows._direct import BLOCK
 from skact.rows._files import FileRows
 from skact.rows._floats import all_finite, as_floats, row_chunks
 from skact.rows._pieces import Mapped, Shards
@@ -26,7 +26,6 @@ from skact.rows._types import Array, as_numpy
 
 __all__ = [
     "BLOCK",
-    "DIRECT",
     "Array",
     "Arrays",
     "FileRows",
@@ -38,7 +37,6 @@ __all__ = [
     "as_numpy",
     "may_hold",
     "most_held",
-    "new_memory",
     "offsets_of",
     "on_disk",
     "positions_of",
