@@ -15,11 +15,11 @@ from skact.store._format import RAW, checksums
 from skact.store._layer_writer import LayerWriter, sync_folder
 from skact.store._records import Identity, ShardRow
 
-__all__ = ["ChunkSink", "Disk"]
+__all__ = ["ChunkSink", "Worker"]
 
 
-class Disk:
-    """A thread that writes while the model works, one task at a time; a context manager."""
+class Worker:
+    """A thread for what is done beside the model, one task at a time; a context manager."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
@@ -32,7 +32,7 @@ class Disk:
         self._thread.shutdown()
 
     def run(self, task: Callable[..., None], *args: Any) -> None:
-        """Wait for the last task, so that no more than one batch is held, and start the next."""
+        """Wait for the last task, so that what tasks hold does not add up, and start the next."""
         self.wait()
         self._unfinished = self._thread.submit(task, *args)
 
@@ -64,7 +64,7 @@ class ChunkSink:
         Rows of each sample.
     n_features : int
         Numbers in a row.
-    disk : Disk
+    writing : Worker
         Writes.
 
     Attributes
@@ -82,7 +82,7 @@ class ChunkSink:
         samples: Sequence[bytes],
         lengths: Array,
         n_features: int,
-        disk: Disk,
+        writing: Worker,
     ) -> None:
         self.folder = folder
         self.paths = {block: folder / f"{prefix}-{block}.tmp" for block in layers}
@@ -92,7 +92,7 @@ class ChunkSink:
         self.samples = samples
         self.lengths = np.asarray(lengths)
         self.n_features = n_features
-        self.disk = disk
+        self.writing = writing
         self._files: dict[int, LayerWriter] = {}
         self._rows: dict[int, Array] = {}  # of the batch that is being filled
         self._order: list[Array] = []  # samples that are written
@@ -157,7 +157,7 @@ class ChunkSink:
             If what was written before could not be.
         """
         rows, self._rows = self._rows, {}
-        self.disk.run(self._write, samples, rows)
+        self.writing.run(self._write, samples, rows)
 
     def _write(self, samples: Array, rows: Mapping[int, Array]) -> None:
         lengths, keys = self.lengths[samples], [self.samples[i] for i in samples.tolist()]

@@ -1,10 +1,10 @@
 """Put into a store what it does not hold, whoever else writes at the same time.
 
 Samples are prepared in windows, and a window goes in chunks of samples of about one length, so that
-little is padded. One thread prepares and claims what comes next while the model embeds a chunk, and
-another writes what it puts out. A chunk is committed in one transaction when all of it is on the
-disk; so a run that dies loses the chunk it works on and the one that is on its way to the disk. All
-layers that a sample lacks come from one pass.
+little is padded. One thread prepares and claims what comes next while the model embeds a chunk,
+another writes what it puts out, and one more seals the chunk before. A chunk is committed in one
+transaction when all of it is on the disk; so a run that dies loses the chunk it works on and the
+one that is on its way to the disk. All layers that a sample lacks come from one pass.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from skact.progress import token_bar
 from skact.rows import Array, Sink, runs
-from skact.store._chunk import ChunkSink, Disk
+from skact.store._chunk import ChunkSink, Worker
 from skact.store._claims import Owner
 from skact.store._entries import missing
 from skact.store._format import RAW
@@ -84,7 +84,10 @@ class _Chunk:
 
 
 class _ChunkWriter:
-    """Chunk after chunk under one owner, with a thread before the model and one behind it."""
+    """Chunk after chunk under one owner, with a thread before the model and two behind it.
+
+    The disk takes its time to seal a chunk; meanwhile the rows of the next are written.
+    """
 
     def __init__(self, index: Index, folder: ShardFolder, dtype: str, chunk_size: int) -> None:
         self.index = index
@@ -93,7 +96,7 @@ class _ChunkWriter:
         self.chunk_size = chunk_size
         self.owner = Owner(index)
         self.ahead = ThreadPoolExecutor(1)
-        self.disk = Disk()
+        self.writing, self.sealing = Worker(), Worker()
         self.n_chunks = 0
         self.n_embedded = 0
 
@@ -103,7 +106,8 @@ class _ChunkWriter:
 
     def __exit__(self, *error: object) -> None:
         self.ahead.shutdown()
-        self.disk.__exit__()
+        self.writing.__exit__()
+        self.sealing.__exit__()
         self.owner.__exit__()
 
     def chunks(
@@ -150,17 +154,18 @@ class _ChunkWriter:
             chunk.keys,
             job.n_rows[chunk.rows],
             job.n_features,
-            self.disk,
+            self.writing,
         )
         self.n_chunks += 1
         try:
             sink.reserve()
             job.embed(chunk.rows, list(chunk.layers), sink, progress)
             self.n_embedded += len(chunk.rows)
-            self.disk.run(self._finish, sink)
+            self.writing.wait()
+            self.sealing.run(self._finish, sink)
         except BaseException:
             with suppress(Exception):
-                self.disk.wait()  # it may be writing these files
+                self.writing.wait()  # it may be writing these files
             sink.discard()
             raise
 
@@ -238,7 +243,7 @@ def fill(
                     n_tokens = int(chunk.job.n_tokens[chunk.rows].sum())
                     bar.total = bar.n + n_tokens + chunk.n_behind
                     writer.write(chunk, bar)
-                writer.disk.wait()
+                writer.sealing.wait()
             n_embedded += writer.n_embedded
             if not writer.n_embedded:
                 # All that is left is being written by others.

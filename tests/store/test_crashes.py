@@ -268,8 +268,8 @@ def test_a_full_disk_that_shows_on_writing_only(tmp_path):
 
 
 def sink_for_one(folder, n_rows):
-    disk = _chunk.Disk()
-    return _chunk.ChunkSink(folder, "abc-0", "float32", identities(0), [key(0)], [n_rows], 4, disk)
+    layers, worker = identities(0), _chunk.Worker()
+    return _chunk.ChunkSink(folder, "abc-0", "float32", layers, [key(0)], [n_rows], 4, worker)
 
 
 def write_beyond_the_limit(folder):
@@ -280,7 +280,7 @@ def write_beyond_the_limit(folder):
     sink.room(np.array([0]))[0][0][:] = 1
     sink.keep(np.array([0]))
     try:
-        sink.disk.wait()
+        sink.writing.wait()
     except OSError as error:
         sink.discard()
         (folder / "said").write_text(str(error))
