@@ -51,7 +51,7 @@ def usual_loop(model, tokenizer, texts):
 
 def ready_batches(model, tokenizer, texts):
     """Make the batches that the embedder makes; also the share of padding in them."""
-    inputs = TransformerEmbedder((model, tokenizer)).reader.prepare(texts)
+    inputs = TransformerEmbedder((model, tokenizer)).prepare(texts)
     batches = Batches(inputs, np.arange(len(texts)))
     budget = BATCH * int(batches.lengths.sum()) // len(texts)
     ready, done = [], 0

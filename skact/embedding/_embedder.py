@@ -199,6 +199,33 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         (tokens,) = layers.values()
         return tokens if self.pooling is None else np.array(tokens.flat(), np.float32)
 
+    def prepare(
+        self, X: Any, *, with_spans: bool = False
+    ) -> models.TextInputs | models.ImageInputs:
+        """Make samples ready for the model, and run nothing.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            As in :meth:`transform`.
+        with_spans : bool, default=False
+            Whether the characters of tokens will be asked for; nothing for images.
+
+        Returns
+        -------
+        inputs : TextInputs or ImageInputs
+            With ``loaded``, the model; ``lengths`` and ``n_tokens``, int64 of shape (n_samples,),
+            the positions and tokens of each sample; ``batch``, which makes what the model reads of
+            some samples; and ``tokens``, which names their tokens.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a sample is not of the model's modality or has no token.
+        """
+        samples, reader = self._start(X)
+        return reader.prepare(samples, with_spans=with_spans)
+
     def tokens_of(self, X: Any) -> list[list[models.Token]] | list[list[models.Patch]]:
         """Say what each token is.
 
@@ -218,8 +245,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         ValueError
             If the tokenizer does not know the characters of its tokens.
         """
-        samples, reader = self._start(X)
-        return reader.prepare(samples, with_spans=True).tokens()
+        return self.prepare(X, with_spans=True).tokens()
 
     def align_spans(
         self, texts: Any, spans: Any, concepts: Sequence[Any] | None = None

@@ -173,7 +173,10 @@ CONCEPT_METHODS = [
     *LABELLED,
     MaxSeparator(max_iter=5),
     *UNITS,
-    *(SparseAutoencoder(8, a, k=2, max_epochs=2, random_state=0) for a in ("topk", "jumprelu")),
+    *(
+        SparseAutoencoder(8, a, k=2, training=AutoencoderTraining(max_epochs=2), random_state=0)
+        for a in ("topk", "jumprelu")
+    ),
     SemiNMFConcepts(3, random_state=0, max_iter=5, tol=0),
     SAEUnitFilter(min_share=0, max_share=1, min_ratio=0, max_ratio=np.inf),
 ]

@@ -112,7 +112,7 @@ def test_a_file_that_breaks_later_is_named_by_that_number(tmp_path, images):
 
 def test_an_embedder_prepares_as_it_embeds(texts):
     embedder = TransformerEmbedder(tiny_models.text_pair("bert"), special_tokens=True, max_length=5)
-    inputs = embedder.reader.prepare(texts, with_spans=True)
+    inputs = embedder.prepare(texts, with_spans=True)
     assert inputs.n_tokens.tolist() == embedder.transform(texts).lengths.tolist()
     assert inputs.lengths.max() == 5
     assert inputs.tokens() == embedder.tokens_of(texts)
