@@ -1,10 +1,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Processes that share the tests.
+# Processes that share the tests, with one thread each.
 JOBS ?= 2
 
-.PHONY: demo models test lint docs nightly clean
+.PHONY: demo models test coverage lint docs nightly clean
 
 # One environment; the stamp says which extra is in it. The constraints file keeps the CPU build of
 # torch, where an open range would fetch several gigabytes of CUDA packages.
@@ -21,7 +21,12 @@ models: $(VENV)/.models
 	$(BIN)/python benchmarks/make_models.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS) --cov=skact --cov-report=term:skip-covered --cov-fail-under=95
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# Which lines the tests reach; counting them takes half as long again as the tests.
+coverage: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov=skact --cov-report=term:skip-covered \
+		--cov-fail-under=95
 
 lint: $(VENV)/.test
 	$(BIN)/python -m ruff check .

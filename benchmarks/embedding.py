@@ -131,7 +131,9 @@ def main():
     if args.out:
         names = {"data": short(args.data), "model": short(args.model)}
         options = {"--device": args.device, "--dtype": args.dtype}
-        options = {**options, "--store-dtype": args.store_dtype}
+        options = {**options, "--store-dtype": args.store_dtype, "--rounds": args.rounds}
+        if args.limit:
+            options["--limit"] = args.limit
         command = "python benchmarks/embedding.py --data {data} --model {model} ".format(**names)
         command += " ".join(f"{key} {value}" for key, value in options.items())
         write_json(args.out, {"command": command, **result})

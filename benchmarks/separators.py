@@ -1,6 +1,6 @@
 """Linear separators for 30 concepts: trained together against one after another, in one run.
 
-    python benchmarks/separators.py [--concepts N] [--out RESULT.json]
+    OMP_NUM_THREADS=1 python benchmarks/separators.py [--concepts N] [--out RESULT.json]
 
 60,000 tokens of 256 features, every concept in 1 of 30 tokens along its own noisy direction. The
 loop is the usual one: for each concept the tokens are balanced, and a torch DataLoader feeds
@@ -130,7 +130,7 @@ def main():
         runs[name] = {key: round(value, 3) for key, value in run.items()}
         print(f"{name:<19} {runs[name]}")
     if args.out:
-        command = f"python benchmarks/separators.py --concepts {args.concepts}"
+        command = f"OMP_NUM_THREADS=1 python benchmarks/separators.py --concepts {args.concepts}"
         write_json(args.out, {"command": command, **runs})
 
 
