@@ -3,9 +3,9 @@
 :class:`ActivationStore` is all that users see. Samples and layers are named by keys that the store
 is given. Rows lie in safetensors files that are never changed (``_format``, ``_layer_writer``,
 ``_shards``), and an SQLite index says which sample is where (``_index``, ``_entries``). ``_fill``
-embeds what is missing, ``_windows`` and chunks at a time (``_chunk``), while ``_claims`` keep several
-processes from doing the same work; ``_upkeep`` verifies and prunes; ``_exchange`` copies a layer into
-a file and back. Knows neither models nor embedders.
+embeds what is missing, ``_windows`` and chunks at a time (``_chunk``), while ``_claims`` keep
+several processes from doing the same work; ``_upkeep`` verifies and prunes; ``_exchange`` copies a
+layer into a file and back. Knows neither models nor embedders.
 """
 
 from skact.store._fill import Filled, Job
