@@ -23,6 +23,8 @@ from ._pair import DetachedPair as DetachedPair
 from ._prepare import ImageInputs as ImageInputs
 from ._prepare import TextInputs as TextInputs
 from ._prepare import prepare as prepare
+from ._template import ChatTokens as ChatTokens
+from ._template import chat_tokens as chat_tokens
 from ._text import Token as Token
 from ._text import check_spans as check_spans
 from ._text import check_texts as check_texts

@@ -27,6 +27,7 @@ from skact.models._hub import (
     load_pair,
 )
 from skact.models._memory import run_batches
+from skact.models._template import apply_template, chat_tokens, check_options
 
 __all__ = ["Generator", "load_chat"]
 
@@ -47,6 +48,8 @@ class Generator:
         System message before every question.
     max_new_tokens : int
         Length of an answer.
+    template_options : dict
+        Variables for the chat template.
     """
 
     model: Any
@@ -54,6 +57,7 @@ class Generator:
     kind: str
     system: str | None
     max_new_tokens: int
+    template_options: dict[str, Any]
 
     @property
     def tokenizer(self) -> Any:
@@ -68,7 +72,8 @@ class Generator:
         said = [vocabulary, self.processor.chat_template, pixels and pixels.to_dict()]
         digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
         dtype = str(first_weight(self.model).dtype)
-        return [fingerprint(self.model), digest, dtype, "greedy", self.max_new_tokens, self.system]
+        settings = ["greedy", self.max_new_tokens, self.system, self.template_options]
+        return [fingerprint(self.model), digest, dtype, *settings]
 
     def check(self, prompts: Iterable[Any]) -> None:
         """Refuse prompts that the chat template or the model's positions cannot hold.
@@ -131,39 +136,45 @@ class Generator:
 
     def _messages(self, prompt: Any) -> list[dict[str, Any]]:
         roles = {"system": self.system, "user": prompt.text}
-        spoken = [{"role": role, "content": text} for role, text in roles.items() if text]
-        if self.processor is self.tokenizer:
-            return spoken
-        parts: list[dict[str, Any]] = [
-            {"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in spoken
-        ]
-        if self.kind == "image":
-            parts[-1]["content"].insert(0, {"type": "image", "image": prompt.sample})
-        return parts
+        return [{"role": role, "content": text} for role, text in roles.items() if text]
 
     def _encode(self, prompts: Sequence[Any]) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "add_generation_prompt": True,
-            "tokenize": True,
-            "return_dict": True,
-            "return_tensors": "pt",
-        }
-        takes = inspect.signature(self.processor.apply_chat_template).parameters
-        if "processor_kwargs" in takes:
-            options["processor_kwargs"] = {"padding": True}
-        else:
-            options["padding"] = True
-        try:
-            encoded = self.processor.apply_chat_template(
-                [self._messages(prompt) for prompt in prompts], **options
+        if self.kind == "image":
+            return self._encode_images(prompts)
+        chats = [
+            chat_tokens(
+                self.processor,
+                self._messages(prompt),
+                add_generation_prompt=True,
+                template_options=self.template_options,
             )
-        except Exception as error:
-            if not type(error).__module__.startswith("jinja2"):
-                raise
-            hint = " Some templates know no system message." if self.system else ""
-            raise ValueError(
-                f"the model's chat template refuses the prompt: {error}.{hint}"
-            ) from error
+            for prompt in prompts
+        ]
+        ids = {"input_ids": [chat.ids.tolist() for chat in chats]}
+        return dict(self.tokenizer.pad(ids, padding=True, return_tensors="pt"))
+
+    def _encode_images(self, prompts: Sequence[Any]) -> dict[str, Any]:
+        check_options(self.processor, self.template_options)
+        chats = []
+        for prompt in prompts:
+            chat = [
+                {**message, "content": [{"type": "text", "text": message["content"]}]}
+                for message in self._messages(prompt)
+            ]
+            chat[-1]["content"].insert(0, {"type": "image", "image": prompt.sample})
+            chats.append(chat)
+        takes = inspect.signature(self.processor.apply_chat_template).parameters
+        padding: dict[str, Any] = {"padding": True}
+        encoded = apply_template(
+            self.processor,
+            chats,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            **({"processor_kwargs": padding} if "processor_kwargs" in takes else padding),
+            **self.template_options,
+        )
         return {name: value for name, value in encoded.items() if torch.is_tensor(value)}
 
     def _check_length(self, n_read: int, prompt: Any) -> None:
@@ -242,6 +253,7 @@ def load_chat(
     modality: str,
     system: str | None,
     max_new_tokens: int,
+    template_options: dict[str, Any] | None = None,
     device: str,
     dtype: str,
     revision: str | None,
@@ -251,7 +263,9 @@ def load_chat(
 
     Parameters
     ----------
-    model, modality, system, max_new_tokens, device, dtype, revision, trust_remote_code
+    model, modality, system, max_new_tokens, template_options
+        As in :class:`~skact.prompting.PromptDetector`.
+    device, dtype, revision, trust_remote_code
         As in :class:`~skact.prompting.PromptDetector`.
 
     Returns
@@ -276,4 +290,5 @@ def load_chat(
     if modality == "image" and not sees:
         raise ValueError('modality="image", but the model has no image processor: it reads text.')
     kind = "image" if sees and modality != "text" else "text"
-    return Generator(generates, _padding_left(processor), kind, system, max_new_tokens)
+    options = dict(template_options or {})
+    return Generator(generates, _padding_left(processor), kind, system, max_new_tokens, options)

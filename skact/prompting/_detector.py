@@ -29,7 +29,7 @@ from skact.prompting._answer_log import AnswerLog
 from skact.prompting._answerer import Answerer, CallableAnswerer, DetachedModel, check_model
 from skact.prompting._ask import ask
 from skact.prompting._inputs import check_names, check_samples, guess_kind
-from skact.prompting._prompt import check_template, parse_answer
+from skact.prompting._prompt import check_options, check_template, parse_answer
 from skact.rows import Array
 from skact.samples import as_list
 from skact.targets import check_targets, label_classes
@@ -65,7 +65,10 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
     batch_size : int, default=8
         Prompts per call of the model. It does not change the answers.
     max_new_tokens : int, default=8
-        Longest answer of a Hugging Face model.
+        Longest answer of a Hugging Face model, with what it thinks before.
+    template_options : dict or None, default=None
+        Variables for the chat template of a Hugging Face model, such as
+        ``{"enable_thinking": False}``; those that it does not know are refused.
     log : str, Path or None, default=None
         JSON Lines file of answers. Each batch is on the disk before the next is asked, and what it
         holds is not asked again; see Notes.
@@ -101,9 +104,12 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
     -----
     An answer in the log is found by a SHA-256 over the model (up to 64 weights of each parameter,
     dtype, vocabulary, chat template, image processor; for a callable its ``revision``), the system
-    message, the question, the content of the sample and the length of the answer. So an answer is
-    never taken for that of another model or question, and a changed setting asks anew. Equal
-    samples are asked once.
+    message, the options of the template, the question, the content of the sample and the length of
+    the answer. So an answer is never taken for that of another model or question, and a changed
+    setting asks anew. Equal samples are asked once.
+
+    Control tokens that a text spells (``<|im_end|>``) are read as text. A template that marks turns
+    by plain words ("[INST]") cannot be told from a text that writes the same words.
 
     References
     ----------
@@ -130,6 +136,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         "modality": [StrOptions({"auto", "text", "image"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_new_tokens": [Interval(Integral, 1, None, closed="left")],
+        "template_options": [dict, None],
         "log": [str, Path, None],
         "device": [str],
         "dtype": [StrOptions({"auto", "float32", "float16", "bfloat16"})],
@@ -152,6 +159,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         modality: str = "auto",
         batch_size: int = 8,
         max_new_tokens: int = 8,
+        template_options: dict[str, Any] | None = None,
         log: str | Path | None = None,
         device: str = "auto",
         dtype: str = "auto",
@@ -166,6 +174,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         self.modality = modality
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
+        self.template_options = template_options
         self.log = log
         self.device = device
         self.dtype = dtype
@@ -291,13 +300,15 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         check_model(self.model)
         check_template(self.prompt)
         if callable(self.model):
-            if self.system is not None:
-                raise ValueError("system is for Hugging Face models; a callable adds its own.")
+            for name in ("system", "template_options"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for Hugging Face models; a callable adds its own.")
             if self.log is not None and not self.revision:
                 raise ValueError(
                     "log with a callable needs revision: any text that says which model answers, "
                     "so that its answers are not taken for those of another one."
                 )
+        check_options(self.template_options)
         self._check_remote_code()
         if self.log is not None:
             AnswerLog(self.log)
@@ -313,6 +324,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
             modality=self.modality,
             system=self.system,
             max_new_tokens=self.max_new_tokens,
+            template_options=self.template_options,
             device=self.device,
             dtype=self.dtype,
             revision=self.revision,

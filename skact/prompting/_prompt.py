@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import string
 from typing import Any, NamedTuple
 
-__all__ = ["Prompt", "check_template", "parse_answer"]
+__all__ = ["Prompt", "check_options", "check_template", "parse_answer"]
 
 _PLACEHOLDERS = {"concept", "kind"}
+# The end of a thought, whose begin the template may have written.
+_THOUGHT = re.compile(r".*(?:</think(?:ing)?>|\[/THINK\])", re.IGNORECASE | re.DOTALL)
 _ANSWER = re.compile(r"""[\s*"'“”‘’«»`]*(yes|no)(?!['’-]?\w)""", re.IGNORECASE)
 
 
@@ -59,6 +62,30 @@ def check_template(prompt: str) -> None:
         raise ValueError(f"{needs}.")
 
 
+def check_options(options: dict[str, Any] | None) -> None:
+    """Refuse variables of a chat template that a log could not tell apart.
+
+    Parameters
+    ----------
+    options : dict or None
+        Variables by name.
+
+    Raises
+    ------
+    ValueError
+        If a name is no string, or a value is not made of strings, numbers, lists and dicts.
+    """
+    try:
+        plain = json.loads(json.dumps(options)) == options
+    except (TypeError, ValueError):
+        plain = False
+    if not plain:
+        raise ValueError(
+            "template_options must be a dict of names to strings, numbers, bools, lists or dicts "
+            f"of these, got {options!r}."
+        )
+
+
 def parse_answer(text: str) -> bool | None:
     """Read an answer strictly.
 
@@ -71,7 +98,8 @@ def parse_answer(text: str) -> bool | None:
     -------
     present : bool or None
         True or False if the first word, without quotes, asterisks and punctuation, is yes or no in
-        any case, and the other word does not occur; else None.
+        any case, and the other word does not occur; else None. A thought before it, up to
+        ``</think>``, is passed over.
 
     Examples
     --------
@@ -79,6 +107,7 @@ def parse_answer(text: str) -> bool | None:
     >>> [parse_answer(a) for a in ("Yes.", "**no**, it is not", "Yes and no", "Nope", "")]
     [True, False, None, None, None]
     """
+    text = _THOUGHT.sub("", text, count=1)
     found = _ANSWER.match(text)
     if found is None:
         return None

@@ -8,13 +8,14 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 
-from skact.prompting import PromptDetector
+from skact.prompting import Prompt, PromptDetector
 
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: "
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
-    "{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}answer: {% endif %}"
+    "{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{% if brief %}short {% endif %}answer: {% endif %}"
 )
 SHORT = "{concept}?"
 LONG_AND_SHORT = ["a joy", "b", "some more food here", "what a long and winding text", "ok ok"]
@@ -176,6 +177,32 @@ def test_a_vision_language_model_reads_texts_if_told(seeing):
         ask(seeing).predict(["no such file"])
 
 
+def test_a_text_cannot_spell_an_image_or_the_turn_of_somebody_else(seeing):
+    from skact.models import load_chat
+
+    image = seeing[1].tokenizer.convert_tokens_to_ids("<image>")
+    generator = load_chat(
+        seeing, modality="text", system=None, max_new_tokens=3, device="auto", dtype="auto",
+        revision=None, trust_remote_code=False,
+    )  # fmt: skip
+    prompts = [Prompt(text, "joy", text) for text in ("see this", "see <image> this")]
+    read = generator._encode(prompts)["input_ids"]
+    assert (read == image).sum() == 0
+    assert generator.tokenizer.decode(read[1]) == "<s>user: see <image> this\nanswer: "
+
+
+def test_options_of_the_template_change_the_question(tiny, seeing):
+    texts = LONG_AND_SHORT, np.zeros((2, 14, 14, 3), np.uint8)
+    for pair, X in zip((tiny, seeing), texts, strict=True):
+        plain, brief = (
+            ask(pair, template_options=options).answers(X).text
+            for options in (None, {"brief": True})
+        )
+        assert (plain != brief).any()
+        with pytest.raises(ValueError, match="'think', which the model's chat template does not"):
+            ask(pair, template_options={"think": False}).predict(X)
+
+
 @pytest.mark.parametrize("which", ["tiny", "seeing"])
 def test_folders_give_the_same_answers(which, request, tmp_path):
     from tests.tiny_models import save_pair
@@ -222,6 +249,9 @@ def test_the_log_knows_the_model_and_the_settings(tiny, tmp_path, monkeypatch):
     assert n_asked((copy.deepcopy(model).bfloat16(), tokenizer)) == 1
     assert n_asked(tiny, system="Be brief.") == 1
     assert n_asked(tiny, max_new_tokens=3) == 1
+    assert n_asked(tiny, template_options={"brief": True}) == 1
+    assert n_asked(tiny, template_options={"brief": True}) == 0
+    assert n_asked(tiny, template_options={"brief": False}) == 1
     assert n_asked(tiny, prompt="{concept}!") == 1
     assert n_asked(tiny) == 0
 

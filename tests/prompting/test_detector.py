@@ -62,6 +62,7 @@ def test_unclear_answers_are_absent_but_never_silent():
         ({"batch_size": 0}, "batch_size"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"system": "You judge."}, "a callable adds its own"),
+        ({"template_options": {"brief": True}}, "template_options is for Hugging Face models"),
         ({"log": "answers.jsonl"}, "needs revision"),
         ({"log": "no/such/folder/a.jsonl", "revision": "m"}, "does not exist"),
         ({"log": ".", "revision": "m"}, "is a folder"),
@@ -73,6 +74,12 @@ def test_unclear_answers_are_absent_but_never_silent():
 def test_bad_parameters(params, message):
     with pytest.raises(ValueError, match=message):
         PromptDetector(**{"model": Model(), "concepts": CONCEPTS, **params}).fit(TEXTS, Y)
+
+
+@pytest.mark.parametrize("options", [{"a": {1}}, {"a": object()}, {1: "a"}, {"a": (1,)}])
+def test_options_of_a_template_that_no_log_can_hold(options):
+    with pytest.raises(ValueError, match="template_options must be a dict of names to strings"):
+        PromptDetector("no-model", concepts=CONCEPTS, template_options=options).fit(TEXTS, Y)
 
 
 def test_other_mistakes(tmp_path):

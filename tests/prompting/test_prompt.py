@@ -33,6 +33,24 @@ def test_neither(text):
 
 
 @pytest.mark.parametrize(
+    ("thought", "answer", "expected"),
+    [
+        ("<think>\n\n</think>\n\n", "Yes", True),
+        ("<think>Yes or no? Not a word of it.</think>", "No.", False),
+        ("so it is not there.\n</think>\n\n", "**No**", False),  # the prompt began the thought
+        ("<thinking>No.</thinking>", "Yes", True),
+        ("[THINK]no[/THINK]", "yes", True),
+        ("<think>a</think><think>no</think>", "yes", True),
+        ("<think>Yes</think>", "Yes and no", None),
+        ("<think>", "Yes", None),  # the answer was cut off before it began
+        ("<think>Yes</think>", "", None),
+    ],
+)
+def test_what_is_thought_is_no_answer(thought, answer, expected):
+    assert parse_answer(thought + answer) is expected
+
+
+@pytest.mark.parametrize(
     ("prompt", "message"),
     [
         ("Is it there?", r"must hold \{concept\}"),
