@@ -119,8 +119,11 @@ def _groups(estimator: Any, candidates: list[Params], deltas: list[float]) -> li
 
 
 def _identity(params: Params) -> Any:
-    """Tell settings apart; a grid hands out the same object for the same setting."""
+    """Tell settings apart; a grid hands out the same object for the same setting.
+
+    The layers 1 and 1.0 are different ones, so equal values of unlike types are told apart.
+    """
     return tuple(
-        (key, value if isinstance(value, int | float | str) else id(value))
+        (key, type(value), value if isinstance(value, int | float | str) else id(value))
         for key, value in sorted(params.items())
     )

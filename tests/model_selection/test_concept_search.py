@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -25,6 +26,7 @@ from skact import (
     shapes_model_path,
     superactivators,
 )
+from skact.base import TokensOutMixin
 
 FOLDS = KFold(3, shuffle=True, random_state=0)
 DELTAS = [0.1, 0.3, 0.5, 0.8]
@@ -235,6 +237,31 @@ def test_a_grid_over_the_embedder_itself_embeds_as_asked(shapes):
     search = ConceptSearchCV(pipe, grid, cv=FOLDS).fit(shapes.data, shapes.target)
     assert search.embedder_ is None
     assert search.predict(shapes.data).shape == (45, 6)
+
+
+class ByType(TokensOutMixin, BaseEstimator):
+    """Adds noise that depends on the type of its setting, as the layers 1 and 1.0 do."""
+
+    def __init__(self, setting=1):
+        self.setting = setting
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        seed = ("int", "float", "bool").index(type(self.setting).__name__)
+        return X.map(lambda rows: rows + np.random.default_rng(seed).normal(size=rows.shape))
+
+
+@pytest.mark.parametrize("settings", [[1, 1.0, True], [True, 1.0, 1], [0.0, False, 0]])
+def test_equal_settings_of_unlike_types_are_different_candidates(problem, settings):
+    X, y = problem[0].layer(2), problem[1][:, 0]
+    pipe = Pipeline([("noise", ByType()), ("concepts", MeanPrototype()), ("detect", MaxToken())])
+    grid = {"noise__setting": settings, "detect__delta": [0.5]}
+    ours = ConceptSearchCV(pipe, grid, cv=FOLDS).fit(X, y).cv_results_["mean_test_1"]
+    theirs = GridSearchCV(pipe, grid, cv=FOLDS, scoring="f1").fit(X, y).cv_results_
+    np.testing.assert_allclose(ours, theirs["mean_test_score"])
+    assert len(set(ours)) == 3
 
 
 def test_frozen_concepts_and_several_processes(problem):
