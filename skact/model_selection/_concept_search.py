@@ -58,9 +58,10 @@ class ConceptSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     scoring : "f1" or callable, default="f1"
         ``scoring(y_true, y_pred)`` -> float on 0 and 1 of one concept; larger is better.
     cv : int, cross-validation splitter, iterable or bool array of shape (n_samples,), default=5
-        Folds. A bool array marks a calibration split, and the search then follows the paper's
-        protocol: everything before the detector is fitted on the other samples, thresholds are
-        set and scored on the calibration split.
+        Folds; an int makes stratified ones for class labels, plain ones for an indicator matrix,
+        and with groups such that keep each group together. A bool array marks a calibration split,
+        and the search then follows the paper's protocol: everything before the detector is fitted
+        on the other samples, thresholds are set and scored on the calibration split.
     refit : bool, default=True
         Fit the winners: on all samples, or by the protocol.
     n_jobs : int, default=None
@@ -112,7 +113,7 @@ class ConceptSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """
 
     # scikit-learn reads this request under its name-mangled form.
-    __metadata_request__fit: ClassVar = {"token_labels": True}
+    __metadata_request__fit: ClassVar = {"token_labels": True, "groups": True}
 
     _parameter_constraints: dict[str, list[Any]] = {
         "estimator": [HasMethods(["fit", "predict"])],
@@ -151,7 +152,7 @@ class ConceptSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.refit = refit
         self.n_jobs = n_jobs
 
-    def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, token_labels: Any = None, *, groups: Any = None) -> Self:
         """Search, and fit the winners.
 
         Parameters
@@ -162,6 +163,8 @@ class ConceptSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Two classes (the larger one is the concept) or an indicator matrix.
         token_labels : TokenArray of shape (n_samples, n_concepts), dtype bool, default=None
             Handed to every step that asks for it.
+        groups : array-like of shape (n_samples,), default=None
+            Samples that belong together, for ``cv`` and for every step that asks for it.
 
         Returns
         -------
@@ -171,8 +174,9 @@ class ConceptSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the grid names something unknown, y does not fit X, or a concept has no positive
-            sample in a training part; the fold is named.
+            If the grid names something unknown, y or groups do not fit X, ``cv`` needs groups and
+            there are none, or a concept has no positive sample in a training part; the fold is
+            named.
         TypeError
             If the estimator does not end in a detector.
         """
@@ -180,10 +184,10 @@ class ConceptSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         candidates = list(ParameterGrid(self.param_grid))
         n_samples = _num_samples(X)
         targets = check_targets(self, y, n_samples)
-        X, y, token_labels = indexable(X, y, token_labels)
-        splits = make_splits(self.cv, y, n_samples)
+        splits = make_splits(self.cv, y, groups, n_samples)
+        X, y, token_labels, groups = indexable(X, y, token_labels, groups)
         self.embedder_, plan = make_plan(self.estimator, candidates)
-        data = Data(self._embed(X, plan.blocks), y, token_labels)
+        data = Data(self._embed(X, plan.blocks), y, token_labels, groups)
         metric = _f1 if self.scoring == "f1" else self.scoring
         jobs = [(f, group) for f in range(len(splits)) for group in plan.groups]
         found = Parallel(n_jobs=self.n_jobs)(

@@ -8,16 +8,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
-from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_random_state, get_tags, indexable
+from sklearn.utils import get_tags, indexable
 from sklearn.utils._indexing import _safe_indexing
 from sklearn.utils._param_validation import HasMethods
-from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skact.base import TokensOutMixin
 from skact.concepts import BaseUnits
+from skact.model_selection._folds import consumed, make_folds
 from skact.rows import Array
 from skact.tokens import TokenArray
 
@@ -37,7 +36,8 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     estimator : transformer
         The concept method.
     cv : int, cross-validation splitter or iterable, default=5
-        An int makes stratified folds for class labels, plain ones for an indicator matrix.
+        An int makes stratified folds for class labels, plain ones for an indicator matrix; with
+        groups, folds that keep each group together.
     shuffle : bool, default=True
         Whether an int ``cv`` shuffles; data sorted by concept needs it.
     random_state : int, RandomState instance or None, default=None
@@ -57,7 +57,8 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     ValueError
         Whatever the concept method raises, with the fold named: for instance if a rare concept has
         no positive sample in a training part. By ``fit_transform`` also if the folds do not hold
-        every sample once, or the method finds its units without labels.
+        every sample once, ``cv`` needs groups and there are none, or the method finds its units
+        without labels.
 
     Examples
     --------
@@ -74,7 +75,7 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     """
 
     # scikit-learn reads this request under its name-mangled form.
-    __metadata_request__fit: ClassVar = {"token_labels": True}
+    __metadata_request__fit: ClassVar = {"token_labels": True, "groups": True}
 
     _parameter_constraints: dict[str, list[Any]] = {
         "estimator": [HasMethods(["fit", "transform"])],
@@ -101,13 +102,15 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         self.random_state = random_state
         self.n_jobs = n_jobs
 
-    def fit(self, X: Any, y: Any = None, token_labels: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, token_labels: Any = None, *, groups: Any = None) -> Self:
         """Fit on all rows.
 
         Parameters
         ----------
         X, y, token_labels : as in the concept method
             Training tokens, targets, labels of tokens.
+        groups : array-like of shape (n_samples,), default=None
+            Handed to the concept method if it asks for them.
 
         Returns
         -------
@@ -115,16 +118,21 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
             Fitted.
         """
         self._validate_params()
-        self.estimator_ = _fit(self.estimator, X, y, token_labels)
+        self.estimator_ = _fit(self.estimator, X, y, token_labels, groups)
         return self
 
-    def fit_transform(self, X: Any, y: Any = None, token_labels: Any = None) -> Any:
+    def fit_transform(
+        self, X: Any, y: Any = None, token_labels: Any = None, *, groups: Any = None
+    ) -> Any:
         """Fit on all rows, and return scores that no row had a part in fitting.
 
         Parameters
         ----------
         X, y, token_labels : as in the concept method
             Training tokens, targets, labels of tokens.
+        groups : array-like of shape (n_samples,), default=None
+            Samples that belong together, such as sentences of a document: those of a group are
+            scored by a clone that saw none of them, unless ``cv`` cuts without looking at groups.
 
         Returns
         -------
@@ -133,30 +141,28 @@ class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
         """
         self._validate_params()
         _refuse_units(self.estimator)
-        X, y, token_labels = indexable(X, y, token_labels)
         rows = np.arange(_num_samples(X))
-        folds = list(self._splitter(y).split(rows, y))
+        folds = make_folds(
+            self.cv, y, groups, len(rows), shuffle=self.shuffle, random_state=self.random_state
+        )
+        X, y, token_labels, groups = indexable(X, y, token_labels, groups)
         tested = np.concatenate([test for _, test in folds])
         if not np.array_equal(np.sort(tested), rows):
             raise ValueError("cv must put every sample into exactly one test fold.")
-        self.fit(X, y, token_labels)
+        self.fit(X, y, token_labels, groups=groups)
         parts = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_and_transform)(
-                self.estimator, X, y, token_labels, train, test, f"fold {k + 1} of {len(folds)}"
+                self.estimator,
+                (X, y, token_labels, groups),
+                train,
+                test,
+                f"fold {k + 1} of {len(folds)}",
             )
             for k, (train, test) in enumerate(folds)
         )
         ragged = all(isinstance(part, TokenArray) for part in parts)
         joined = TokenArray.concatenate(parts) if ragged else np.concatenate(parts)
         return joined[np.argsort(tested)]
-
-    def _splitter(self, y: Any) -> Any:
-        if not isinstance(self.cv, Integral):
-            return check_cv(self.cv, y, classifier=True)
-        labels = y is not None and type_of_target(y) in ("binary", "multiclass")
-        splitter = StratifiedKFold if labels else KFold
-        random = check_random_state(self.random_state) if self.shuffle else None
-        return splitter(int(self.cv), shuffle=self.shuffle, random_state=random)
 
     def transform(self, X: Any) -> Any:
         """Score by the concept method that was fitted on all rows.
@@ -216,19 +222,18 @@ def _refuse_units(estimator: Any) -> None:
             )
 
 
-def _fit(estimator: Any, X: Any, y: Any, token_labels: Any) -> Any:
-    labels = {} if token_labels is None else {"token_labels": token_labels}
-    return clone(estimator).fit(X, y, **labels)
+def _fit(estimator: Any, X: Any, y: Any, token_labels: Any, groups: Any) -> Any:
+    metadata = {} if token_labels is None else {"token_labels": token_labels}
+    if groups is not None and consumed(estimator, "fit", ["groups"]):
+        metadata["groups"] = groups
+    return clone(estimator).fit(X, y, **metadata)
 
 
 def _fit_and_transform(
-    estimator: Any, X: Any, y: Any, token_labels: Any, train: Array, test: Array, fold: str
+    estimator: Any, data: tuple[Any, ...], train: Array, test: Array, fold: str
 ) -> Any:
-    def part(data: Any, rows: Array) -> Any:
-        return None if data is None else _safe_indexing(data, rows)
-
+    parts = [None if part is None else _safe_indexing(part, train) for part in data]
     try:
-        fitted = _fit(estimator, part(X, train), part(y, train), part(token_labels, train))
-        return fitted.transform(part(X, test))
+        return _fit(estimator, *parts).transform(_safe_indexing(data[0], test))
     except ValueError as error:
         raise ValueError(f"in {fold} of the cross-fit: {error}") from error

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils._indexing import _safe_indexing
-from sklearn.utils.metadata_routing import get_routing_for_object
 
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
+from skact.model_selection._folds import consumed, make_folds
 from skact.model_selection._search_plan import Group, configure, detector_of
 from skact.rows import Array
 from skact.validation import check_tokens
@@ -25,11 +24,12 @@ Metric = Callable[[Array, Array], float]
 
 
 class Data(NamedTuple):
-    """Samples with their targets and labels of tokens."""
+    """Samples with their targets, labels of tokens, and groups."""
 
     X: Any
     y: Any
     token_labels: Any
+    groups: Any
 
     def rows(self, rows: Array) -> Data:
         """Take samples, with what belongs to them."""
@@ -48,7 +48,7 @@ class Split(NamedTuple):
     protocol: bool
 
 
-def make_splits(cv: Any, y: Any, n_samples: int) -> list[Split]:
+def make_splits(cv: Any, y: Any, groups: Any, n_samples: int) -> list[Split]:
     """Make one split per fold, or the one of the protocol if ``cv`` marks a calibration split."""
     if isinstance(cv, np.ndarray) and cv.dtype == bool:
         if cv.shape != (n_samples,) or cv.all() or not cv.any():
@@ -58,7 +58,7 @@ def make_splits(cv: Any, y: Any, n_samples: int) -> list[Split]:
             )
         cal = np.flatnonzero(cv)
         return [Split(np.flatnonzero(~cv), cal, cal, True)]
-    folds = check_cv(cv, y, classifier=True).split(np.zeros(n_samples), y)
+    folds = make_folds(cv, y, groups, n_samples)
     return [Split(train, train, test, False) for train, test in folds]
 
 
@@ -79,9 +79,9 @@ def fit_group(
         with config_context(enable_metadata_routing=True):
             # Without routing, only labels named step by step would reach the steps.
             method = "fit" if split.protocol else "fit_transform"
-            wanted = get_routing_for_object(head).consumes(method, ["token_labels"])
-            labels = {name: first.token_labels for name in wanted if first.token_labels is not None}
-            made = getattr(head, method)(first.X, first.y, **labels)
+            there = {"token_labels": first.token_labels, "groups": first.groups}
+            wanted = consumed(head, method, [name for name in there if there[name] is not None])
+            made = getattr(head, method)(first.X, first.y, **{n: there[n] for n in wanted})
         scores = head.transform(calibration.X) if split.protocol else made
     detectors: dict[int, BaseDetector] = {}
     for variant in group.variants:
