@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from skact.metrics._ranking import (
 )
 from skact.rows import Array
 from skact.tokens import TokenArray
+from skact.warning import warn
 
 __all__ = ["Interval", "bootstrap_interval"]
 
@@ -95,12 +97,20 @@ def bootstrap_interval(
     Returns
     -------
     interval : Interval
-        Estimate, low, high.
+        Estimate, low, high. Resamples on which the metric is not defined, because it gives NaN or
+        infinity or raises a ValueError, are left out; the ends are NaN where these are more than
+        half, and all three where it is not defined on the samples themselves.
 
     Raises
     ------
     ValueError
-        If lengths differ, there are fewer than two samples, or a setting is out of range.
+        If lengths differ, there are fewer than two samples, a setting is out of range, or the
+        metric raises one for the samples themselves.
+
+    Warns
+    -----
+    UserWarning
+        If resamples were left out, with their number.
 
     Examples
     --------
@@ -122,38 +132,82 @@ def bootstrap_interval(
             raise ValueError(f"{name} has {len(given)} samples, y_true has {n_samples}.")
     if n_samples < 2:
         raise ValueError(f"the bootstrap needs at least 2 samples, got {n_samples}.")
-    scores = [_resampled(y_true, given, metric, name) for name, given in predictions.items()]
+    failures: list[ValueError] = []
+    scores = [
+        _resampled(y_true, given, metric, name, failures) for name, given in predictions.items()
+    ]
 
     def statistic(rows: Array, axis: int = -1) -> Array:
         values = [score(rows) for score in scores]
         return values[0] if baseline is None else values[0] - values[1]
 
     everything = np.arange(n_samples)
-    result = bootstrap(
-        (everything,),
-        statistic,
-        n_resamples=n_resamples,
-        # 2**24 counts at a time are 128 MiB.
-        batch=max(1, 2**24 // (n_samples * _width(y_true))),
-        vectorized=True,
-        confidence_level=confidence_level,
-        method="percentile",
-        rng=np.random.default_rng(check_random_state(random_state).randint(2**31 - 1)),
-    )
-    low, high = result.confidence_interval
-    return Interval(float(statistic(everything)), float(low), float(high))
+    estimate = float(statistic(everything))
+    if failures:
+        raise failures[0]
+    if not np.isfinite(estimate):
+        warn(f"the metric is not defined on these samples: it gives {estimate}.")
+        return Interval(estimate, np.nan, np.nan)
+    with warnings.catch_warnings():
+        # What a metric has to say about the samples was said above.
+        warnings.simplefilter("ignore")
+        drawn = bootstrap(
+            (everything,),
+            statistic,
+            n_resamples=n_resamples,
+            # 2**24 counts at a time are 128 MiB.
+            batch=max(1, 2**24 // (n_samples * _width(y_true))),
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(check_random_state(random_state).randint(2**31 - 1)),
+        ).bootstrap_distribution
+    return Interval(estimate, *_ends(drawn, confidence_level, failures))
+
+
+def _ends(drawn: Array, level: float, failures: list[ValueError]) -> tuple[float, float]:
+    """Read off the ends of the middle share of those resamples that have a value."""
+    defined = drawn[np.isfinite(drawn)]
+    n_undefined = len(drawn) - len(defined)
+    too_many = n_undefined > len(defined)
+    if n_undefined:
+        reason = f" ({failures[0]})" if failures else ""
+        left = "too many for an interval" if too_many else "the interval is that of the others"
+        warn(
+            f"the metric is not defined on {n_undefined} of {len(drawn)} resamples "
+            f"({n_undefined / len(drawn):.1%}){reason}; {left}. More samples of the rare class "
+            "would help."
+        )
+    if too_many:
+        return np.nan, np.nan
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _resampled(
-    y_true: Any, y_pred: Any, metric: Callable[[Any, Any], float] | None, name: str
+    y_true: Any,
+    y_pred: Any,
+    metric: Callable[[Any, Any], float] | None,
+    name: str,
+    failures: list[ValueError],
 ) -> Statistic:
-    """Return a function of sample numbers (..., n_drawn) to scores (...)."""
+    """Return a function of sample numbers (..., n_drawn) to scores (...).
+
+    NaN where the metric raises a ValueError, which goes to ``failures``.
+    """
     if metric is None:
         metric = token_f1_score if isinstance(y_true, TokenArray) else weighted_f1_score
     if metric in _STATISTICS:
         return _STATISTICS[metric](y_true, y_pred, name)
     keep = [d if isinstance(d, TokenArray) else np.asarray(d) for d in (y_true, y_pred)]
-    return lambda rows: np.apply_along_axis(lambda r: metric(*(d[r] for d in keep)), -1, rows)
+
+    def score(rows: Array) -> float:
+        try:
+            return metric(*(d[rows] for d in keep))
+        except ValueError as error:
+            failures.append(error)
+            return np.nan
+
+    return lambda rows: np.apply_along_axis(score, -1, rows)
 
 
 def _width(y: Any) -> int:

@@ -1,8 +1,10 @@
 """Intervals against a slow bootstrap and against their promise."""
 
+import warnings
+
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from skact import (
     Interval,
@@ -135,6 +137,92 @@ def test_intervals_hold_the_truth_as_often_as_they_promise():
     # Three standard errors of 300 draws, and a little for the small samples.
     assert 0.90 < held[0.95] / n_draws < 0.985
     assert 0.40 < held[0.5] / n_draws < 0.60
+
+
+def rare_ranking():
+    """A ranking with so few positives that some resamples hold none."""
+    rng = np.random.default_rng(0)
+    y = (np.arange(40) < 3).astype(int)
+    return y, y + rng.normal(size=40), rng.normal(size=40)
+
+
+def share_above(y, score):
+    """Probability that a positive ranks above a negative; NaN, or 0 / 0, without one of them."""
+    positive, negative = score[y == 1], score[y == 0]
+    return np.divide(np.sum(positive[:, None] > negative), len(positive) * len(negative))
+
+
+def strict_share_above(y, score):
+    if len(set(y.tolist())) < 2:
+        raise ValueError("only one class")
+    return share_above(y, score)
+
+
+@pytest.mark.parametrize("metric", [share_above, strict_share_above, roc_auc_score])
+@pytest.mark.parametrize("paired", [False, True])
+def test_resamples_without_a_value_are_left_out_and_counted(metric, paired):
+    y, score, other = rare_ranking()
+    rows = np.random.default_rng(np.random.RandomState(3).randint(2**31 - 1))
+    rows = rows.integers(0, 40, (400, 40))
+    rows = [r for r in rows if y[r].any()]
+    n_undefined = 400 - len(rows)
+    assert 5 < n_undefined < 50
+    values = [share_above(y[r], score[r]) for r in rows]
+    if paired:
+        values = np.subtract(values, [share_above(y[r], other[r]) for r in rows])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        interval = bootstrap_interval(
+            y, score, baseline=other if paired else None, metric=metric, n_resamples=400,
+            random_state=3,
+        )  # fmt: skip
+    np.testing.assert_allclose(interval[1:], np.quantile(values, [0.025, 0.975]), atol=1e-12)
+    assert len(said) == 1
+    assert f"not defined on {n_undefined} of 400 resamples" in str(said[0].message)
+    assert said[0].filename == __file__
+    assert ("only one class" in str(said[0].message)) is (metric is strict_share_above)
+
+
+@pytest.mark.parametrize("metric", [share_above, strict_share_above])
+def test_an_interval_of_few_resamples_is_none(metric):
+    y = (np.arange(40) == 0).astype(int)
+    score = np.arange(40.0)
+
+    def single(y, score):
+        return np.nan if y.sum() != 1 else metric(y, score)
+
+    with pytest.warns(UserWarning, match=r"too many for an interval"):
+        interval = bootstrap_interval(y, score, metric=single, random_state=0)
+    assert interval.estimate == 0
+    assert np.isnan(interval[1:]).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_metric_that_is_not_defined_on_the_samples(value):
+    with pytest.warns(UserWarning, match=f"not defined on these samples: it gives {value}"):
+        interval = bootstrap_interval(TRUE, TRUE, metric=lambda *_: value)
+    assert np.isnan(interval[1:]).all()
+    with pytest.raises(ValueError, match="only one class"):
+        bootstrap_interval(np.ones(5), np.arange(5), metric=strict_share_above)
+
+
+def test_other_errors_of_a_metric_are_not_swallowed():
+    def broken(y, score):
+        raise TypeError("broken")
+
+    with pytest.raises(TypeError, match="broken"):
+        bootstrap_interval(TRUE, TRUE, metric=broken)
+
+
+def test_what_a_metric_warns_of_is_said_once():
+    def talking(y, score):
+        warnings.warn("hear", stacklevel=1)
+        return 0.5
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert bootstrap_interval(TRUE, TRUE, metric=talking) == (0.5, 0.5, 0.5)
+    assert [str(one.message) for one in said] == ["hear"]
 
 
 def test_a_paired_difference_is_narrower_than_independent_intervals(rng):
