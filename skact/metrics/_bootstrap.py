@@ -148,20 +148,30 @@ def bootstrap_interval(
     if not np.isfinite(estimate):
         warn(f"the metric is not defined on these samples: it gives {estimate}.")
         return Interval(estimate, np.nan, np.nan)
+    # 2**24 counts at a time are 128 MiB.
+    batch = max(1, 2**24 // (n_samples * _width(y_true)))
+    drawn = _draw(statistic, everything, n_resamples, batch, random_state)
+    return Interval(estimate, *_ends(drawn, confidence_level, failures))
+
+
+def _draw(
+    statistic: Any, everything: Array, n_resamples: int, batch: int, random_state: Any
+) -> Array:
+    """Compute a statistic of resamples, ``batch`` at a time; float64 of shape (n_resamples,)."""
+    seed = check_random_state(random_state).randint(2**31 - 1)
     with warnings.catch_warnings():
-        # What a metric has to say about the samples was said above.
+        # What a metric has to say about the samples was said before.
         warnings.simplefilter("ignore")
-        drawn = bootstrap(
+        drawn: Array = bootstrap(
             (everything,),
             statistic,
             n_resamples=n_resamples,
-            # 2**24 counts at a time are 128 MiB.
-            batch=max(1, 2**24 // (n_samples * _width(y_true))),
+            batch=batch,
             vectorized=True,
             method="percentile",
-            rng=np.random.default_rng(check_random_state(random_state).randint(2**31 - 1)),
+            rng=np.random.default_rng(seed),
         ).bootstrap_distribution
-    return Interval(estimate, *_ends(drawn, confidence_level, failures))
+    return drawn
 
 
 def _ends(drawn: Array, level: float, failures: list[ValueError]) -> tuple[float, float]:

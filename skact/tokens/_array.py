@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from types import MethodType
@@ -227,6 +229,13 @@ class TokenArray(TokenReader):
         view.__dict__.update(self.__dict__, index=index)
         return view
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Rows in memory that are not shown stay behind; rows in files travel as names of files.
+        shows_all = np.array_equal(self.index, np.arange(len(self.offsets) - 1))
+        if shows_all or on_disk(self.values) or self.n_tokens > len(self.values):
+            return self.__dict__
+        return self.compact().__dict__
+
     def compact(self) -> Self:
         """Copy the samples shown into a container that holds nothing else.
 
@@ -381,3 +390,14 @@ class TokenArray(TokenReader):
             f"TokenArray({len(self)} samples, {self.n_tokens} tokens, "
             f"{self.n_features} features, {self.dtype}{source})"
         )
+
+
+def _with_all_rows(tokens: TokenArray) -> tuple[Any, ...]:
+    return copyreg.__newobj__, (type(tokens),), tokens.__dict__  # type: ignore[attr-defined]
+
+
+# Processes of joblib map the rows of all tasks from one file: a copy for each would be slower.
+with suppress(ImportError):
+    from joblib.externals.loky.backend.reduction import register
+
+    register(TokenArray, _with_all_rows)

@@ -112,6 +112,11 @@ class LayerStack(SampleView):
         view.__dict__.update(self.__dict__, index=index)
         return view
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Each layer leaves behind what is not shown.
+        layers = {block: self.layer(block) for block in self._layers}
+        return {"_layers": layers, "index": np.arange(len(self))}
+
     def _sample(self, i: int) -> dict[int, Array]:
         return {block: tokens[self.index[i]] for block, tokens in self._layers.items()}
 

@@ -1,8 +1,11 @@
 """TokenArray, how it is made and given new columns, against a plain list of 2-D arrays."""
 
+import copy
 import pickle
 from functools import partial
 
+import cloudpickle
+import joblib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +23,7 @@ from skact import (
     TokenArray,
     TokenScaler,
 )
-from skact.rows import Mapped
+from skact.rows import FileRows, Mapped
 from tests.tokens.samples import VALUES, WORKING_MEMORY, assert_same, draw_key, problems, quick
 
 
@@ -305,3 +308,78 @@ def test_what_estimators_make_of_tokens_on_disk_stays_after_another_fit(stack, e
             np.testing.assert_allclose(kept.flat(), expected, atol=1e-6)
         # Control: the estimator itself is another one now.
         assert not np.allclose(getattr(fitted, use)(given).flat(), expected, atol=1e-2)
+
+
+COPIES = {
+    "pickle": lambda X: pickle.loads(pickle.dumps(X)),
+    "deepcopy": copy.deepcopy,
+    "cloudpickle": lambda X: pickle.loads(cloudpickle.dumps(X)),
+}
+KEYS = [slice(2), slice(3, 9, 2), [5], [7, 2, 2], np.arange(9, -1, -1), np.zeros(10, bool)]
+
+
+def ten_samples():
+    samples = [np.full((50, 20), i, np.float32) for i in range(10)]
+    tokens = TokenArray.from_list(
+        samples, feature_names=map(str, range(20)), source=Source(model="m", block=1)
+    )
+    return tokens, samples
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_a_view_travels_as_what_it_shows(way, key):
+    tokens, samples = ten_samples()
+    view = tokens[key]
+    back = COPIES[way](view)
+    assert_same(back, [samples[i] for i in np.arange(10)[key]])
+    assert (back.feature_names, back.source) == (tokens.feature_names, tokens.source)
+    assert len(back.values) == view.n_tokens
+    assert not np.shares_memory(back.values, tokens.values)
+    assert joblib.hash(view) == joblib.hash(view.compact())
+    assert view.values is tokens.values  # it stays a view
+    assert len(COPIES[way](tokens).values) == 500
+
+
+def test_a_view_that_repeats_samples_does_not_grow():
+    tokens, samples = ten_samples()
+    repeated = tokens[[3] * 200]
+    sent = pickle.dumps(repeated)
+    assert len(sent) < len(pickle.dumps(tokens)) + 3000
+    assert_same(pickle.loads(sent), [samples[3]] * 200)
+
+
+def test_hashes_of_views_differ_where_their_samples_do():
+    tokens, _ = ten_samples()
+    hashes = [joblib.hash(tokens[key]) for key in ([0, 1], [1, 0], [0], [2, 3])]
+    assert len(set(hashes)) == 4
+    assert joblib.hash(tokens) == joblib.hash(tokens[:]) == joblib.hash(tokens.compact())
+
+
+def test_a_view_of_a_file_travels_as_the_name_of_the_file(tmp_path):
+    tokens, samples = ten_samples()
+    np.save(tmp_path / "a.npy", tokens.values)
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    for values in (FileRows.of(mapped), Mapped(FileRows.of(mapped), np.abs)):
+        view = TokenArray(values, tokens.offsets)[[4, 2]]
+        sent = pickle.dumps(view)
+        assert len(sent) < 2000
+        back = pickle.loads(sent)
+        assert len(back.values) == 500
+        assert_same(back, [samples[4], samples[2]])
+
+
+def rows_behind(tokens):
+    return len(tokens.values), tokens.flat().sum()
+
+
+def test_processes_of_joblib_map_the_rows_of_all_tasks_from_one_file(monkeypatch):
+    """A copy for each task would be dumped once a task."""
+    tokens, _ = ten_samples()
+    copied = []
+    compact = TokenArray.compact
+    monkeypatch.setattr(TokenArray, "compact", lambda self: copied.append(1) or compact(self))
+    view = tokens[[4, 2]]
+    found = joblib.Parallel(n_jobs=2)(joblib.delayed(rows_behind)(view) for _ in range(4))
+    assert found == [(500, 6000)] * 4
+    assert not copied

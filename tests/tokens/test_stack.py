@@ -2,6 +2,7 @@
 
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -103,3 +104,15 @@ def test_stacks_of_other_layers_are_not_joined():
         LayerStack.concatenate([stack, fewer])
     with pytest.raises(ValueError, match="nothing to concatenate"):
         LayerStack.concatenate([])
+
+
+def test_a_view_of_a_stack_travels_as_what_it_shows():
+    stack, layers = make_stack(n_samples=40)
+    view = stack[[7, 3]]
+    back = pickle.loads(pickle.dumps(view))
+    assert len(pickle.dumps(view)) < len(pickle.dumps(stack)) / 3
+    for block in (0, 4, 7):
+        assert len(back.layer(block).values) == view.layer(block).n_tokens
+        assert_same(back.layer(block), [layers[block][7], layers[block][3]])
+    same = LayerStack({block: view.layer(block).compact() for block in (0, 4, 7)})
+    assert joblib.hash(view) == joblib.hash(same) != joblib.hash(stack)
