@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,13 @@ _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 
 
 def as_list(X: Any) -> list[Any]:
-    """List the samples of any accepted container.
+    """List the samples of any container that holds them in order and can say how many.
 
     Parameters
     ----------
-    X : list, tuple, 1-D array, Series or 4-D array
-        Texts or images.
+    X : list, tuple, 1-D array, Series or other column, table with one column, or 4-D array
+        Texts or images. A column is known by what it does (``to_pylist``, ``to_list``, ``tolist``,
+        or length and items), whichever library it is of. An array of shape (n, 1) is a column.
 
     Returns
     -------
@@ -36,23 +38,52 @@ def as_list(X: Any) -> list[Any]:
     Raises
     ------
     ValueError
-        If X is another container, or empty.
+        If X is another container, such as a table of several columns, a dict, or a generator,
+        which could be read only once; or if it is empty.
     """
-    expected = "X must be a list, tuple, 1-D array or Series of texts or of images"
+    expected = "X must be a list, tuple, 1-D array, Series or other column of texts or of images"
     if isinstance(X, str | bytes | Path):
         raise ValueError(f"{expected}, got a single {type(X).__name__}: {str(X)[:40]!r}.")
-    if isinstance(X, list | tuple):
-        samples = list(X)
-    elif type(X).__module__.startswith("pandas") and getattr(X, "ndim", None) == 1:
-        samples = X.tolist()
-    elif isinstance(X, np.ndarray) and (X.ndim == 4 or (X.ndim == 1 and X.dtype.kind in "OUT")):
-        samples = X.tolist() if X.ndim == 1 else list(X)
-    else:
-        shape = f" of shape {X.shape}" if hasattr(X, "shape") else ""
+    if isinstance(X, Iterable) and (isinstance(X, Iterator) or not hasattr(X, "__len__")):
+        raise ValueError(f"{expected}, got a {type(X).__name__}, which is read once; pass list(X).")
+    is_ordered = hasattr(X, "__len__") and not isinstance(X, Mapping | Set)
+    samples = _items(_only_column(X)) if is_ordered else None
+    if samples is None:
+        shape = getattr(X, "shape", None)
+        shape = f" of shape {shape}" if isinstance(shape, tuple) else ""
         raise ValueError(f"{expected}, or a 4-D array of images; got {type(X).__name__}{shape}.")
     if not samples:
         raise ValueError("X has no samples.")
     return samples
+
+
+def _only_column(X: Any) -> Any:
+    """Take the column out of a table that has one."""
+    if isinstance(X, np.ndarray):
+        return X[:, 0] if X.ndim == 2 and X.shape[1] == 1 else X
+    names = getattr(X, "column_names", getattr(X, "columns", None))
+    if names is None or callable(names):
+        return X
+    if len(names) != 1:
+        raise ValueError(
+            f"X is a table of {len(names)} columns, {list(map(str, names))[:10]}; pass the one "
+            "that holds the samples, X[name]."
+        )
+    return X[names[0]]
+
+
+def _items(X: Any) -> list[Any] | None:
+    if isinstance(X, np.ndarray):
+        is_column = X.ndim == 1 and X.dtype.kind in "OUT"
+        return X.tolist() if is_column else list(X) if X.ndim == 4 else None
+    if getattr(X, "ndim", 1) != 1:
+        return None
+    for name in ("to_pylist", "to_list", "tolist"):
+        if hasattr(X, name):
+            return list(getattr(X, name)())
+    if hasattr(X, "__getitem__"):
+        return list(islice(iter(X), len(X)))
+    return None
 
 
 def _is_pil(image: Any) -> bool:

@@ -1,14 +1,88 @@
+from collections import UserDict, UserList, deque
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from skact import TokenArray
 from skact.samples import as_list, image_size, open_image
+
+
+class Reads:
+    """A column of a library of tables that lists its items by one method."""
+
+    def __init__(self, name, ndim=None):
+        setattr(self, name, lambda: ["a", "b"])
+        if ndim is not None:
+            self.ndim = ndim
+
+    def __len__(self):
+        return 2
+
+
+class Items:
+    """A column that has items and a length, as one read from a file part by part."""
+
+    def __init__(self, ends=True):
+        self.ends = ends
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        if i > 1 and self.ends:
+            raise IndexError
+        return ("a", "b")[i % 2]
+
+
+class Table:
+    """A table whose columns are taken by name."""
+
+    def __init__(self, attribute, names):
+        setattr(self, attribute, names)
+        self.shape = 2, len(names)
+        self.names = names
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, name):
+        assert name in self.names
+        return Reads("to_list", ndim=1)
+
+
+class Endless:
+    """Has columns, and no length before it is computed."""
+
+    columns = ["t"]
+
+    def __getitem__(self, name):
+        raise AssertionError
 
 
 @pytest.mark.parametrize(
     "X",
     [
+        Reads("to_pylist"),
+        Reads("to_list"),
+        Reads("tolist"),
+        Reads("tolist", ndim=1),
+        Items(),
+        Items(ends=False),
+        Table("columns", ["t"]),
+        Table("column_names", ["t"]),
+        pd.DataFrame({"t": ["a", "b"]}),
+        pd.DataFrame({7: ["a", "b"]}, index=[1, 1]),
+        pd.Series(["a", "b"], dtype="category"),
+        pd.Series(["a", "b"], dtype="string"),
+        pd.Index(["a", "b"]),
+        pd.array(["a", "b"], dtype="string"),
+        np.array([["a"], ["b"]]),
+        np.array([["a"], ["b"]], dtype=object),
+        np.array(["a", "b"], dtype=np.dtypes.StringDType()),
+        deque(["a", "b"]),
+        UserList(["a", "b"]),
         ["a", "b"],
         ("a", "b"),
         np.array(["a", "b"]),
@@ -19,6 +93,14 @@ from skact.samples import as_list, image_size, open_image
 )
 def test_every_container_gives_the_same_samples(X):
     assert as_list(X) == ["a", "b"]
+
+
+def test_missing_texts_keep_their_place():
+    given = pd.Series(["a", None, "b"], dtype="string")
+    for X in (given, given.to_frame(), given.array):
+        listed = as_list(X)
+        assert (listed[0], listed[2]) == ("a", "b")
+        assert not isinstance(listed[1], str)
 
 
 def test_a_4d_array_is_a_list_of_images():
@@ -66,7 +148,25 @@ def test_alpha_is_laid_over_white():
         ([], "X has no samples"),
         (7, "got int"),
         (np.zeros((2, 3)), r"of shape \(2, 3\)"),
-        (pd.DataFrame({"a": ["b"]}), "got DataFrame"),
+        (np.zeros((2, 1)), r"of shape \(2, 1\)"),
+        (np.array([["a", "b"]]), r"of shape \(1, 2\)"),
+        (np.array("a"), r"of shape \(\)"),
+        (Reads("to_list", ndim=2), "got Reads"),
+        (TokenArray(np.ones((2, 3), np.float32), [0, 2]), r"TokenArray of shape \(1, 3\)"),
+        (pd.DataFrame({"a": ["b"], "c": ["d"]}), r"table of 2 columns, \['a', 'c'\]; pass the one"),
+        (Table("column_names", ["a", "b"]), r"table of 2 columns, \['a', 'b'\]"),
+        (pd.DataFrame({"a": []}), "X has no samples"),
+        (pd.DataFrame(index=[1, 2]), "table of 0 columns"),
+        ({"a": 1}, "got dict"),
+        (UserDict(a=1), "got UserDict"),
+        ({"a"}, "got set"),
+        (frozenset("a"), "got frozenset"),
+        ({"a": 1}.keys(), "got dict_keys"),
+        ((text for text in "ab"), r"got a generator, which is read once; pass list\(X\)"),
+        (iter(["a"]), "read once"),
+        (map(str, "ab"), "got a map, which is read once"),
+        (None, "got NoneType"),
+        (Endless(), "got Endless"),
     ],
 )
 def test_bad_containers(X, message):

@@ -282,9 +282,9 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of n_samples texts or images
-            List, tuple, 1-D array or pandas Series of strings, or of images: paths, PIL images,
-            uint8 arrays (height, width[, channels]) or float arrays in [0, 1]. A 4-D array holds
-            images of one size.
+            List, tuple, 1-D array, Series or other column, or table with one column, of strings or
+            of images: paths, PIL images, uint8 arrays (height, width[, channels]) or float arrays
+            in [0, 1]. A 4-D array holds images of one size.
 
         Returns
         -------
