@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -186,21 +187,105 @@ def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] |
             f"This {name} estimator requires y to be passed, but the target y is None."
         )
     columns = getattr(y, "columns", None)
-    y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
-    if len(y.shape) and len(y) != n_samples:
+    names = None if columns is None or callable(columns) else [str(c) for c in columns]
+    y = _one_type(_as_array(y), names)
+    if len(y) != n_samples:
         raise ValueError(
             f"y has {len(y)} samples, X has {n_samples}: inconsistent numbers of samples."
         )
-    if y.dtype.kind == "f" and not np.isfinite(y).all():
-        raise ValueError("Input y contains NaN or infinity.")
-    if y.ndim == 2 and y.dtype.kind in "biuf" and np.isin(y, (0, 1)).all():
-        names = None if columns is None else [str(c) for c in columns]
-        return y.astype(bool), names
-    if y.ndim > 2:
-        raise ValueError(f"y must be 1-D, or 2-D with a column per concept; got {y.ndim}-D.")
+    if y.ndim == 2:
+        bad = np.argwhere(~np.isin(y, (0, 1)) if y.dtype.kind in "biuf" else np.ones(y.shape))
+        if not len(bad):
+            return y.astype(bool), names
+        if y.shape[1] != 1:
+            raise ValueError(
+                "y should be a 1d array of classes, or a matrix of 0 and 1 with a column per "
+                f"concept; {_place(bad[0], names)} is {_shown(y, bad[0])}."
+            )
     y = column_or_1d(y, warn=True)
     check_classification_targets(y)
     return y, None
+
+
+_NO_LISTS = (
+    "y holds lists of labels; make an indicator matrix of them, with a column per concept, for "
+    "instance by scikit-learn's MultiLabelBinarizer."
+)
+
+
+def _as_array(y: Any) -> Array:
+    """Return y as a 1-D or 2-D array; of objects where numpy would make strings of numbers."""
+    if isinstance(y, str | bytes | Mapping | Set | Iterator):
+        raise ValueError(
+            "y must be an array, list, Series or table with an entry per sample, got a "
+            f"{type(y).__name__}."
+        )
+    if hasattr(y, "toarray"):
+        y = y.toarray()
+    try:
+        array = as_numpy(y)
+    except ValueError as error:
+        raise ValueError(_NO_LISTS) from error
+    if isinstance(y, np.ma.MaskedArray):
+        array = array.astype(object)
+        array[np.ma.getmaskarray(y)] = None
+    elif array.dtype.kind == "U" and isinstance(y, list | tuple):
+        objects = np.asarray(y, object)
+        array = array if all(isinstance(one, str) for one in objects.flat) else objects
+    if array.ndim not in (1, 2):
+        raise ValueError(
+            f"y should be a 1d array, or 2-D with a column per concept; got {array.ndim}-D."
+        )
+    return array.astype(object) if array.dtype.kind == "T" else array
+
+
+def _one_type(y: Array, names: list[str] | None) -> Array:
+    """Refuse missing values and mixed types; of objects, make numbers where they are some."""
+    missing = np.argwhere(_missing(y))
+    if len(missing):
+        raise ValueError(
+            f"Input y contains NaN, infinity or no value at {_place(missing[0], names)} "
+            f"({_shown(y, missing[0])}), {len(missing)} of {y.size} in all; leave these samples "
+            "out of X and y."
+        )
+    if y.dtype != object or not y.size:
+        return y
+    kinds: dict[str, Any] = {}
+    for at, value in np.ndenumerate(y):
+        if isinstance(value, list | tuple | set | np.ndarray):
+            raise ValueError(_NO_LISTS)
+        number = isinstance(value, Number | np.bool_)
+        kind = "number" if number else "str" if isinstance(value, str) else type(value).__name__
+        kinds.setdefault(kind, at)
+    if len(kinds) > 1:
+        seen = " and ".join(f"{_shown(y, at)} at {_place(at, names)}" for at in kinds.values())
+        raise ValueError(f"y mixes types, as {seen}; use one type for all labels.")
+    return np.array(y.tolist()) if "number" in kinds else y
+
+
+def _missing(y: Array) -> Array:
+    if y.dtype.kind == "f":
+        return ~np.isfinite(y)
+    if y.dtype != object:
+        return np.zeros(y.shape, bool)
+    return np.array([_is_missing(value) for value in y.ravel()], bool).reshape(y.shape)
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value) or value in (np.inf, -np.inf)
+    except (TypeError, ValueError):  # the missing value of pandas has no truth value
+        return True
+
+
+def _place(at: Any, names: list[str] | None) -> str:
+    """Name an entry of y."""
+    sample, *columns = map(int, at)
+    return f"sample {sample}" + "".join(f", column {names[c] if names else c!r}" for c in columns)
+
+
+def _shown(y: Array, at: Any) -> str:
+    return repr(y[tuple(at)].item() if isinstance(y[tuple(at)], np.generic) else y[tuple(at)])
 
 
 def check_token_labels(

@@ -58,6 +58,82 @@ def test_bad_targets(estimator, y, message, samples):
         clone(estimator).fit(samples, y)
 
 
+NULLABLE = [0, 1, None, 1, 0, None]
+PAIRS = [[0, 1], [1, 0], [0, 0], [1, 1], [0, 1], [1, 1]]
+
+
+def pairs(**changes):
+    frame = pd.DataFrame(PAIRS, columns=["cat", "dog"]).astype(object)
+    for column, value in changes.items():
+        frame.loc[3, column] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (pd.Series(NULLABLE, dtype="Int64"), r"no value at sample 2 .*2 of 6 in all; leave these"),
+        (pd.Series(NULLABLE, dtype="boolean"), r"no value at sample 2 \(<NA>\), 2 of 6"),
+        (pd.Series(NULLABLE, dtype="Float64"), "no value at sample 2"),
+        (pd.Series(["a", "b", None, "b", "a", "a"], dtype="string"), r"sample 2 \(<NA>\), 1 of 6"),
+        (pd.Series(["a", "b", None, "b", "a", "a"], dtype="category"), "no value at sample 2"),
+        (np.array(["a", "b", np.nan, "b", "a", "a"], object), r"sample 2 \(nan\)"),
+        (NULLABLE, r"sample 2 \(None\), 2 of 6"),
+        ([0, 1, np.inf, 1, 0, 1], r"sample 2 \(inf\)"),
+        (np.ma.array([0, 1, 1, 1, 0, 0], mask=[0, 0, 1, 0, 0, 0]), r"sample 2 \(None\)"),
+        (pairs(dog=None).astype("Int64"), r"sample 3, column 'dog' \(<NA>\), 1 of 12"),
+        (pairs(dog=None).astype("boolean"), r"sample 3, column 'dog' \(<NA>\)"),
+        (pairs(cat=np.nan).astype(float), r"sample 3, column 'cat' \(nan\)"),
+        (pairs(cat=np.nan).astype(float).to_numpy(), r"sample 3, column 0 \(nan\)"),
+        (pairs(cat="x"), "mixes types, as 0 at sample 0, column 'cat' and 'x' at sample 3"),
+        (pairs(cat=2), r"matrix of 0 and 1 with a column per concept; sample 3, column 'cat' is 2"),
+        ([["a", "b"]] * 6, "sample 0, column 0 is 'a'"),
+        ([0, "1", 1, 0, 1, 0], "mixes types, as 0 at sample 0 and '1' at sample 1; use one type"),
+        (["a", "b", 0, "b", True, "a"], "mixes types, as 'a' at sample 0 and 0 at sample 2"),
+        (np.array([True, "no", False, "a", 1, 0], object), "as True at sample 0 and 'no'"),
+        ([["cat"], ["cat", "dog"], [], [], [], []], "holds lists of labels.*MultiLabelBinarizer"),
+        (pd.Series([["cat"], ["dog"], [], [], [], []]), "holds lists of labels"),
+        (np.array(1), "should be a 1d array.*0-D"),
+        ("abcdef", "with an entry per sample, got a str"),
+        (dict.fromkeys(range(6), 1), "got a dict"),
+        ({0, 1, 2, 3, 4, 5}, "got a set"),
+        ((one for one in range(6)), "got a generator"),
+    ],
+)
+def test_targets_with_holes_or_of_several_types(y, message):
+    with pytest.raises(ValueError, match=message):
+        check_targets(SuperActivator(), y, 6)
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        (pd.Series([0, 1, 0, 1, 1, 0], dtype="Int64"), [0, 1]),
+        (pd.Series([0, 1, 0, 1, 1, 0], dtype="boolean"), [False, True]),
+        (np.array([0, 1, 0, 1, 1, 0], object), [0, 1]),
+        ([False, 1, 0, True, 1, 0], [0, 1]),
+        (pd.Series(list("ababba"), dtype="string"), ["a", "b"]),
+        (pd.Series(list("ababba"), dtype="category"), ["a", "b"]),
+        (np.array(list("ababba"), np.dtypes.StringDType()), ["a", "b"]),
+        (np.ma.array([0, 1, 0, 1, 1, 0]), [0, 1]),
+    ],
+)
+def test_classes_of_every_type_are_taken(y, classes):
+    targets = check_targets(SuperActivator(), y, 6)
+    assert targets.present[:, 0].tolist() == [False, True, False, True, True, False]
+    assert targets.classes.tolist() == classes
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "Float64", object, "int8"])
+def test_an_indicator_table_may_be_nullable(dtype):
+    frame = pairs().astype(dtype)
+    mixed = frame.assign(dog=frame["dog"].astype("boolean"))
+    for y in (frame, mixed):
+        targets = check_targets(SuperActivator(), y, 6)
+        assert targets.present.tolist() == np.array(PAIRS, bool).tolist()
+        assert targets.names == ["cat", "dog"]
+
+
 @names(DETECTORS)
 @pytest.mark.parametrize("y", [[0, 1, 2, 0, 1, 2], list("abcabc")])
 def test_detectors_refuse_three_classes_and_concept_methods_take_them(estimator, y, samples):

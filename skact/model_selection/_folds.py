@@ -64,7 +64,7 @@ def make_folds(
     if groups is not None and len(groups) != n_samples:
         raise ValueError(f"groups has {len(groups)} entries, X has {n_samples} samples.")
     if cv is None or isinstance(cv, Integral):
-        labels = y is not None and type_of_target(y) in ("binary", "multiclass")
+        labels = _holds_classes(y)
         if groups is None:
             build = StratifiedKFold if labels else KFold
         else:
@@ -81,6 +81,13 @@ def make_folds(
             "a search they arrive only with sklearn.set_config(enable_metadata_routing=True)."
         )
     return list(splitter.split(np.zeros(n_samples), y, groups))
+
+
+def _holds_classes(y: Any) -> bool:
+    try:
+        return y is not None and type_of_target(y) in ("binary", "multiclass")
+    except (TypeError, ValueError):  # whoever is fitted says what is wrong with y
+        return False
 
 
 def consumed(estimator: Any, method: str, names: list[str]) -> set[str]:

@@ -209,3 +209,14 @@ def test_masks_of_rows_are_splits():
     pairs = [(~MASK, MASK), (MASK, ~MASK)]
     folds = make_folds(pairs, Y, None, N)
     assert [test.tolist() for _, test in folds] == [list(range(12)), list(range(12, N))]
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "string"])
+@pytest.mark.parametrize("build", ["cross-fit", "search"])
+def test_holes_in_y_are_named_by_sample(tokens, build, dtype):
+    y = pd.Series(Y).astype("boolean" if dtype == "boolean" else "Int64").astype(dtype)
+    y[5] = pd.NA
+    crossed = CrossFitTransformer(MeanPrototype(), cv=3)
+    fit = crossed.fit_transform if build == "cross-fit" else ConceptSearchCV(routed(3), GRID).fit
+    with pytest.raises(ValueError, match=r"no value at sample 5.*1 of 48 in all"):
+        fit(tokens, y)
