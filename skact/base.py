@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from abc import abstractmethod
 from typing import Any, Self
@@ -40,8 +41,9 @@ class TokensOutMixin(TransformerMixin):
 
 
 class SharedModelMixin:
-    """An estimator whose parameter ``model`` may be a loaded model, which clones share."""
+    """An estimator whose ``model`` may be a loaded model, which clones and copies share."""
 
+    model: Any
     trust_remote_code: bool
     revision: str | None
 
@@ -51,6 +53,12 @@ class SharedModelMixin:
                 "trust_remote_code=True needs a full commit hash (40 hexadecimal digits) as "
                 f"revision, so that the code cannot change; got revision={self.revision!r}."
             )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self.model)] = self.model
+        memo[id(self)] = twin = type(self).__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
 
     def __sklearn_clone__(self) -> Self:
         params = self.get_params(deep=False)  # type: ignore[attr-defined]

@@ -38,8 +38,9 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         Name on the Hugging Face hub, local folder, or a loaded pair ``(model, tokenizer or image
         processor)``. It is loaded on first use, once per process, and shared by clones. Of a
         model with a head the model below is used; of one with two towers (CLIP) the tower of the
-        modality. A loaded pair stays where it is and in its dtype, and is left unchanged. It is
-        not pickled: an unpickled embedder goes back to the pair's name or folder.
+        modality. A loaded pair stays where it is and in its dtype, and is left unchanged. Its
+        weights are not pickled: an unpickled embedder finds the same model in this process, or in
+        the pair's name or folder, or refuses.
     layer : int, float, or sequence of those, default=-1
         Block number in [0, n_blocks), negative number from the end, or depth in (0, 1] (see
         :func:`~skact.depth_to_block`). A sequence gives a

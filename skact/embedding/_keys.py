@@ -103,7 +103,18 @@ def layer_identities(
     -------
     identities : dict of int to Identity
         By block.
+
+    Raises
+    ------
+    ValueError
+        If something works on the model that no key can name.
     """
+    if model.outside:
+        raise ValueError(
+            f"the model {model.name!r} does not work alone: {'; '.join(model.outside)}. A store "
+            "cannot tell its activations from those without; take that off, or embed with "
+            "store=None."
+        )
     about = {"convention": convention, "max_length": max_length, "stored_as": stored_as}
     out = {}
     for block in blocks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Reader:
     loaded : Loaded
         The model.
     by_weights : bool
-        Whether its weights may differ from those under its name.
+        Whether somebody else may have changed its weights.
     pooling, special_tokens, batch_size, max_length
         As in :class:`~skact.embedding.TransformerEmbedder`.
     """
@@ -86,14 +87,21 @@ class Reader:
             convention += f", {_POOLED[self.pooling]}"
         return convention
 
+    @cached_property
+    def identity(self) -> models.ModelIdentity:
+        """Which model it is, with what works on it now."""
+        return models.identify(self.loaded)
+
     def source(self, block: int) -> Source:
         """Say where activations after a block come from."""
-        return self.loaded.source(block, self.convention)
+        model = self.identity
+        said = [self.convention, *(f"with {what}" for what in model.outside)]
+        return Source(model.name, model.revision, block, ", ".join(said))
 
     def identities(self, blocks: Sequence[int], stored_as: str) -> dict[int, Identity]:
         """Name layers, in one precision, by all that decides their numbers."""
         return layer_identities(
-            models.identify(self.loaded, by_weights=self.by_weights),
+            models.identify(self.loaded, thorough=self.by_weights),
             blocks,
             convention=self.convention,
             max_length=models.max_positions(self.loaded, self.max_length),

@@ -4,14 +4,12 @@ from ._depth import resolve_layers as resolve_layers
 from ._forward import ForwardPass as ForwardPass
 from ._geometry import Geometry as Geometry
 from ._geometry import Patch as Patch
-from ._hooks import ONE_AT_A_TIME as ONE_AT_A_TIME
 from ._hooks import DeepEnoughError as DeepEnoughError
 from ._hooks import block_state as block_state
 from ._hooks import capture as capture
 from ._hooks import hooked as hooked
 from ._hub import evaluating as evaluating
 from ._identity import ModelIdentity as ModelIdentity
-from ._identity import canonical as canonical
 from ._identity import identify as identify
 from ._inputs import BlockInputs as BlockInputs
 from ._loaded import Loaded as Loaded
@@ -23,6 +21,7 @@ from ._pair import DetachedPair as DetachedPair
 from ._prepare import ImageInputs as ImageInputs
 from ._prepare import TextInputs as TextInputs
 from ._prepare import prepare as prepare
+from ._processors import canonical as canonical
 from ._template import ChatTokens as ChatTokens
 from ._template import chat_tokens as chat_tokens
 from ._text import Token as Token

@@ -22,12 +22,12 @@ from skact.models._hub import (
     Checkpoint,
     PairKind,
     evaluating,
-    fingerprint,
     first_weight,
     load_pair,
 )
 from skact.models._memory import run_batches
 from skact.models._template import apply_template, chat_tokens, check_options
+from skact.models._weights import fingerprint
 
 __all__ = ["Generator", "load_chat"]
 

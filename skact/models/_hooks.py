@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from skact.models._hub import evaluating
 
-__all__ = ["ONE_AT_A_TIME", "Run", "Take", "capture", "check_hooks", "find_blocks", "hooked"]
+__all__ = ["Run", "Take", "capture", "check_hooks", "find_blocks", "hooked", "is_ours"]
 
 Take = Callable[[int, Tensor], None]
 Run = Callable[[dict[str, Any], Take], None]
@@ -27,6 +28,7 @@ Hooks = Iterable[tuple[nn.Module, Callable[..., Any]]]
 
 # Hooks belong to a module, not to a thread: two passes at once would read each other's states.
 ONE_AT_A_TIME = threading.RLock()
+_OURS: set[int] = set()
 
 
 class DeepEnoughError(Exception):
@@ -45,11 +47,20 @@ def hooked(after: Hooks = (), before: Hooks = ()) -> Iterator[None]:
         Forward pre-hooks; each takes the module, its positional and its keyword arguments.
     """
     with ONE_AT_A_TIME, ExitStack() as stack:
-        for module, hook in before:
-            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        for module, hook in after:
-            stack.callback(module.register_forward_hook(hook).remove)
+        handles = chain(
+            (m.register_forward_pre_hook(hook, with_kwargs=True) for m, hook in before),
+            (module.register_forward_hook(hook) for module, hook in after),
+        )
+        for handle in handles:
+            _OURS.add(handle.id)
+            stack.callback(_OURS.discard, handle.id)
+            stack.callback(handle.remove)
         yield
+
+
+def is_ours(number: int) -> bool:
+    """Tell a hook of :func:`hooked` from those that others put on a model, by its number."""
+    return number in _OURS
 
 
 def find_blocks(base: nn.Module, n_blocks: int) -> nn.ModuleList:

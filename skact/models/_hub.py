@@ -8,7 +8,6 @@ Imports torch and transformers: import this module only where a model is needed.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,9 +24,9 @@ __all__ = [
     "PairKind",
     "check_placement",
     "evaluating",
-    "fingerprint",
     "first_weight",
     "load_pair",
+    "passing",
     "where_from",
 ]
 
@@ -61,6 +60,17 @@ def _fetch(what: Any, name: str, **options: Any) -> Any:
     finally:
         if bars:
             transformers.utils.logging.enable_progress_bar()
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Keep nothing of what is loaded inside."""
+    before = set(_LOADED)
+    try:
+        yield
+    finally:
+        for key in _LOADED.keys() - before:
+            del _LOADED[key]
 
 
 @dataclass(frozen=True)
@@ -285,34 +295,6 @@ def where_from(model: Any) -> str:
     """Name or absolute folder that a model says it was loaded from; empty if it does not say."""
     name = str(getattr(model.config, "name_or_path", None) or "")
     return os.path.abspath(name) if os.path.isdir(name) else name
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Name weights by a few of them.
-
-    Parameters
-    ----------
-    model : Module
-        The model.
-
-    Returns
-    -------
-    fingerprint : str
-        ``"weights:"`` and 16 hexadecimal digits over the names and shapes of all parameters and
-        at most 64 values of each, as bfloat16, so that the precision the model runs in does not
-        matter. Poolers are left out: they come after the blocks, and a model loaded with a head
-        has none.
-    """
-    digest = hashlib.sha256()
-    samples = []
-    for name, parameter in model.named_parameters():
-        if name.startswith("pooler."):
-            continue
-        digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
-        values = parameter.detach().reshape(-1)
-        samples.append(values[:: max(1, len(values) // 64)][:64].to(torch.bfloat16))
-    digest.update(torch.cat(samples).float().cpu().numpy().tobytes())
-    return f"weights:{digest.hexdigest()[:16]}"
 
 
 @contextmanager

@@ -5,9 +5,9 @@ Imports torch and transformers: import this module only where a model is needed.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,14 +16,16 @@ from torch import nn
 
 from skact.models._geometry import check_geometry, image_geometry
 from skact.models._hooks import check_hooks, find_blocks
-from skact.models._hub import fingerprint, first_weight
+from skact.models._hub import first_weight, passing
 from skact.models._mllama import FirstTile, FirstTileProcessor
-from skact.models._towers import find_tower
-from skact.tokens import Source
+from skact.models._processors import calling, private_copy
+from skact.models._towers import Tower, find_tower
+from skact.models._weights import fingerprint
 
 __all__ = ["Loaded", "load", "max_positions"]
 
 _FACTS: WeakKeyDictionary[nn.Module, dict[Any, _Facts]] = WeakKeyDictionary()
+_MADE_FROM: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,8 @@ class Loaded:
         if self.modality == "image":
             return self.prefix > 0
         cls = self.processor.cls_token_id
-        return cls is not None and self.processor("a")["input_ids"][0] == cls
-
-    def source(self, block: int, convention: str) -> Source:
-        """Describe activations taken after a block."""
-        return Source(self.name, self.revision, block, convention)
+        with calling(self.processor):
+            return cls is not None and self.processor("a")["input_ids"][0] == cls
 
 
 def _pair_of_ints(size: Any) -> tuple[int, int]:
@@ -135,8 +134,7 @@ def _try_out(base: nn.Module, processor: Any, side: str) -> _Facts:
         ids = torch.arange(4, device=like.device)[None] % config.get_text_config().vocab_size
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         state = check_hooks(base, blocks, inputs)
-        # Calling a tokenizer changes its truncation and padding, so the user keeps the original.
-        return _Facts(state.shape[-1], 0, copy.deepcopy(processor), processor)
+        return _Facts(state.shape[-1], 0, processor, processor)
     is_tiled = hasattr(processor, "max_image_tiles")
     images = FirstTileProcessor(processor) if is_tiled else processor
     check_geometry(images)
@@ -191,12 +189,16 @@ def load(
     """
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     tower = find_tower(model, modality, device, dtype, **options)
-    base, processor, side = tower.base, tower.processor, tower.modality
+    base, side = tower.base, tower.modality
+    processor = private_copy(tower.processor)
     facts = _FACTS.setdefault(tower.whole, {})
     if (id(processor), side) not in facts:
         facts[id(processor), side] = _try_out(base, processor, side)
     known = facts[id(processor), side]
-    commit = None if isinstance(model, tuple) else getattr(tower.whole.config, "_commit_hash", None)
+    revision = fingerprint(base)
+    if isinstance(model, str | Path):
+        commit = getattr(tower.whole.config, "_commit_hash", None)
+        revision = commit or _of_checkpoint(tower, model, dtype, **options) or revision
     return Loaded(
         base=base,
         blocks=_blocks(base),
@@ -205,8 +207,20 @@ def load(
         width=known.width,
         prefix=known.prefix,
         name=tower.name,
-        revision=commit or fingerprint(base),
+        revision=revision,
     )
+
+
+def _of_checkpoint(tower: Tower, model: Any, dtype: str, **options: Any) -> str | None:
+    """Fingerprint of what a model in half precision was made from; None for any other."""
+    if dtype not in ("float16", "bfloat16"):
+        return None
+    known = _MADE_FROM.setdefault(tower.whole, {})
+    if tower.modality not in known:
+        with passing():
+            whole = find_tower(model, tower.modality, "cpu", "auto", **options)
+            known[tower.modality] = fingerprint(whole.base)
+    return known[tower.modality]
 
 
 def max_positions(loaded: Loaded, max_length: int | None) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skact.models._offsets import spans_from_bytes
+from skact.models._processors import calling
 from skact.rows import Array, offsets_of, segment_sum
 
 __all__ = [
@@ -149,16 +150,17 @@ def encode(
     ids, special, spans = [], [], []
     lengths: list[int] = []
     for start in range(0, len(texts), _CHUNK):
-        got = tokenizer(
-            list(texts[start : start + _CHUNK]),
-            padding=False,
-            truncation=max_length is not None,
-            max_length=max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            return_special_tokens_mask=True,
-            return_offsets_mapping=with_spans,
-        )
+        with calling(tokenizer):
+            got = tokenizer(
+                list(texts[start : start + _CHUNK]),
+                padding=False,
+                truncation=max_length is not None,
+                max_length=max_length,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                return_special_tokens_mask=True,
+                return_offsets_mapping=with_spans,
+            )
         lengths += map(len, got["input_ids"])
         ids.append(_flat(got["input_ids"], np.int64))
         special.append(_flat(got["special_tokens_mask"], bool))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import transformers
 from torch import nn
 
-from skact.models._hub import Checkpoint, PairKind, fingerprint, load_pair, where_from
+from skact.models._hub import Checkpoint, PairKind, first_weight, load_pair, where_from
 from skact.models._mllama import FirstTile
 from skact.models._pair import DetachedPair
+from skact.models._processors import private_copy
+from skact.models._weights import fingerprint
 
 __all__ = ["Tower", "detach", "find_tower"]
 
@@ -21,6 +24,8 @@ _SIDES = {
     "image": ("vision_model", "vision_tower", "visual"),
     "text": ("text_model", "language_model"),
 }
+# Models that a pickle of this process stands for: it finds them again as long as they live.
+_LIVE: WeakValueDictionary[tuple[str, str, str], nn.Module] = WeakValueDictionary()
 
 
 class Tower(NamedTuple):
@@ -122,9 +127,12 @@ def _find(model: Any, modality: str, device: str, dtype: str, **options: Any) ->
             f"makes {' and '.join(reads)}."
         )
     side = _choose(modality, reads & sides, what)
-    inner = "tokenizer" if side == "text" else "image_processor"
-    processor = getattr(processor, inner, processor)
-    return Tower(network, _base(network, side), processor, side, name)
+    return Tower(network, _base(network, side), _part(processor, side), side, name)
+
+
+def _part(processor: Any, side: str) -> Any:
+    """Tokenizer or image processor of a combined processor."""
+    return getattr(processor, "tokenizer" if side == "text" else "image_processor", processor)
 
 
 def _base(model: nn.Module, side: str) -> nn.Module:
@@ -148,19 +156,25 @@ def _base(model: nn.Module, side: str) -> nn.Module:
 
 
 def _reattach(saved: DetachedPair, modality: str, device: str, dtype: str, **options: Any) -> Tower:
+    if (live := _LIVE.get((saved.revision, saved.kind, saved.dtype))) is not None:
+        tower = _find((live, saved.processor), modality, device, dtype, **options)
+        if fingerprint(tower.base) == saved.revision:
+            return tower
     lost = (
         "this embedder was saved with a loaded model, whose weights are not saved. Give it the "
         "model again: set_params(model=(model, tokenizer or image processor))."
     )
     if not saved.name:
         raise ValueError(lost)
+    if dtype not in ("auto", saved.dtype):
+        raise ValueError(f"dtype={dtype!r}, but the model was loaded in {saved.dtype}.")
     try:
-        tower = _find(saved.name, modality, device, dtype, **options)
+        found = _find(saved.name, modality, device, saved.dtype, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"{lost} ({saved.name!r} could not be loaded.)") from error
-    if fingerprint(tower.base) != saved.revision:
+    if fingerprint(found.base) != saved.revision:
         raise ValueError(f"{lost} (The weights in {saved.name!r} are not the ones it had.)")
-    return tower
+    return found._replace(processor=_part(saved.processor, found.modality))
 
 
 def find_tower(model: Any, modality: str, device: str, dtype: str, **options: Any) -> Tower:
@@ -190,7 +204,10 @@ def find_tower(model: Any, modality: str, device: str, dtype: str, **options: An
 
 
 def detach(pair: Any, modality: str) -> DetachedPair:
-    """Remember a loaded pair by name and fingerprint."""
+    """Remember a loaded pair, but for its weights, which are found again by their fingerprint."""
     options = {"revision": None, "trust_remote_code": False}
     tower = _find(pair, modality, "auto", "auto", **options)
-    return DetachedPair(where_from(tower.whole), fingerprint(tower.base))
+    revision, kind = fingerprint(tower.base), type(tower.whole).__name__
+    dtype = str(first_weight(tower.base).dtype).removeprefix("torch.")
+    _LIVE[revision, kind, dtype] = tower.whole
+    return DetachedPair(where_from(tower.whole), revision, kind, dtype, private_copy(pair[1]))

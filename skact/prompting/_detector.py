@@ -102,7 +102,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    An answer in the log is found by a SHA-256 over the model (up to 64 weights of each parameter,
+    An answer in the log is found by a SHA-256 over the model (all of its weights, its
     dtype, vocabulary, chat template, image processor; for a callable its ``revision``), the system
     message, the options of the template, the question, the content of the sample and the length of
     the answer. So an answer is never taken for that of another model or question, and a changed

@@ -19,7 +19,7 @@ class Source:
     model : str or None
         Name or folder of the model.
     revision : str or None
-        Commit of the model, or a fingerprint of its weights.
+        Commit of the model, or a fingerprint of its weights and active adapters.
     block : int or None
         0-based transformer block after which the activations were taken.
     convention : str or None

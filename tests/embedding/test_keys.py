@@ -126,27 +126,18 @@ def test_another_image_processor_has_another_key(images):
     assert keys[0] != keys[1]
 
 
-def test_weights_are_hashed_once_and_again_when_they_change(bert_folder, monkeypatch):
+def test_keys_follow_the_weights(bert_folder):
     model = transformers.AutoModel.from_pretrained(bert_folder)
     pair = model, transformers.AutoTokenizer.from_pretrained(bert_folder)
     found = TransformerEmbedder(pair)
     before = keys_of(found)
-    hashed = []
-    sha256 = _identity.hashlib.sha256
-    monkeypatch.setattr(
-        _identity.hashlib, "sha256", lambda *data: hashed.append(data) or sha256(*data)
-    )
-    assert keys_of(found) == before
-    once = len(hashed)
+    weight = model.embeddings.word_embeddings.weight
+    weight.data[0, 1] += 1  # behind the back of the count of changes
+    changed = keys_of(found)
+    assert changed != before
+    weight.data[0, 1] -= 1
     one_weight(model)
-    assert keys_of(found) != before
-    assert len(hashed) - once == once + 1
-    with torch.inference_mode():
-        model.pooler = None
-        model.embeddings.word_embeddings.weight = torch.nn.Parameter(torch.ones(148, 32))
-    del hashed[:]
-    assert keys_of(found) == keys_of(found) != before
-    assert len(hashed) == 2 * (once + 1)  # changes of such tensors leave no trace
+    assert keys_of(found) not in (before, changed)
 
 
 def test_keys_of_samples(tmp_path, images):

@@ -1,4 +1,4 @@
-"""Names, folders, placement and fingerprints of models."""
+"""Names, folders and placement of models."""
 
 import copy
 import os
@@ -14,7 +14,6 @@ from skact.models._hub import (
     PairKind,
     check_placement,
     evaluating,
-    fingerprint,
     first_weight,
     load_pair,
 )
@@ -167,17 +166,9 @@ def test_modes_are_given_back():
     assert [module.training for module in model.modules()] == modes
 
 
-def test_fingerprints():
-    model, _ = tiny_models.text_pair("bert")
-    same = fingerprint(model)
-    assert same == fingerprint(copy.deepcopy(model))
-    assert same == fingerprint(copy.deepcopy(model).bfloat16())
-    assert len(same) == len("weights:") + 16
-    changed = copy.deepcopy(model)
-    with torch.no_grad():
-        changed.encoder.layer[2].attention.self.query.bias[0] += 1
-    assert fingerprint(changed) != same
-    renamed = copy.deepcopy(model)
-    renamed.encoder.blocks = renamed.encoder.layer
-    del renamed.encoder.layer
-    assert fingerprint(renamed) != same
+def test_what_is_loaded_in_passing_is_not_kept(folder):
+    kept = checkpoint(folder).fetch("config", transformers.AutoConfig)
+    with hub.passing():
+        passed = checkpoint(folder).fetch("tokenizer", transformers.AutoTokenizer)
+    assert checkpoint(folder).fetch("config", transformers.AutoConfig) is kept
+    assert checkpoint(folder).fetch("tokenizer", transformers.AutoTokenizer) is not passed

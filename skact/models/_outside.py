@@ -1,0 +1,61 @@
+"""What works on a model from outside, so that no hash of its content can name it.
+
+Imports torch: import this module only where a model is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as of_all
+
+from skact.models._hooks import is_ours
+from skact.models._hub import first_weight
+
+__all__ = ["find_outside"]
+
+# Hooks of these libraries move tensors, collect outputs, or work with weights that are hashed.
+_HARMLESS = ("accelerate", "peft", "torch", "transformers")
+
+
+def _foreign(hooks: dict[int, Any]) -> Iterator[str]:
+    for number, hook in hooks.items():
+        library = str(getattr(hook, "__module__", "")).partition(".")[0]
+        if not is_ours(number) and library not in _HARMLESS:
+            yield f"the hook {getattr(hook, '__qualname__', type(hook).__name__)}"
+
+
+def _works_on(module: nn.Module) -> Iterator[str]:
+    yield from _foreign(module._forward_hooks)
+    yield from _foreign(module._forward_pre_hooks)
+    if "forward" in vars(module) and not hasattr(module, "_hf_hook"):
+        yield "another forward method"
+
+
+def find_outside(model: nn.Module) -> list[str]:
+    """List what changes the numbers of a model and is no part of it.
+
+    Parameters
+    ----------
+    model : Module
+        The model.
+
+    Returns
+    -------
+    found : list of str
+        Forward hooks and forward methods that somebody put on modules, and autocast.
+    """
+    found = [
+        f"{what} on {name or 'the model'}"
+        for name, module in model.named_modules()
+        for what in _works_on(module)
+    ]
+    for hooks in (of_all._global_forward_hooks, of_all._global_forward_pre_hooks):
+        found += [f"{what} on all modules" for what in _foreign(hooks)]
+    device = first_weight(model).device.type
+    if torch.is_autocast_enabled(device):
+        found.append(f"autocast to {str(torch.get_autocast_dtype(device)).removeprefix('torch.')}")
+    return found
