@@ -65,9 +65,11 @@ from .metrics import token_iou_scorer as token_iou_scorer
 from .metrics import weighted_f1_score as weighted_f1_score
 from .model_selection import ConceptSearchCV as ConceptSearchCV
 from .model_selection import CrossFitTransformer as CrossFitTransformer
+from .models import ChatToken as ChatToken
 from .models import Patch as Patch
 from .models import Token as Token
 from .models import depth_to_block as depth_to_block
+from .preprocessing import NormClip as NormClip
 from .preprocessing import SelectLayer as SelectLayer
 from .preprocessing import TokenScaler as TokenScaler
 from .prompting import Prompt as Prompt

@@ -22,6 +22,7 @@ from skact import (
     MeanPrototype,
     MeanToken,
     NMFConcepts,
+    NormClip,
     PCAConcepts,
     RandomToken,
     SAEUnitFilter,
@@ -38,6 +39,7 @@ from skact.localization._methods import resolve_method
 
 ESTIMATORS = [
     TokenScaler(),
+    NormClip(),
     SelectLayer(),
     MeanPrototype(),
     LinearSeparator(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
@@ -35,12 +36,12 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     Parameters
     ----------
     model : str, Path or tuple, default="sentence-transformers/all-MiniLM-L6-v2"
-        Name on the Hugging Face hub, local folder, or a loaded pair ``(model, tokenizer or image
-        processor)``. It is loaded on first use, once per process, and shared by clones. Of a
-        model with a head the model below is used; of one with two towers (CLIP) the tower of the
-        modality. A loaded pair stays where it is and in its dtype, and is left unchanged. Its
-        weights are not pickled: an unpickled embedder finds the same model in this process, or in
-        the pair's name or folder, or refuses.
+        Name on the Hugging Face hub, local folder, GGUF file (needs ``skact[gguf]``), or a loaded
+        pair ``(model, tokenizer or image processor)``. It is loaded on first use, once per process,
+        and shared by clones. Of a model with a head the model below is used; of one with two towers
+        (CLIP) the tower of the modality. A loaded pair stays where it is and in its dtype, and is
+        left unchanged. Its weights are not pickled: an unpickled embedder finds the same model in
+        this process, or in the pair's name or folder, or refuses.
     layer : int, float, or sequence of those, default=-1
         Block number in [0, n_blocks), negative number from the end, or depth in (0, 1] (see
         :func:`~skact.depth_to_block`). A sequence gives a
@@ -59,7 +60,17 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         together, padding included, so more short samples or fewer long ones, and at least one.
         Halved when memory does not suffice.
     max_length : int or None, default=None
-        Positions that a text is cut to, special tokens included. None takes the model's limit.
+        Positions that a text is cut to, special tokens and sink included. None takes the limit of
+        the model, or of the sentences it was trained for where it states that.
+    sink : {"auto"}, str, int or None, default="auto"
+        Token that the model reads before each text and that counts for none: a decoder without BOS
+        puts its attention sink there and not on the first word. "auto" gives one to causal models
+        whose tokenizer begins a text with nothing of its own, and finds by trying which of its
+        special tokens serves best. A str or an id names one, None switches it off. Nothing for
+        images, and for models that are not causal.
+    chat_tokens : {"all", "last"} or str, default="all"
+        Turns that count where samples are chats: all, the last one, or those of a role, such as
+        "assistant". The model reads the whole chat; its markup never counts.
     device : str, default="auto"
         Where a named model runs; "auto" takes CUDA where there is some.
     dtype : {"auto", "float32", "float16", "bfloat16"}, default="auto"
@@ -108,6 +119,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         "special_tokens": ["boolean"],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "sink": [str, Interval(Integral, 0, None, closed="left"), None],
+        "chat_tokens": [str],
         "device": [str],
         "dtype": [StrOptions({"auto", "float32", "float16", "bfloat16"})],
         "store": [ActivationStore, str, Path, None],
@@ -126,6 +139,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         special_tokens: bool = False,
         batch_size: int = 32,
         max_length: int | None = None,
+        sink: str | int | None = "auto",
+        chat_tokens: str = "all",
         device: str = "auto",
         dtype: str = "auto",
         store: ActivationStore | str | Path | None = None,
@@ -140,6 +155,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         self.special_tokens = special_tokens
         self.batch_size = batch_size
         self.max_length = max_length
+        self.sink = sink
+        self.chat_tokens = chat_tokens
         self.device = device
         self.dtype = dtype
         self.store = store
@@ -174,7 +191,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         X : sequence of n_samples texts or images
             List, tuple, 1-D array, Series or other column, or table with one column, of strings or
             of images: paths, PIL images, uint8 arrays (height, width[, channels]) or float arrays
-            in [0, 1]. A 4-D array holds images of one size.
+            in [0, 1]. A 4-D array holds images of one size. Or a list of chats, each a list of
+            {"role": str, "content": str}.
 
         Returns
         -------
@@ -261,7 +279,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         texts : sequence of n_samples str
             The texts.
         spans : sequence of n_samples sequences of (start, end, label)
-            Labelled spans of each text, in code points.
+            Labelled spans of each text, in code points. For chats (message, start, end, label),
+            within the content of the message.
         concepts : sequence or None, default=None
             The labels to use, one column each; others are passed over. None takes all labels
             that occur, sorted.
@@ -277,6 +296,11 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
             If a span is empty or leaves its text, or the lengths differ.
         """
         samples, reader = self._start(texts, need="text")
+        if models.are_chats(samples):
+            labelled = models.chat_spans(samples, spans)
+            return reader.label(
+                samples, *check_spans(models.chat_texts(samples), labelled, concepts)
+            )
         return reader.label(samples, *check_spans(check_texts(samples), spans, concepts))
 
     def align_masks(
@@ -313,6 +337,22 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
                 f"masks must have one entry per image: got {len(masks)} for {len(samples)}."
             )
         return reader.label(samples, masks, concepts)
+
+    def truncated(self, X: Any) -> Array:
+        """Tell which texts are longer than the model reads, and lose their end.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts
+            As in :meth:`transform`.
+
+        Returns
+        -------
+        truncated : ndarray of shape (n_samples,), dtype bool
+            Whether a text is cut to ``max_length``, or to the limit of the model.
+        """
+        inputs = self.prepare(X)
+        return np.asarray(inputs.is_cut)
 
     def missing(self, X: Any) -> Array:
         """Tell which samples the store does not hold.
@@ -361,13 +401,15 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     def reader(self) -> Reader:
         """The model, which is loaded for it, as this embedder reads it."""
         self._check_params()
+        loaded = self._load()
         return Reader(
-            self._load(),
+            loaded,
             by_weights=isinstance(self.model, tuple | DetachedPair),
             pooling=self.pooling,
             special_tokens=self.special_tokens,
             batch_size=self.batch_size,
             max_length=self.max_length,
+            sink=models.find_sink(loaded, self.sink),
         )
 
     def _check_params(self) -> None:
@@ -392,6 +434,10 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     def _start(self, X: Any, need: str | None = None) -> tuple[list[Any], Reader]:
         """Check the parameters, and load the model."""
         reader, samples = self.reader, as_list(X)
+        if models.are_chats(samples):
+            if reader.loaded.modality == "text":
+                models.check_chats(samples, reader.loaded.processor)
+            reader = replace(reader, chat_tokens=self.chat_tokens)
         if need not in (None, reader.loaded.modality):
             raise ValueError(
                 f"{'spans' if need == 'text' else 'masks'} belong to {need}s, but the model "

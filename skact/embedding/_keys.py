@@ -1,6 +1,7 @@
 """Names of samples and of layers in a store: hashes of content, never of pickled objects.
 
-A sample is named by the SHA-256 of its content: a text by its UTF-8 bytes, a file by its bytes, an
+A sample is named by the SHA-256 of its content: a text by its UTF-8 bytes, a chat by its messages,
+a file by its bytes, an
 array or PIL image by its size and its RGB pixels as the model is shown them. So a file and an image
 made from it are two samples, and equal pixels are one.
 
@@ -71,9 +72,9 @@ def sample_keys(samples: Sequence[Any], modality: str) -> list[bytes]:
     """
     if modality == "image":
         return [_image_key(image, i) for i, image in enumerate(samples)]
-    # Half of a surrogate pair is no UTF-8, but a tokenizer takes it.
-    encoded = (text.encode("utf-8", "surrogatepass") for text in models.check_texts(samples))
-    return [hashlib.sha256(text).digest() for text in encoded]
+    chats = models.are_chats(samples)
+    said = map(models.chat_key, samples) if chats else map(str.encode, models.check_texts(samples))
+    return [hashlib.sha256(one).digest() for one in said]
 
 
 def layer_identities(
@@ -83,6 +84,7 @@ def layer_identities(
     convention: str,
     max_length: int | None,
     stored_as: str,
+    template: Any = None,
 ) -> dict[int, Identity]:
     """Name layers of a model by all that decides their numbers.
 
@@ -98,6 +100,8 @@ def layer_identities(
         Positions that a text is cut to; None for images and for no limit.
     stored_as : str
         Precision in which the numbers are stored.
+    template : str or dict or None, default=None
+        Chat template, where samples are chats.
 
     Returns
     -------
@@ -116,6 +120,8 @@ def layer_identities(
             "store=None."
         )
     about = {"convention": convention, "max_length": max_length, "stored_as": stored_as}
+    if template is not None:
+        about["template"] = hashlib.sha256(models.canonical(template).encode()).hexdigest()
     out = {}
     for block in blocks:
         text = models.canonical({**json.loads(model.content), **about, "block": block})

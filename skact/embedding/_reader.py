@@ -14,6 +14,7 @@ from skact.embedding._keys import layer_identities
 from skact.rows import offsets_of
 from skact.store import Identity
 from skact.tokens import Source, TokenArray
+from skact.warning import warn
 
 __all__ = ["Reader"]
 
@@ -32,6 +33,10 @@ class Reader:
         Whether somebody else may have changed its weights.
     pooling, special_tokens, batch_size, max_length
         As in :class:`~skact.embedding.TransformerEmbedder`.
+    sink : int or None
+        Token that the model reads before each text.
+    chat_tokens : str or None
+        Turns that count, for chats; None for other samples.
     """
 
     loaded: models.Loaded
@@ -40,6 +45,8 @@ class Reader:
     special_tokens: bool
     batch_size: int
     max_length: int | None
+    sink: int | None
+    chat_tokens: str | None = None
 
     def prepare(
         self, samples: Sequence[Any], *, with_spans: bool = False, numbers: Any = None
@@ -50,14 +57,20 @@ class Reader:
             samples,
             special_tokens=self.special_tokens,
             max_length=self.max_length,
+            sink=self.sink,
+            chat_tokens=self.chat_tokens or "all",
             with_spans=with_spans,
             numbers=numbers,
         )
 
-    def forward_pass(self, samples: Sequence[Any], numbers: Any = None) -> models.ForwardPass:
+    def forward_pass(
+        self, samples: Sequence[Any], numbers: Any = None, seen: models.Seen | None = None
+    ) -> models.ForwardPass:
         """Make samples ready to be embedded, whole or in parts."""
         inputs = self.prepare(samples, numbers=numbers)
-        return models.ForwardPass(inputs, pooling=self.pooling, batch_size=self.batch_size)
+        return models.ForwardPass(
+            inputs, pooling=self.pooling, batch_size=self.batch_size, seen=seen
+        )
 
     def embed(
         self, samples: Sequence[Any], blocks: Sequence[int], progress: bool
@@ -66,10 +79,21 @@ class Reader:
         job = self.forward_pass(samples)
         offsets = offsets_of(job.n_rows)
         values = job.embed(np.arange(len(samples)), blocks, progress=progress)
+        self.warn_of(job.seen)
         return {
             block: TokenArray(rows, offsets, source=self.source(block))
             for block, rows in values.items()
         }
+
+    def warn_of(self, seen: models.Seen) -> None:
+        """Warn of what would be silently wrong about samples that the model has read."""
+        if said := seen.cut():
+            warn(f"{said}; truncated(X) tells which. max_length={self.max_length} cuts there.")
+        if said := seen.outliers():
+            warn(
+                f"{said}. Means, scales and separators will be about these tokens; "
+                "NormClip(ratio=20) bounds them."
+            )
 
     def label(self, samples: Sequence[Any], labelled: Any, concepts: Any) -> TokenArray:
         """Turn labels of characters or pixels into labels of tokens."""
@@ -81,6 +105,10 @@ class Reader:
     def convention(self) -> str:
         """What is read after a block."""
         convention = "residual stream after the block"
+        if self.chat_tokens is not None:
+            convention += f", turns of chats: {self.chat_tokens}"
+        elif self.sink is not None:
+            convention += f", after {models.sink_token(self.loaded, self.sink)!r}"
         if self.special_tokens:
             convention += ", special tokens kept"
         if self.pooling is not None:
@@ -106,4 +134,5 @@ class Reader:
             convention=self.convention,
             max_length=models.max_positions(self.loaded, self.max_length),
             stored_as=stored_as,
+            template=None if self.chat_tokens is None else self.loaded.processor.chat_template,
         )

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from skact import models
 from skact.embedding._keys import sample_keys
 from skact.embedding._reader import Reader
-from skact.models import resolve_layers
 from skact.rows import Array
 from skact.store import ActivationStore, Filled, Identity, Job
 from skact.tokens import TokenArray
@@ -62,21 +62,23 @@ class StoredSamples:
         first: dict[bytes, int] = {}
         for i, key in enumerate(self.keys):
             first.setdefault(key, i)
-        numbers = list(first.values())
+        numbers, seen = list(first.values()), models.Seen()
 
         def prepare(places: Sequence[int]) -> Job:
             chosen = [numbers[place] for place in places]
-            return self.reader.forward_pass([self.samples[i] for i in chosen], chosen)
+            return self.reader.forward_pass([self.samples[i] for i in chosen], chosen, seen)
 
         also = self.reader.identities(self._blocks_to_keep(), self.store.dtype)
-        return self.store.fill(list(first), self.identities, also, prepare, self.progress)
+        filled = self.store.fill(list(first), self.identities, also, prepare, self.progress)
+        self.reader.warn_of(seen)
+        return filled
 
     def _blocks_to_keep(self) -> Sequence[int]:
         """Layers to store of every sample that goes through the model anyway."""
         layers, n_blocks = self.store.layers, len(self.reader.loaded.blocks)
         if layers is None:
             return []
-        return range(n_blocks) if layers == "all" else resolve_layers(layers, n_blocks)[0]
+        return range(n_blocks) if layers == "all" else models.resolve_layers(layers, n_blocks)[0]
 
     def read(self) -> dict[int, TokenArray]:
         """Show all samples, by block; what is missing is embedded first."""

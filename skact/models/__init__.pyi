@@ -1,4 +1,10 @@
 from ._chat import load_chat as load_chat
+from ._chats import ChatToken as ChatToken
+from ._chats import are_chats as are_chats
+from ._chats import chat_key as chat_key
+from ._chats import chat_spans as chat_spans
+from ._chats import chat_texts as chat_texts
+from ._chats import check_chats as check_chats
 from ._depth import depth_to_block as depth_to_block
 from ._depth import resolve_layers as resolve_layers
 from ._forward import ForwardPass as ForwardPass
@@ -22,6 +28,9 @@ from ._prepare import ImageInputs as ImageInputs
 from ._prepare import TextInputs as TextInputs
 from ._prepare import prepare as prepare
 from ._processors import canonical as canonical
+from ._seen import Seen as Seen
+from ._sink import find_sink as find_sink
+from ._sink import sink_token as sink_token
 from ._template import ChatTokens as ChatTokens
 from ._template import chat_tokens as chat_tokens
 from ._text import Token as Token

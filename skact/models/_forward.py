@@ -24,6 +24,7 @@ from torch import Tensor
 from skact.models._hooks import capture
 from skact.models._memory import run_batches
 from skact.models._prepare import ImageInputs, TextInputs
+from skact.models._seen import Seen
 from skact.models._writer import Writer, send
 from skact.progress import Bar, token_bar
 from skact.rows import Array, Arrays, Sink
@@ -128,6 +129,8 @@ class ForwardPass:
         Whether to keep one vector per sample only.
     batch_size : int
         Samples of mean length in a batch.
+    seen : Seen or None, default=None
+        Takes what is noticed about the samples.
 
     Attributes
     ----------
@@ -135,17 +138,27 @@ class ForwardPass:
         Tokens that the model gives for a sample, and rows that are kept: one if they are pooled.
     n_features : int
         Numbers in a row.
+    seen : Seen
+        What was noticed about the samples.
     budget : int
         Positions of a batch, padding included; a longer sample is a batch by itself. Halved for
         the rest of a call when memory does not suffice.
     """
 
     def __init__(
-        self, inputs: TextInputs | ImageInputs, *, pooling: str | None, batch_size: int
+        self,
+        inputs: TextInputs | ImageInputs,
+        *,
+        pooling: str | None,
+        batch_size: int,
+        seen: Seen | None = None,
     ) -> None:
         self.inputs = inputs
         self.pooling = pooling
         self.n_features = inputs.loaded.width
+        self.seen = seen or Seen()
+        self.seen.n_samples += len(inputs.lengths)
+        self.seen.n_cut += int(inputs.is_cut.sum())
         self.n_tokens = inputs.n_tokens
         self.n_rows = self.n_tokens if pooling is None else np.ones_like(self.n_tokens)
         # As many positions as so many samples of mean length have, in whatever parts they come.
@@ -203,7 +216,13 @@ class ForwardPass:
                 inputs, is_token = ahead.ready.result()
                 writer.start(samples, is_token)
                 sent = {name: send(value, loaded.device) for name, value in inputs.items()}
-                run(sent | loaded.extra, writer.take)
+                tokens = send(torch.from_numpy(is_token), loaded.device)
+
+                def take(block: int, state: Tensor) -> None:
+                    writer.take(block, state)
+                    self.seen.look(block, state, tokens)
+
+                run(sent | loaded.extra, take)
                 writer.end()
 
             for samples, _ in run_batches(ahead.cut, run_batch, self.budget, batches.n_positions):

@@ -8,10 +8,12 @@ Imports torch and transformers: import this module only where a model is needed.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +29,20 @@ __all__ = [
     "first_weight",
     "load_pair",
     "passing",
+    "sentence_length",
     "where_from",
 ]
 
+_GGUF = ".gguf"
 _LOADED: dict[Any, Any] = {}
 
 
 def _resolve(model: str | Path) -> str:
     name = os.path.expanduser(str(model))
-    if os.path.isdir(name):
+    if os.path.isdir(name) or (name.endswith(_GGUF) and os.path.isfile(name)):
         return os.path.abspath(name)
+    if name.endswith(_GGUF):
+        raise ValueError(f"model names the file {name!r}, which does not exist.")
     looks_local = isinstance(model, Path) or name.startswith((".", "/")) or name.count("/") > 1
     if looks_local or os.path.splitdrive(name)[0]:
         raise ValueError(f"model names the folder {name!r}, which does not exist.")
@@ -45,6 +51,8 @@ def _resolve(model: str | Path) -> str:
 
 def _folder_state(name: str) -> Any:
     """Change when the files of a local folder do, so that what was loaded is not reused."""
+    if name.endswith(_GGUF):
+        return os.stat(name).st_mtime_ns, os.stat(name).st_size
     if not os.path.isdir(name):
         return None
     files = [f for f in os.scandir(name) if f.is_file()]
@@ -53,6 +61,8 @@ def _folder_state(name: str) -> Any:
 
 def _fetch(what: Any, name: str, **options: Any) -> Any:
     """Call ``from_pretrained`` without its progress bars."""
+    if name.endswith(_GGUF):
+        name, options["gguf_file"] = os.path.split(name)
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -60,6 +70,32 @@ def _fetch(what: Any, name: str, **options: Any) -> Any:
     finally:
         if bars:
             transformers.utils.logging.enable_progress_bar()
+
+
+@lru_cache
+def sentence_length(name: str, revision: str | None) -> int | None:
+    """Positions of the sentences that a model was trained for.
+
+    Parameters
+    ----------
+    name : str
+        Name on the hub, or absolute path.
+    revision : str or None
+        Commit, tag or branch.
+
+    Returns
+    -------
+    length : int or None
+        ``max_seq_length`` of ``sentence_bert_config.json``; None where a model has no such file.
+    """
+    if name.endswith(_GGUF):
+        return None
+    try:
+        file = transformers.utils.cached_file(name, "sentence_bert_config.json", revision=revision)
+    except OSError:
+        return None
+    length = json.loads(Path(file).read_text(encoding="utf-8")).get("max_seq_length")
+    return length if isinstance(length, int) and length > 0 else None
 
 
 @contextmanager
@@ -80,7 +116,7 @@ class Checkpoint:
     Parameters
     ----------
     name : str
-        Name on the hub, or absolute path.
+        Name on the hub, or absolute path of a folder or a GGUF file.
     parts : str
         What a folder has to hold to be of use; for errors.
     revision : str or None
@@ -98,12 +134,12 @@ class Checkpoint:
     def named(
         cls, model: str | Path, parts: str, *, revision: str | None, trust_remote_code: bool
     ) -> Checkpoint:
-        """Tell a folder from a name on the hub.
+        """Tell a folder or a GGUF file from a name on the hub.
 
         Raises
         ------
         ValueError
-            If the model is meant as a folder and there is none.
+            If the model is meant as a folder or a file and there is none.
         """
         return cls(_resolve(model), parts, revision, trust_remote_code)
 
@@ -167,6 +203,13 @@ class Checkpoint:
         if key not in _LOADED:
             try:
                 loaded = _fetch(what, self.name, **options)
+            except ImportError as error:
+                if not self.name.endswith(_GGUF):
+                    raise
+                raise ImportError(
+                    f"model={self.name!r}: reading a GGUF file needs the libraries gguf and "
+                    "accelerate: pip install 'skact[gguf]'."
+                ) from error
             except (OSError, ValueError) as error:
                 where = "locally, and could not be fetched" if state is None else "in the folder"
                 raise OSError(
@@ -174,7 +217,12 @@ class Checkpoint:
                     f"without network, point to a folder that holds its {self.parts}: "
                     f'model="/path/to/folder". ({error})'
                 ) from error
-            _LOADED[key] = loaded if device is None else loaded.to(device).eval()
+            if device is not None:
+                # What comes from a GGUF file is widened, whatever its config says.
+                if self.name.endswith(_GGUF) and hasattr(loaded.config, "quantization_config"):
+                    del loaded.config.quantization_config
+                loaded = loaded.to(device).eval()
+            _LOADED[key] = loaded
         return _LOADED[key]
 
 

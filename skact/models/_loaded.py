@@ -16,7 +16,7 @@ from torch import nn
 
 from skact.models._geometry import check_geometry, image_geometry
 from skact.models._hooks import check_hooks, find_blocks
-from skact.models._hub import first_weight, passing
+from skact.models._hub import first_weight, passing, sentence_length
 from skact.models._mllama import FirstTile, FirstTileProcessor
 from skact.models._processors import calling, private_copy
 from skact.models._towers import Tower, find_tower
@@ -58,6 +58,8 @@ class Loaded:
         Positions before the first patch; 0 for text.
     name, revision : str
         For the :class:`~skact.tokens.Source` of activations.
+    sentence_length : int or None
+        Positions of the sentences it was trained for, where a named model states them.
     """
 
     base: nn.Module
@@ -68,6 +70,7 @@ class Loaded:
     prefix: int
     name: str
     revision: str
+    sentence_length: int | None = None
 
     @property
     def config(self) -> Any:
@@ -187,7 +190,7 @@ def load(
     RuntimeError
         If hooks do not reproduce the model's hidden states.
     """
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     tower = find_tower(model, modality, device, dtype, **options)
     base, side = tower.base, tower.modality
     processor = private_copy(tower.processor)
@@ -195,10 +198,11 @@ def load(
     if (id(processor), side) not in facts:
         facts[id(processor), side] = _try_out(base, processor, side)
     known = facts[id(processor), side]
-    revision = fingerprint(base)
+    revision, length = fingerprint(base), None
     if isinstance(model, str | Path):
         commit = getattr(tower.whole.config, "_commit_hash", None)
         revision = commit or _of_checkpoint(tower, model, dtype, **options) or revision
+        length = sentence_length(tower.name, options["revision"])
     return Loaded(
         base=base,
         blocks=_blocks(base),
@@ -208,6 +212,7 @@ def load(
         prefix=known.prefix,
         name=tower.name,
         revision=revision,
+        sentence_length=length,
     )
 
 
@@ -231,7 +236,7 @@ def max_positions(loaded: Loaded, max_length: int | None) -> int | None:
     loaded : Loaded
         The model.
     max_length : int or None
-        What was asked for; None takes the limit of model and tokenizer.
+        What was asked for; None takes the limit of model, tokenizer and trained sentences.
 
     Returns
     -------
@@ -248,7 +253,8 @@ def max_positions(loaded: Loaded, max_length: int | None) -> int | None:
     positions = _n_positions(loaded)
     if max_length is None:
         # A tokenizer without a limit of its own says 10^30.
-        limit = min(loaded.processor.model_max_length, positions or 10**30)
+        limits = loaded.processor.model_max_length, positions, loaded.sentence_length
+        limit = min(limit for limit in limits if limit)
         return int(limit) if limit < 10**9 else None
     if positions is not None and max_length > positions:
         raise ValueError(

@@ -17,6 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skact.models._chats import (
+    ChatToken,
+    are_chats,
+    chat_texts,
+    check_chats,
+    encode_chats,
+    list_chat_tokens,
+)
 from skact.models._geometry import Geometry, Patch, patch_boxes
 from skact.models._images import image_geometries, label_patches
 from skact.models._loaded import Loaded, max_positions
@@ -28,6 +36,7 @@ from skact.models._text import (
     label_tokens,
     list_tokens,
     locate,
+    own_characters,
 )
 from skact.rows import Array, rows_of
 from skact.samples import open_image
@@ -70,6 +79,11 @@ class TextInputs:
     def n_tokens(self) -> Array:
         """Tokens of each text, int64 of shape (n_samples,)."""
         return self.encoded.n_tokens
+
+    @property
+    def is_cut(self) -> Array:
+        """Whether a text was too long and lost some of its tokens, bool of shape (n_samples,)."""
+        return self.encoded.is_cut
 
     @property
     def groups(self) -> Array:
@@ -118,6 +132,27 @@ class TextInputs:
 
 
 @dataclass(frozen=True)
+class ChatInputs(TextInputs):
+    """Chats that are rendered to tokens; ``texts`` are the contents of their messages, joined.
+
+    Parameters
+    ----------
+    chats : list of n_samples chats
+        The chats.
+    """
+
+    chats: list[Any]
+
+    def spans(self) -> list[Array]:
+        """Characters of each token in the joined contents, one array (n_tokens_i, 2) per chat."""
+        return own_characters(self.encoded, self.texts)
+
+    def tokens(self) -> list[list[ChatToken]]:  # type: ignore[override]
+        """Name the tokens of each chat."""
+        return [list_chat_tokens(*one) for one in zip(self.chats, self.spans(), strict=True)]
+
+
+@dataclass(frozen=True)
 class ImageInputs:
     """Images whose geometry is known, to be opened batch by batch.
 
@@ -149,6 +184,11 @@ class ImageInputs:
     def lengths(self) -> Array:
         """Positions of each image, int64 of shape (n_samples,)."""
         return (self._sizes // self.loaded.patch).prod(axis=1) + self.loaded.prefix
+
+    @property
+    def is_cut(self) -> Array:
+        """Whether a text was cut: False, of shape (n_samples,)."""
+        return np.zeros(len(self.images), bool)
 
     @cached_property
     def n_tokens(self) -> Array:
@@ -216,6 +256,8 @@ def prepare(
     *,
     special_tokens: bool = False,
     max_length: int | None = None,
+    sink: int | None = None,
+    chat_tokens: str = "all",
     with_spans: bool = False,
     numbers: Sequence[int] | None = None,
 ) -> TextInputs | ImageInputs:
@@ -231,6 +273,10 @@ def prepare(
         Whether special tokens, and the positions before the patches, count as tokens.
     max_length : int or None, default=None
         Positions that a text is cut to; see :func:`max_positions`.
+    sink : int or None, default=None
+        Token that the model reads before each text; see :func:`find_sink`.
+    chat_tokens : {"all", "last"} or str, default="all"
+        Turns of a chat that count; a role takes those of that role.
     with_spans : bool, default=False
         Whether the characters of the tokens will be asked for; nothing for images.
     numbers : sequence of int or None, default=None
@@ -250,12 +296,20 @@ def prepare(
     if loaded.modality == "image":
         geometries = image_geometries(samples, loaded.processor, numbers)
         return ImageInputs(loaded, list(samples), geometries, special_tokens, numbers)
+    limit = max_positions(loaded, max_length)
+    if are_chats(samples):
+        chats = check_chats(samples, loaded.processor, numbers)
+        encoded = encode_chats(
+            chats, loaded.processor, which=chat_tokens, max_length=limit, numbers=numbers
+        )
+        return ChatInputs(loaded, chat_texts(chats), encoded, special_tokens, chats)
     texts = check_texts(samples, numbers)
     encoded = encode(
         texts,
         loaded.processor,
-        max_length=max_positions(loaded, max_length),
+        max_length=limit,
         special_tokens=special_tokens,
+        sink=sink,
         with_spans=with_spans,
         numbers=numbers,
     )

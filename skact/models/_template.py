@@ -296,7 +296,11 @@ def _tokenise(reader: Any, text: str, cuts: list[int]) -> tuple[Array, Array]:
     ids = np.array([i for row in got["input_ids"] for i in row], np.int64)
     spans = np.array([s for row in got["offset_mapping"] for s in row], np.int64).reshape(-1, 2)
     rows = Encoded(
-        ids, offsets_of(list(map(len, got["input_ids"]))), np.ones(len(ids), bool), spans
+        ids,
+        offsets_of(list(map(len, got["input_ids"]))),
+        np.ones(len(ids), bool),
+        spans,
+        np.zeros(len(pieces), bool),
     )
     located = locate(rows, pieces, reader, special=False)
     return ids, np.concatenate([s + start for s, start in zip(located, edges, strict=False)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -22,9 +23,12 @@ __all__ = [
     "label_tokens",
     "list_tokens",
     "locate",
+    "own_characters",
 ]
 
 _CHUNK = 1024
+_BLANKS = re.compile(r"\s+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Token(NamedTuple):
@@ -57,17 +61,44 @@ class Encoded:
         Positions that are tokens of the sample.
     spans : ndarray of shape (n_positions, 2), dtype int64, or None
         First and one-past-last character of each position.
+    is_cut : ndarray of shape (n_samples,), dtype bool
+        Whether a text was too long and lost some of its tokens.
     """
 
     ids: Array
     offsets: Array
     is_token: Array
     spans: Array | None
+    is_cut: Array
 
     @property
     def n_tokens(self) -> Array:
         """Tokens of each text, int64 of shape (n_samples,)."""
         return segment_sum(self.is_token, self.offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Encoded]) -> Encoded:
+        """Join texts end to end."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        spans = [part.spans for part in parts if part.spans is not None]
+        return cls(
+            np.concatenate([part.ids for part in parts]),
+            offsets_of(lengths),
+            np.concatenate([part.is_token for part in parts]),
+            np.concatenate(spans) if spans else None,
+            np.concatenate([part.is_cut for part in parts]),
+        )
+
+    def after(self, token: int) -> Encoded:
+        """Put a token that is none of the sample before each text."""
+        starts = self.offsets[:-1]
+        return Encoded(
+            np.insert(self.ids, starts, token),
+            self.offsets + np.arange(len(self.offsets)),
+            np.insert(self.is_token, starts, False),
+            None if self.spans is None else np.insert(self.spans, starts, 0, axis=0),
+            self.is_cut,
+        )
 
 
 def check_texts(samples: Sequence[Any], numbers: Sequence[int] | None = None) -> list[str]:
@@ -90,14 +121,23 @@ def check_texts(samples: Sequence[Any], numbers: Sequence[int] | None = None) ->
     TypeError
         If a sample is not a string, naming its number.
     ValueError
-        If a text is empty, naming its number.
+        If a text is empty or holds half of a surrogate pair, naming its number.
     """
     numbers = range(len(samples)) if numbers is None else numbers
     for i, text in zip(numbers, samples, strict=True):
         if not isinstance(text, str):
-            raise TypeError(f"sample {i} must be a string, got {type(text).__name__}.")
+            raise TypeError(
+                f"sample {i} must be a string, got {type(text).__name__}."
+                + (" A single chat goes into a list." if isinstance(text, Mapping) else "")
+            )
         if not text:
             raise ValueError(f"sample {i} is an empty text; it has no tokens.")
+        if half := _SURROGATE.search(text):
+            raise ValueError(
+                f"sample {i} holds {half.group()!r} at character {half.start()}, half of a "
+                "surrogate pair and no character; decode its bytes anew, or replace it: "
+                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+            )
     return [str(text) for text in samples]
 
 
@@ -111,6 +151,7 @@ def encode(
     *,
     max_length: int | None,
     special_tokens: bool,
+    sink: int | None = None,
     with_spans: bool = False,
     numbers: Sequence[int] | None = None,
 ) -> Encoded:
@@ -123,9 +164,11 @@ def encode(
     tokenizer : tokenizer of transformers
         Its truncation and padding state may change: hand over a copy.
     max_length : int or None
-        Positions to cut each text to, special tokens included.
+        Positions to cut each text to, special tokens and sink included.
     special_tokens : bool
         Whether special tokens count as tokens of the sample.
+    sink : int or None, default=None
+        Token to put before each text; it is none of the sample.
     with_spans : bool, default=False
         Whether to ask for the characters of each position.
     numbers : sequence of int or None, default=None
@@ -147,35 +190,62 @@ def encode(
             f"{type(tokenizer).__name__} is a slow tokenizer, which does not know the characters "
             "of its tokens; use a fast one."
         )
-    ids, special, spans = [], [], []
-    lengths: list[int] = []
-    for start in range(0, len(texts), _CHUNK):
-        with calling(tokenizer):
-            got = tokenizer(
-                list(texts[start : start + _CHUNK]),
-                padding=False,
-                truncation=max_length is not None,
-                max_length=max_length,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                return_special_tokens_mask=True,
-                return_offsets_mapping=with_spans,
-            )
-        lengths += map(len, got["input_ids"])
-        ids.append(_flat(got["input_ids"], np.int64))
-        special.append(_flat(got["special_tokens_mask"], bool))
-        if with_spans:
-            pairs = _flat(chain.from_iterable(got["offset_mapping"]), np.int64)
-            spans.append(pairs.reshape(-1, 2))
-    offsets = offsets_of(lengths)
-    is_token = np.concatenate(special)
-    is_token = np.ones_like(is_token) if special_tokens else ~is_token
-    for i in np.flatnonzero(np.diff(offsets_of(is_token)[offsets]) == 0).tolist():
+    room = _room(tokenizer, max_length, sink)
+    parts = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
+    encoded = Encoded.joined([_tokenise(part, tokenizer, room, with_spans) for part in parts])
+    if special_tokens:
+        encoded.is_token[:] = True
+    for i in np.flatnonzero(encoded.n_tokens == 0).tolist():
         raise ValueError(
             f"sample {i if numbers is None else numbers[i]}, {texts[i][:40]!r}, has no token left "
             f"(max_length={max_length}, special_tokens={special_tokens})."
         )
-    return Encoded(np.concatenate(ids), offsets, is_token, np.concatenate(spans) if spans else None)
+    return encoded if sink is None else encoded.after(sink)
+
+
+def _tokenise(texts: Sequence[str], tokenizer: Any, room: int | None, with_spans: bool) -> Encoded:
+    with calling(tokenizer):
+        got = tokenizer(
+            list(texts),
+            padding=False,
+            truncation=room is not None,
+            max_length=room,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_special_tokens_mask=True,
+            return_offsets_mapping=with_spans,
+        )
+        is_cut = _were_cut(got["input_ids"], texts, tokenizer, room)
+    spans = None
+    if with_spans:
+        pairs = chain.from_iterable(got["offset_mapping"])
+        spans = _flat(pairs, np.int64).reshape(-1, 2)
+    ids, special = _flat(got["input_ids"], np.int64), _flat(got["special_tokens_mask"], bool)
+    offsets = offsets_of(list(map(len, got["input_ids"])))
+    return Encoded(ids, offsets, ~special, spans, np.array(is_cut))
+
+
+def _room(tokenizer: Any, max_length: int | None, sink: int | None) -> int | None:
+    """Positions that a text and the special tokens around it may take."""
+    if max_length is None:
+        return None
+    room, taken = max_length - (sink is not None), tokenizer.num_special_tokens_to_add()
+    if room <= taken:
+        raise ValueError(
+            f"max_length={max_length} leaves no token of a text, of which special tokens take "
+            f"{taken + max_length - room}."
+        )
+    return room
+
+
+def _were_cut(rows: Any, texts: Sequence[str], tokenizer: Any, room: int | None) -> list[bool]:
+    """Whether each text has more tokens than there was room for."""
+    full = [room is not None and len(row) >= room for row in rows]
+    long = [text for text, is_full in zip(texts, full, strict=True) if is_full]
+    if not long:
+        return full
+    whole = iter(tokenizer(long, truncation=False, verbose=False)["input_ids"])
+    return [is_full and len(next(whole)) > (room or 0) for is_full in full]
 
 
 def locate(encoded: Encoded, texts: Sequence[str], tokenizer: Any, special: bool) -> list[Array]:
@@ -195,8 +265,9 @@ def locate(encoded: Encoded, texts: Sequence[str], tokenizer: Any, special: bool
     Returns
     -------
     spans : list of ndarray of shape (n_tokens_i, 2), dtype int64
-        First and one-past-last character of each token. Where the tokenizer is wrong about a
-        text, they come from :func:`~skact.models._offsets.spans_from_bytes`.
+        First and one-past-last character of each token, without the white space before a word.
+        Where the tokenizer is wrong about a text, they come from
+        :func:`~skact.models._offsets.spans_from_bytes`.
 
     Raises
     ------
@@ -227,8 +298,25 @@ def locate(encoded: Encoded, texts: Sequence[str], tokenizer: Any, special: bool
                 f"{text[:40]!r}: {spans[:5].tolist()}... . Tokens can be embedded, but neither "
                 "located nor labelled by spans, with this tokenizer."
             )
-        out.append(found)
+        out.append(_without_blanks(found, text))
     return out
+
+
+def own_characters(encoded: Encoded, texts: Sequence[str]) -> list[Array]:
+    """Characters of each token, as the positions have them, one array (n_tokens_i, 2) per text."""
+    assert encoded.spans is not None
+    bounds = offsets_of(encoded.n_tokens)
+    spans = encoded.spans[encoded.is_token]
+    return [_without_blanks(spans[slice(*bounds[i : i + 2])], t) for i, t in enumerate(texts)]
+
+
+def _without_blanks(spans: Array, text: str) -> Array:
+    """Let no token count the white space before its word."""
+    word = np.arange(len(text) + 1)
+    for blanks in _BLANKS.finditer(text):
+        word[blanks.start() : blanks.end()] = blanks.end()
+    start = word[spans[:, 0]]
+    return np.stack([np.where(start < spans[:, 1], start, spans[:, 0]), spans[:, 1]], axis=1)
 
 
 def list_tokens(encoded: Encoded, texts: Sequence[str], spans: list[Array], tokenizer: Any) -> Any:
@@ -298,10 +386,15 @@ def check_spans(
     for i, text in enumerate(texts):
         for j, span in enumerate(spans[i]):
             try:
-                start, end, label = span
-            except (TypeError, ValueError):
+                start, end, label = (
+                    (span[name] for name in ("start", "end", "label"))
+                    if isinstance(span, Mapping)
+                    else span
+                )
+            except (KeyError, TypeError, ValueError):
                 raise ValueError(
-                    f"spans[{i}][{j}] must be (start, end, label), got {span!r}."
+                    f"spans[{i}][{j}] must be (start, end, label), or a dict with these keys; got "
+                    f"{span!r}."
                 ) from None
             if not 0 <= start < end <= len(text):
                 raise ValueError(

@@ -1,6 +1,7 @@
 """Steps between embedding and concepts."""
 
+from skact.preprocessing._norm_clip import NormClip
 from skact.preprocessing._scaler import TokenScaler
 from skact.preprocessing._select_layer import SelectLayer
 
-__all__ = ["SelectLayer", "TokenScaler"]
+__all__ = ["NormClip", "SelectLayer", "TokenScaler"]

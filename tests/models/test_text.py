@@ -188,7 +188,7 @@ def test_labels_do_not_see_that_the_offsets_were_wrong():
     assert tokens[0][:3] == [
         Token("<|begin_of_text|>", 0, 0),
         Token("the", 0, 3),
-        Token(" cat", 3, 7),
+        Token("cat", 4, 7),
     ]
 
 

@@ -1,0 +1,146 @@
+"""The token before a text on which a causal model puts its attention sink.
+
+A decoder whose tokenizer begins a text with nothing special puts the sink, a norm a hundred times
+that of others, on the first word. One token before the text takes it over; which of the special
+ones does it best is found by trying:
+
+    max over blocks b and texts t of |z_b(first word of t)| / median of |z_b|
+
+is smallest for it. The token is context: the model reads it, and it is no token of the sample.
+
+Imports torch: import this module only where a model is at hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from skact.models._hooks import capture
+from skact.models._loaded import Loaded
+from skact.models._processors import calling
+
+__all__ = ["find_sink", "sink_token"]
+
+_SEPARATOR = re.compile(r"(end|begin|start)_?of_?text|eod|^</?s>$", re.IGNORECASE)
+_N_WORDS = 5  # all texts are cut to as many tokens, so that none needs padding
+_TEXTS = (
+    "Thanks a lot for coming over tonight",
+    "The old bridge was closed for repairs",
+    "I could not stop laughing at the story",
+    "Rain fell on the empty market square",
+    "Why would anybody say such a thing",
+    "Great, now we have to start all over",
+    "She opened the letter with trembling hands",
+    "Nobody told me that the shop had moved",
+)
+
+_FOUND: WeakKeyDictionary[nn.Module, tuple[Any, int | None]] = WeakKeyDictionary()
+
+
+def _states(loaded: Loaded, ids: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
+    """States (n_texts, n_positions, n_features) after some blocks."""
+    states: list[Tensor] = []
+    ids = ids.to(loaded.device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **loaded.extra}
+    with capture(loaded.base, loaded.blocks, blocks) as run:
+        run(inputs, lambda block, state: states.append(state.float()))
+    return iter(states)
+
+
+def _is_causal(loaded: Loaded) -> bool:
+    """Whether a position is deaf to those behind it."""
+    n_words = loaded.config.get_text_config().vocab_size
+    ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 10]]) % n_words
+    (last,) = _states(loaded, ids, [len(loaded.blocks) - 1])
+    tolerance = 1e-4 if loaded.dtype == torch.float32 else 1e-2
+    return bool(torch.allclose(last[0, :-1], last[1, :-1], rtol=tolerance, atol=tolerance))
+
+
+def _encode(loaded: Loaded, texts: Sequence[str], special: bool) -> list[list[int]]:
+    with calling(loaded.processor) as tokenizer:
+        return list(tokenizer(list(texts), add_special_tokens=special)["input_ids"])
+
+
+def _candidates(loaded: Loaded) -> list[int]:
+    """List special tokens that a text may follow, and separators of documents."""
+    tokenizer = loaded.processor
+    names = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
+    ids = [getattr(tokenizer, name, None) for name in names]
+    added = tokenizer.added_tokens_decoder
+    ids += [i for i, token in added.items() if _SEPARATOR.search(str(token))]
+    n_words = loaded.config.get_text_config().vocab_size
+    return [i for i in dict.fromkeys(ids) if i is not None and i < n_words]
+
+
+def _largest_ratio(loaded: Loaded, words: Tensor, candidate: int) -> float:
+    ids = torch.cat([torch.full((len(words), 1), candidate), words], dim=1)
+    states = _states(loaded, ids, range(len(loaded.blocks)))
+    norms = [state[:, 1:].norm(dim=-1) for state in states]
+    return max(float(norm[:, 0].max() / norm.median()) for norm in norms)
+
+
+def _choose(loaded: Loaded) -> int | None:
+    begins = _encode(loaded, ["a"], True)[0][:1] != _encode(loaded, ["a"], False)[0][:1]
+    candidates = _candidates(loaded)
+    if begins or not candidates or not _is_causal(loaded):
+        return None
+    rows = [row[:_N_WORDS] for row in _encode(loaded, _TEXTS, False)]
+    shortest = min(map(len, rows))
+    if not shortest:
+        return candidates[0]
+    words = torch.tensor([row[:shortest] for row in rows])
+    return min(candidates, key=lambda candidate: _largest_ratio(loaded, words, candidate))
+
+
+def sink_token(loaded: Loaded, sink: int) -> str:
+    """Name a token."""
+    return str(loaded.processor.convert_ids_to_tokens(sink))
+
+
+def find_sink(loaded: Loaded, sink: Any) -> int | None:
+    """Find which token a model reads before each text.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+    sink : {"auto"}, str, int or None
+        As in :class:`~skact.embedding.TransformerEmbedder`.
+
+    Returns
+    -------
+    token : int or None
+        Its id; None for nothing, as for images, and with "auto" for models that are not causal or
+        whose tokenizer begins a text with a token of its own.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer does not know the token, or the model reads images.
+    """
+    if sink == "auto" and loaded.modality == "text":
+        known = _FOUND.get(loaded.base)
+        if known is None or known[0] is not loaded.processor:
+            known = _FOUND[loaded.base] = loaded.processor, _choose(loaded)
+        return known[1]
+    if sink is None or sink == "auto":
+        return None
+    if loaded.modality == "image":
+        raise ValueError(f"sink={sink!r}, but the model {loaded.name!r} reads images.")
+    tokenizer = loaded.processor
+    vocabulary = tokenizer.get_vocab()
+    token = vocabulary.get(sink) if isinstance(sink, str) else int(sink)
+    n_words = loaded.config.get_text_config().vocab_size
+    if token is None or not 0 <= token < n_words:
+        special = ", ".join(map(repr, tokenizer.all_special_tokens[:8]))
+        raise ValueError(
+            f"sink={sink!r} is no token of {type(tokenizer).__name__} with {n_words} tokens; its "
+            f"special tokens are {special or 'none'}."
+        )
+    return int(token)

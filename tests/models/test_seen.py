@@ -1,0 +1,61 @@
+"""What is noticed about samples while the model reads them."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from skact.embedding import TransformerEmbedder
+from skact.models import Seen
+from tests import tiny_models
+
+
+def test_norms_of_tokens_are_compared_with_their_median():
+    seen = Seen()
+    assert seen.outliers() == "" == seen.cut()
+    state = torch.ones(2, 3, 4)
+    state[1, 2] = 1000  # no token
+    is_token = torch.tensor([[True, True, True], [True, True, False]])
+    seen.look(3, state, is_token)
+    assert seen.outliers() == ""
+    state[0, 0] = 50
+    seen.look(5, state, is_token)
+    assert seen.outliers() == (
+        "1 of 5 tokens at block 5 have a norm above 20 times the median, up to 100 against 2"
+    )
+    state[0, 0] = 60
+    seen.look(7, state, is_token)
+    assert "at block 7 (and in 1 other blocks)" in seen.outliers()
+
+
+def test_texts_that_were_cut_are_counted():
+    seen = Seen()
+    seen.n_samples, seen.n_cut = 3, 1
+    assert seen.cut() == "1 of 3 texts was too long and was cut"
+    seen.n_cut = 2
+    assert seen.cut() == "2 of 3 texts were too long and were cut"
+
+
+@pytest.mark.parametrize("with_store", [False, True])
+def test_an_embedder_warns_once_of_texts_that_are_cut(tmp_path, with_store):
+    texts = ["the cat sat on the thing", "cat", "happy angry cat sat on", "the cat"]
+    store = tmp_path if with_store else None
+    pair = tiny_models.text_pair("bert")
+    found = TransformerEmbedder(pair, layer=0, max_length=5, store=store)
+    with pytest.warns(UserWarning, match=r"2 of 4 texts were .* cut; truncated\(X\)") as caught:
+        found.transform(texts)
+    assert len(caught) == 1
+    assert found.truncated(texts).tolist() == [True, False, True, False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TransformerEmbedder(pair, layer=0, store=store).transform(texts)
+
+
+def test_truncated_is_what_whole_texts_exceed():
+    texts = ["cat " * n for n in range(1, 12)]
+    for kind in ("bert", "gpt2"):
+        pair = tiny_models.text_pair(kind)
+        whole = TransformerEmbedder(pair).prepare(texts).lengths
+        cut = TransformerEmbedder(pair, max_length=6).truncated(texts)
+        np.testing.assert_array_equal(cut, whole > 6)
