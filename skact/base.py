@@ -15,7 +15,48 @@ from skact.rows import Array
 from skact.tokens import TokenArray
 from skact.validation import check_tokens, like_input
 
-__all__ = ["SharedModelMixin", "TokenTransformer", "TokensOutMixin", "concept_names"]
+__all__ = [
+    "NestedParamsMixin",
+    "SharedModelMixin",
+    "TokenTransformer",
+    "TokensOutMixin",
+    "concept_names",
+]
+
+
+class NestedParamsMixin:
+    """An estimator that says so where a parameter has no parameters of its own."""
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, and those of parameters by ``solver__tol``.
+
+        Parameters
+        ----------
+        **params : dict
+            Values by name.
+
+        Returns
+        -------
+        self : estimator
+            The same instance.
+
+        Raises
+        ------
+        ValueError
+            If a parameter does not exist, or a name goes into one that is no object with
+            parameters, such as the string "lbfgs".
+        """
+        now = self.get_params(deep=False) | params  # type: ignore[attr-defined]
+        for key in params:
+            name, goes_inside, _ = key.partition("__")
+            if goes_inside and name in now and not hasattr(now[name], "set_params"):
+                raise ValueError(
+                    f"{key} cannot be set: {name} of {type(self).__name__} is {now[name]!r}, which "
+                    f"has no parameters; set {name} to an object that has some, before or in the "
+                    "same call."
+                )
+        super().set_params(**params)  # type: ignore[misc]
+        return self
 
 
 class TokensOutMixin(TransformerMixin):
@@ -40,7 +81,7 @@ class TokensOutMixin(TransformerMixin):
         return self
 
 
-class SharedModelMixin:
+class SharedModelMixin(NestedParamsMixin):
     """An estimator whose ``model`` may be a loaded model, which clones and copies share."""
 
     model: Any
@@ -69,7 +110,7 @@ class SharedModelMixin:
         return twin
 
 
-class TokenTransformer(TokensOutMixin, BaseEstimator):
+class TokenTransformer(NestedParamsMixin, TokensOutMixin, BaseEstimator):
     """A transformer whose ``transform`` gives tokens for tokens, and a matrix for a matrix.
 
     A subclass writes ``fit`` and the hook ``_transform``.

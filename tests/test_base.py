@@ -1,14 +1,29 @@
 """What every step from tokens to tokens has in common."""
 
+import re
+
 import numpy as np
 import pytest
 from sklearn import config_context
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
-from skact import TokenArray
-from skact.base import TokensOutMixin, TokenTransformer, concept_names
+import skact
+from skact import (
+    ConceptLocalizer,
+    ConceptSearchCV,
+    CrossFitTransformer,
+    LinearSeparator,
+    MeanPrototype,
+    PromptDetector,
+    SelectLayer,
+    SparseAutoencoder,
+    SuperActivator,
+    TokenArray,
+    TransformerEmbedder,
+)
+from skact.base import NestedParamsMixin, TokensOutMixin, TokenTransformer, concept_names
 from skact.validation import check_tokens
 
 
@@ -22,6 +37,49 @@ class AddOne(TokenTransformer):
 
     def get_feature_names_out(self, input_features=None):
         return np.array(["a", "b"])
+
+
+class Inner(BaseEstimator):
+    def __init__(self, tol=1.0):
+        self.tol = tol
+
+
+PLAIN = [
+    (LinearSeparator(), "solver"),
+    (SparseAutoencoder(), "training"),
+    (SuperActivator(), "delta"),
+    (SelectLayer(), "layer"),
+    (TransformerEmbedder("a-model"), "model"),
+    (ConceptLocalizer("a-model", MeanPrototype(), SuperActivator(), method="rise"), "method"),
+    (PromptDetector(), "log"),
+    (CrossFitTransformer(MeanPrototype()), "cv"),
+    (ConceptSearchCV(SuperActivator(), {}), "scoring"),
+]
+
+
+@pytest.mark.parametrize(("estimator", "name"), PLAIN, ids=lambda v: str(v)[:20])
+def test_a_plain_value_has_no_parameters_of_its_own(estimator, name):
+    estimator = clone(estimator)
+    value = getattr(estimator, name)
+    what = f"{name}__tol cannot be set: {name} of {type(estimator).__name__} is {value!r}, which"
+    in_pipeline = Pipeline([("step", estimator)])
+    for owner, key in ((estimator, f"{name}__tol"), (in_pipeline, f"step__{name}__tol")):
+        with pytest.raises(ValueError, match=re.escape(what)):
+            owner.set_params(**{key: 2})
+    # An object has some, set before or in the same call.
+    estimator.set_params(**{f"{name}__tol": 3, name: Inner()})
+    assert getattr(estimator, name).tol == 3
+    estimator.set_params(**{f"{name}__tol": 4})
+    assert getattr(estimator, name).tol == 4
+    with pytest.raises(ValueError, match="Invalid parameter 'nothing'"):
+        estimator.set_params(nothing__tol=1)
+
+
+def test_every_estimator_has_it():
+    named = [getattr(skact, name) for name in skact.__all__]
+    estimators = [c for c in named if isinstance(c, type) and issubclass(c, BaseEstimator)]
+    assert len(estimators) > 30
+    assert [c.__name__ for c in estimators if not issubclass(c, NestedParamsMixin)] == []
 
 
 @pytest.fixture

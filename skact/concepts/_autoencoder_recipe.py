@@ -8,10 +8,12 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 
+from skact.base import NestedParamsMixin
+
 __all__ = ["AutoencoderTraining"]
 
 
-class AutoencoderTraining(BaseEstimator):
+class AutoencoderTraining(NestedParamsMixin, BaseEstimator):
     """How :class:`SparseAutoencoder` is trained: minibatches, epochs, and when to stop.
 
     Parameters

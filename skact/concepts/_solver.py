@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from skact.base import NestedParamsMixin
 from skact.concepts._callbacks import Report
 from skact.rows import Array
 from skact.tokens import TokenArray
@@ -53,7 +54,7 @@ class Solution:
     state: Any = None
 
 
-class Solver(BaseEstimator, ABC):
+class Solver(NestedParamsMixin, BaseEstimator, ABC):
     """A way to the vectors of a :class:`~skact.LinearSeparator`: settings, and one method.
 
     A subclass writes the hook ``_solve``, says how many epochs there are at most, ``limit``, and

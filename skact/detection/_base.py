@@ -13,7 +13,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skact.base import concept_names
+from skact.base import NestedParamsMixin, concept_names
 from skact.detection._calibration import (
     PooledScores,
     ReferenceScores,
@@ -30,7 +30,7 @@ from skact.validation import check_tokens, like_input
 __all__ = ["BaseDetector"]
 
 
-class BaseDetector(ClassifierMixin, BaseEstimator):
+class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
     """A sample holds a concept if its pooled score reaches the concept's threshold.
 
     A subclass says how a sample is pooled (``_pool``), which scores the threshold of a concept

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skact.base import TokensOutMixin
+from skact.base import NestedParamsMixin, TokensOutMixin
 from skact.localization._game import Game
 from skact.localization._game_methods import SHAPIQ
 from skact.localization._method import AttributionMethod
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["ConceptLocalizer"]
 
 
-class ConceptLocalizer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
+class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     r"""Where in a sample is a concept? One score per token, by one of ten attribution methods.
 
     What is explained is how much the tokens of a sample point towards a target,

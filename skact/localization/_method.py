@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator
 
+from skact.base import NestedParamsMixin
 from skact.localization._perturbation import need
 from skact.rows import Array
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["AttributionMethod"]
 
 
-class AttributionMethod(ABC, BaseEstimator):
+class AttributionMethod(NestedParamsMixin, ABC, BaseEstimator):
     """A way to map targets over the tokens of a sample.
 
     Attributes

@@ -17,6 +17,7 @@ from sklearn.utils import get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from skact.base import NestedParamsMixin
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.model_selection._search_fits import (
@@ -38,7 +39,7 @@ from skact.validation import check_tokens
 __all__ = ["ConceptSearchCV"]
 
 
-class ConceptSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     r"""Search a grid once and give each concept its own best layer, delta and concept method.
 
     .. math:: \theta^*_c = \arg\max_\theta \frac{1}{K} \sum_{k=1}^K

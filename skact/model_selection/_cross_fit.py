@@ -14,7 +14,7 @@ from sklearn.utils._indexing import _safe_indexing
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from skact.base import TokensOutMixin
+from skact.base import NestedParamsMixin, TokensOutMixin
 from skact.concepts import BaseUnits
 from skact.model_selection._folds import consumed, make_folds
 from skact.rows import Array
@@ -23,7 +23,7 @@ from skact.tokens import TokenArray
 __all__ = ["CrossFitTransformer"]
 
 
-class CrossFitTransformer(MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
+class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
     """Hand out-of-fold scores to the next step, so that its threshold is not optimistic.
 
     A pipeline that fits a concept method and a detector on the same rows sets the thresholds on
