@@ -33,8 +33,9 @@ from skact.model_selection._search_plan import Params, Plan, make_plan
 from skact.rows import Array
 from skact.tail import concept_f1
 from skact.targets import check_targets
-from skact.tokens import TokenArray
+from skact.tokens import LayerStack, TokenArray
 from skact.validation import check_tokens
+from skact.warning import warn
 
 __all__ = ["ConceptSearchCV"]
 
@@ -57,7 +58,8 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
     param_grid : dict or list of dict
         As in GridSearchCV; whole steps may be searched too.
     scoring : "f1" or callable, default="f1"
-        ``scoring(y_true, y_pred)`` -> float on 0 and 1 of one concept; larger is better.
+        ``scoring(y_true, y_pred)`` -> float on 0 and 1 of one concept; larger is better, and NaN
+        cannot win.
     cv : int, cross-validation splitter, iterable or bool array of shape (n_samples,), default=5
         Folds; an int makes stratified ones for class labels, plain ones for an indicator matrix,
         and with groups such that keep each group together. A bool array marks a calibration split,
@@ -187,7 +189,8 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         targets = check_targets(self, y, n_samples)
         splits = make_splits(self.cv, y, groups, n_samples)
         X, y, token_labels, groups = indexable(X, y, token_labels, groups)
-        self.embedder_, plan = make_plan(self.estimator, candidates)
+        blocks = X.layers if isinstance(X, LayerStack) else []
+        self.embedder_, plan = make_plan(self.estimator, candidates, blocks)
         data = Data(self._embed(X, plan.blocks), y, token_labels, groups)
         metric = _f1 if self.scoring == "f1" else self.scoring
         jobs = [(f, group) for f in range(len(splits)) for group in plan.groups]
@@ -224,9 +227,10 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         mean = np.stack([np.average(s, axis=1) for s in np.moveaxis(scores, 2, 0)], axis=1)
         # argmax takes the first of equals, so the order of candidates breaks ties.
         order = np.array(sorted(range(len(candidates)), key=plan.ranks.__getitem__))
-        self.best_index_ = order[np.argmax(mean[order], axis=0)]
-        self.best_score_ = mean[self.best_index_, np.arange(mean.shape[1])]
         names = [str(name) for name in self.concept_names_]
+        _check_scores(mean, names)
+        self.best_index_ = order[np.argmax(np.nan_to_num(mean[order], nan=-np.inf), axis=0)]
+        self.best_score_ = mean[self.best_index_, np.arange(mean.shape[1])]
         self.best_params_ = {
             name: candidates[i] for name, i in zip(names, self.best_index_, strict=True)
         }
@@ -355,6 +359,19 @@ def _reach(scores: Array, columns: Array, thresholds: Array) -> Array:
     return reached
 
 
+def _check_scores(mean: Array, names: list[str]) -> None:
+    """Warn of candidates without a score, which cannot win; refuse if a concept has no other."""
+    undefined = np.isnan(mean)
+    for c in np.flatnonzero(undefined.all(axis=0)):
+        raise ValueError(f"scoring gives NaN for every candidate of concept {names[c]!r}.")
+    if undefined.any():
+        worst = int(undefined.sum(axis=0).argmax())
+        warn(
+            f"scoring gives NaN for {undefined.sum()} of {undefined.size} pairs of a candidate and "
+            f"a concept ({undefined[:, worst].sum()} of concept {names[worst]!r}); they cannot win."
+        )
+
+
 def _f1(y_true: Array, y_pred: Array) -> float:
     return float(concept_f1(y_true.astype(bool), y_pred.astype(bool)))
 
@@ -375,5 +392,7 @@ def _results(
             results[f"split{f}_test_{name}"] = scores[:, f, c]
         results[f"mean_test_{name}"] = mean[:, c]
         results[f"std_test_{name}"] = scores[:, :, c].std(axis=1)
-        results[f"rank_test_{name}"] = rankdata(-mean[:, c], method="min").astype(np.int32)
+        results[f"rank_test_{name}"] = rankdata(
+            -np.nan_to_num(mean[:, c], nan=-np.inf), method="min"
+        ).astype(np.int32)
     return results

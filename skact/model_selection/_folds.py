@@ -85,7 +85,9 @@ def make_folds(
 
 def _holds_classes(y: Any) -> bool:
     try:
-        return y is not None and type_of_target(y) in ("binary", "multiclass")
+        # A hole in y is not worth the warning of a cast.
+        with np.errstate(invalid="ignore"):
+            return y is not None and type_of_target(y) in ("binary", "multiclass")
     except (TypeError, ValueError):  # whoever is fitted says what is wrong with y
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
@@ -60,15 +61,19 @@ def detector_of(estimator: Any) -> BaseDetector:
     return detector
 
 
-def make_plan(estimator: Any, candidates: list[Params]) -> tuple[TransformerEmbedder | None, Plan]:
-    """Group the candidates; take the embedder out if the grid varies nothing but its layer."""
+def make_plan(
+    estimator: Any, candidates: list[Params], stacked: list[int]
+) -> tuple[TransformerEmbedder | None, Plan]:
+    """Group the candidates; take the embedder out if the grid varies nothing but its layer.
+
+    ``stacked`` are the blocks of X if it is a LayerStack, which a negative layer counts from.
+    """
     configured = [configure(estimator, params) for params in candidates]
     detectors = [detector_of(one) for one in configured]
-    layers = [_layer(one) for one in configured]
+    layers = [_layer(one, stacked) for one in configured]
     embedder, blocks = _shared_embedder(estimator, candidates), []
     if embedder is not None:
         name = estimator.steps[0][0]
-        layers = [resolve_layers([layer], embedder.n_blocks)[0][0] for layer in layers]
         blocks = sorted(set(layers))
         estimator = Pipeline([(name, SelectLayer()), *estimator.steps[1:]])
         candidates = [
@@ -86,10 +91,15 @@ def configure(estimator: Any, params: Params) -> Any:
     return clone(estimator).set_params(**clone(params, safe=False))
 
 
-def _layer(estimator: Any) -> Any:
-    """Layer that a configured estimator reads; 0 where it does not choose one."""
+def _layer(estimator: Any, stacked: list[int]) -> Any:
+    """Block that a configured estimator reads; 0 where it does not choose one."""
     steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else []
-    return next((step.layer for step in steps if hasattr(step, "layer")), 0)
+    step = next((step for step in steps if hasattr(step, "layer")), None)
+    if isinstance(step, TransformerEmbedder):
+        return resolve_layers(step.layer, step.n_blocks)[0][0]
+    layer = getattr(step, "layer", 0)
+    is_number = isinstance(layer, int | np.integer)
+    return stacked[layer] if is_number and -len(stacked) <= layer < 0 else layer
 
 
 def _shared_embedder(estimator: Any, candidates: list[Params]) -> TransformerEmbedder | None:

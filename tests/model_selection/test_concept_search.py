@@ -27,6 +27,7 @@ from skact import (
     superactivators,
 )
 from skact.base import TokensOutMixin
+from skact.model_selection._search_plan import make_plan
 
 FOLDS = KFold(3, shuffle=True, random_state=0)
 DELTAS = [0.1, 0.3, 0.5, 0.8]
@@ -170,6 +171,55 @@ def test_ties_go_to_the_smaller_delta_then_the_earlier_layer():
     ]
     smallest = min(p["detect__delta"] for p in tied)
     assert search.best_params_["1"] == {"detect__delta": smallest, "layer__layer": 1}
+
+
+@pytest.mark.parametrize(("layers", "earlier"), [([0, -1], 0), ([-1, 0], 0), ([-2, 4], -2)])
+def test_a_layer_counted_from_the_end_is_late(layers, earlier):
+    y = np.arange(20) % 2
+    tokens = TokenArray(y[:, None] * 5.0, range(21))
+    pipe = Pipeline([("layer", SelectLayer()), ("detect", SuperActivator(0.5))])
+    stack = LayerStack({0: tokens, 4: tokens})
+    search = ConceptSearchCV(pipe, {"layer__layer": layers}, cv=2).fit(stack, y)
+    assert search.best_params_["1"] == {"layer__layer": earlier}
+
+
+def test_the_order_of_an_embedders_layers_is_that_of_its_blocks(shapes):
+    pipe = Pipeline([("embed", TransformerEmbedder(shapes_model_path())), ("detect", MaxToken())])
+    grid = {"embed__layer": [-1, 1.0, 0.5, 1], "embed__batch_size": [8]}
+    candidates = list(ParameterGrid(grid))
+    for varied in (candidates, [{"embed__layer": c["embed__layer"]} for c in candidates]):
+        _, plan = make_plan(pipe, varied, [])
+        assert [block for _, block, _ in plan.ranks] == [5, 5, 2, 1]
+
+
+def test_a_score_that_is_not_defined_cannot_win(problem):
+    X, y, labels = problem[0].layer(2), problem[1], problem[2]
+    scores = MeanPrototype().fit(X, y, token_labels=labels).transform(X)
+
+    def search(scoring):
+        found = ConceptSearchCV(SuperActivator(), {"delta": DELTAS}, cv=2, scoring=scoring)
+        return found.fit(scores, y, token_labels=labels)
+
+    def table(found, column):
+        return np.array([found.cv_results_[f"{column}_{name}"] for name in found.best_params_])
+
+    share = search(lambda true, found: found.mean())
+    most = np.maximum(table(share, "split0_test"), table(share, "split1_test"))
+    limit = np.sort(most, axis=None)[-3]  # two pairs of a candidate and a concept exceed it
+    undefined = most > limit
+    assert undefined.sum() == 2
+    with pytest.warns(UserWarning, match=r"NaN for 2 of 12 pairs .*they cannot win"):
+        found = search(lambda t, f: np.nan if f.mean() > limit else f.mean())
+    mean = table(found, "mean_test")
+    np.testing.assert_array_equal(np.isnan(mean), undefined)
+    np.testing.assert_array_equal(found.best_score_, np.nanmax(mean, axis=1))
+    ranks = table(found, "rank_test")
+    assert (ranks[undefined] >= 5 - undefined.sum(axis=1).max()).all()
+    assert (ranks.min(axis=1) == 1).all()
+    for c, (name, best) in enumerate(found.best_params_.items()):
+        assert not undefined[c, DELTAS.index(best["delta"])], name
+    with pytest.raises(ValueError, match="NaN for every candidate of concept 'cat'"):
+        search(lambda t, f: np.nan)
 
 
 def test_binary_classes_and_a_detector_alone(problem):
