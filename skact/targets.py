@@ -188,6 +188,7 @@ def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] |
         )
     columns = getattr(y, "columns", None)
     names = None if columns is None or callable(columns) else [str(c) for c in columns]
+    _check_unique("y", names)
     y = _one_type(_as_array(y), names)
     if len(y) != n_samples:
         raise ValueError(
@@ -205,6 +206,12 @@ def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] |
     y = column_or_1d(y, warn=True)
     check_classification_targets(y)
     return y, None
+
+
+def _check_unique(what: str, names: list[str] | None) -> None:
+    for name in names or []:
+        if names and names.count(name) > 1:
+            raise ValueError(f"{what} names two concepts {name!r}; names tell concepts apart.")
 
 
 _NO_LISTS = (
@@ -376,6 +383,7 @@ def _agree_on_names(labels: TokenArray, targets: Targets) -> Targets:
     if labels.feature_names is None or targets.classes is not None:
         return targets
     names = list(labels.feature_names)
+    _check_unique("token_labels", names)
     if targets.names is not None and targets.names != names:
         raise ValueError(f"token_labels names the concepts {names}, y names {targets.names}.")
     return Targets(targets.present, names, None)

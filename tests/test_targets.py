@@ -124,6 +124,18 @@ def test_classes_of_every_type_are_taken(y, classes):
     assert targets.classes.tolist() == classes
 
 
+def test_two_concepts_of_one_name_are_refused(samples):
+    y = pd.DataFrame(PAIRS, columns=["joy", "joy"])
+    with pytest.raises(ValueError, match="y names two concepts 'joy'; names tell concepts apart"):
+        MeanPrototype().fit(samples, y)
+    labels = TokenArray.from_list(
+        [np.repeat([row], len(sample), axis=0) for row, sample in zip(PAIRS, samples, strict=True)],
+        feature_names=["joy", "joy"],
+    )
+    with pytest.raises(ValueError, match="token_labels names two concepts 'joy'"):
+        MeanPrototype().fit(samples, np.array(PAIRS), token_labels=labels)
+
+
 @pytest.mark.parametrize("dtype", ["Int64", "boolean", "Float64", object, "int8"])
 def test_an_indicator_table_may_be_nullable(dtype):
     frame = pairs().astype(dtype)

@@ -141,17 +141,21 @@ class Generator:
     def _encode(self, prompts: Sequence[Any]) -> dict[str, Any]:
         if self.kind == "image":
             return self._encode_images(prompts)
-        chats = [
-            chat_tokens(
+        ids = {"input_ids": [self._read(prompt) for prompt in prompts]}
+        return dict(self.tokenizer.pad(ids, padding=True, return_tensors="pt"))
+
+    def _read(self, prompt: Any) -> list[int]:
+        try:
+            chat = chat_tokens(
                 self.processor,
                 self._messages(prompt),
                 add_generation_prompt=True,
                 template_options=self.template_options,
             )
-            for prompt in prompts
-        ]
-        ids = {"input_ids": [chat.ids.tolist() for chat in chats]}
-        return dict(self.tokenizer.pad(ids, padding=True, return_tensors="pt"))
+        except ValueError as error:
+            raise ValueError(f"{error} The prompt begins {prompt.text[:60]!r}.") from error
+        ids: list[int] = chat.ids.tolist()
+        return ids
 
     def _encode_images(self, prompts: Sequence[Any]) -> dict[str, Any]:
         check_options(self.processor, self.template_options)

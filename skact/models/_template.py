@@ -112,7 +112,8 @@ def check_messages(messages: Any) -> None:
     TypeError
         If it is not, naming the first message that is none.
     ValueError
-        If a role is more than a word: the template would write it as markup.
+        If a role is more than a word, which the template would write as markup, or a content is no
+        Unicode text.
     """
     expected = 'a list of {"role": str, "content": str}'
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
@@ -124,6 +125,10 @@ def check_messages(messages: Any) -> None:
             raise TypeError(f"a chat must be {expected}; message {i} is {str(message)[:60]}.")
         if not re.fullmatch(r"[\w.-]+", said["role"]):
             raise ValueError(f"the role of message {i} must be a word, got {said['role'][:60]!r}.")
+        try:
+            said["content"].encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the content of message {i} is no Unicode text: {error}.") from error
 
 
 def check_options(tokenizer: Any, options: Mapping[str, Any]) -> None:

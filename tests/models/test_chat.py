@@ -298,6 +298,8 @@ def test_model_errors(tiny, seeing, tmp_path):
     strict.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('None!') }}{% endif %}x"
     )
+    loud = copy.deepcopy(tokenizer)
+    loud.chat_template = "{{ messages[0]['content'] }}{{ messages[0]['content'] | length }}"
     t5 = transformers.T5ForConditionalGeneration(
         transformers.T5Config(vocab_size=32, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     )
@@ -307,6 +309,7 @@ def test_model_errors(tiny, seeing, tmp_path):
         ((model, 3), {}, TypeError, "tokenizer or a processor, got int"),
         ((image_pair("vit")[0], tokenizer), {}, TypeError, "a transformers model that generates"),
         ((t5, tokenizer), {}, ValueError, "encoder and a decoder"),
+        ((model, loud), {}, ValueError, r"changes what the messages say.* begins 'x\\n\\njoy\?'"),
         (tiny, {"modality": "image"}, ValueError, "no image processor"),
         (tiny, {"device": "meta"}, ValueError, "lies on cpu"),
         (tiny, {"dtype": "float16"}, ValueError, "has torch.float32"),
