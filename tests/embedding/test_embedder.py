@@ -113,7 +113,7 @@ BAD_INPUTS = [
     ({}, np.zeros((3, 4)), ValueError, r"got ndarray of shape \(3, 4\)"),
     ({}, np.zeros((3, 4, 3)), ValueError, r"4-D array of images; got ndarray of shape \(3, 4, 3\)"),
     ({}, np.zeros(3), ValueError, r"got ndarray of shape \(3,\)"),
-    ({}, pd.DataFrame({"a": ["b"]}), ValueError, r"got DataFrame of shape \(1, 1\)"),
+    ({}, pd.DataFrame({"a": ["b"], "c": ["d"]}), ValueError, "a table of 2 columns"),
     ({}, ["a", 5], TypeError, "sample 1 must be a string, got int"),
     ({}, ["a", None], TypeError, "sample 1 must be a string, got NoneType"),
     ({}, pd.Series(["a", np.nan], dtype=object), TypeError, "sample 1 must be a string, got float"),
