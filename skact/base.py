@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from abc import abstractmethod
+from html import escape
 from typing import Any, Self
 
 import numpy as np
@@ -100,6 +101,16 @@ class SharedModelMixin(NestedParamsMixin):
         memo[id(self)] = twin = type(self).__new__(type(self))
         vars(twin).update(copy.deepcopy(vars(self), memo))
         return twin
+
+    def __dir__(self) -> list[str]:
+        # Whoever displays an estimator asks for the value of all that is listed; a property of
+        # these would load the model.
+        kind = type(self)
+        return [n for n in object.__dir__(self) if not isinstance(getattr(kind, n, None), property)]
+
+    def _html_repr(self) -> str:
+        # That of scikit-learn asks for the names of the features, which would load the model.
+        return f"<pre>{escape(repr(self))}</pre>"
 
     def __sklearn_clone__(self) -> Self:
         params = self.get_params(deep=False)  # type: ignore[attr-defined]

@@ -310,3 +310,25 @@ def test_progress_is_shown_only_when_asked_for(capsys, texts):
     assert capsys.readouterr().err == ""
     n_tokens = float(embedder(progress=True, batch_size=2).transform(texts).n_tokens)
     assert f"{n_tokens}/{n_tokens}" in capsys.readouterr().err
+
+
+def test_displaying_loads_nothing():
+    code = """
+import inspect
+import sys
+import skact
+from sklearn.pipeline import make_pipeline
+one = skact.TransformerEmbedder("no/such-model", store="nowhere")
+two = skact.PromptDetector("no/such-model", concepts=["a"])
+for shown in (one, two, make_pipeline(one, skact.TokenScaler())):
+    dir(shown), repr(shown), str(shown), shown._repr_html_(), shown._repr_mimebundle_()
+    inspect.getmembers(shown)
+print("transform" in dir(one), [m for m in ("torch", "transformers") if m in sys.modules])
+"""
+    assert printed_by(code) == "True []"
+
+
+def test_what_is_displayed_is_escaped():
+    shown = TransformerEmbedder("<b>")._repr_html_()
+    assert "&lt;b&gt;" in shown
+    assert "<b>" not in shown
