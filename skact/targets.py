@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from skact.rows import Array, as_numpy
 from skact.tokens import TokenArray
+from skact.warning import at_users_line
 
 __all__ = [
     "Targets",
@@ -203,8 +204,9 @@ def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] |
                 "y should be a 1d array of classes, or a matrix of 0 and 1 with a column per "
                 f"concept; {_place(bad[0], names)} is {_shown(y, bad[0])}."
             )
-    y = column_or_1d(y, warn=True)
-    check_classification_targets(y)
+    with at_users_line():
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
     return y, None
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "reconstruction_error",
     "semi_nmf",
     "train_nmf",
+    "warn_not_converged",
 ]
 
 # Rows of a minibatch of NMF.
@@ -130,11 +131,13 @@ def nmf_in_blocks(
         moved = float(np.linalg.norm(method.components_ - before))
         change = moved / max(float(np.linalg.norm(method.components_)), np.finfo(float).tiny)
     if change > tol > 0:
-        warn(
-            f"the factorisation did not converge in max_iter={max_iter} passes.",
-            ConvergenceWarning,
-        )
+        warn_not_converged(max_iter, "passes")
     return method.components_.astype(np.float64), n_iter
+
+
+def warn_not_converged(max_iter: int, rounds: str) -> None:
+    """Warn that a factorisation ended before it converged."""
+    warn(f"the factorisation did not converge in max_iter={max_iter} {rounds}.", ConvergenceWarning)
 
 
 def train_nmf(method: MiniBatchNMF, tokens: TokenArray, start: Array | None = None) -> None:
@@ -258,10 +261,7 @@ def semi_nmf(
         if len(losses) > 1 and losses[-2] - losses[-1] <= tol * sum_of_squares:
             return parts, losses
     if tol > 0:
-        warn(
-            f"the factorisation did not converge in max_iter={max_iter} iterations.",
-            ConvergenceWarning,
-        )
+        warn_not_converged(max_iter, "iterations")
     return parts, losses
 
 

@@ -11,12 +11,14 @@ so ``transform`` does not depend on what else is transformed.
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
 from sklearn.decomposition import NMF, MiniBatchNMF
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -29,6 +31,7 @@ from skact.concepts._factorise import (
     reconstruction_error,
     semi_nmf,
     train_nmf,
+    warn_not_converged,
 )
 from skact.concepts._reconstruction import ReconstructionMixin
 from skact.concepts._streaming import StreamingUnitsMixin
@@ -78,7 +81,7 @@ class NMFConcepts(StreamingUnitsMixin, PartsMixin, BaseUnits):
     concept_vectors_ : ndarray of shape (n_concepts, n_features), dtype float64
         The parts, H.
     reconstruction_err_ : float
-        Frobenius norm of X - W H on the training tokens.
+        Frobenius norm of X - W H on the training tokens. Absent after ``partial_fit``.
     n_iter_ : int
         Iterations.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
@@ -143,7 +146,13 @@ class NMFConcepts(StreamingUnitsMixin, PartsMixin, BaseUnits):
             max_iter=self.max_iter,
             tol=self.tol,
             random_state=self.random_state,
-        ).fit(as_floats(tokens.flat()))
+        )
+        with warnings.catch_warnings():
+            # It would name a line of scikit-learn's.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            method.fit(as_floats(tokens.flat()))
+        if self.tol > 0 and method.n_iter_ == self.max_iter:
+            warn_not_converged(self.max_iter, "iterations")
         self.reconstruction_err_ = float(method.reconstruction_err_)
         self.n_iter_ = int(method.n_iter_)
         return method.components_.astype(np.float64)
@@ -172,6 +181,8 @@ class NMFConcepts(StreamingUnitsMixin, PartsMixin, BaseUnits):
         train_nmf(method, tokens, start)
         self._minibatch = method
         self.n_iter_ += 1
+        # That of the tokens of ``fit`` says nothing of the parts as they are now.
+        self.__dict__.pop("reconstruction_err_", None)
         return np.asarray(method.components_, np.float64)
 
     def _new(self, random: np.random.RandomState, forget_factor: float) -> MiniBatchNMF:
