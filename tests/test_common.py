@@ -130,3 +130,37 @@ def test_fitted_state_is_numpy_and_holds_no_tokens(estimator, rng):
         if name.endswith("_"):
             assert isinstance(value, np.ndarray | int | float | str | bool | type(None)), name
             assert np.size(value) < 100, name
+
+
+@pytest.mark.parametrize(
+    ("estimator", "then"),
+    [
+        (LinearSeparator("adam"), {"solver": "lbfgs"}),
+        (LinearSeparator("adam"), {"solver": "minibatch"}),
+        (LinearSeparator("minibatch"), {"solver": "lbfgs"}),
+        (PCAConcepts(3), {"n_concepts": 2}),
+        (SparseAutoencoder(6, "jumprelu"), {"activation": "topk", "k": 2}),
+        (SparseAutoencoder(6, "topk", k=2), {"activation": "relu"}),
+        (WeakSuperActivator(), {"objective": "sample"}),
+        (RandomToken(), {"delta": 0.5}),
+        (
+            ConceptSearchCV(MeanToken(), {"delta": [0.5]}, cv=2),
+            {"refit": False},
+        ),
+        (CrossFitTransformer(LinearSeparator("adam"), cv=2), {"estimator": MeanPrototype()}),
+    ],
+    ids=repr,
+)
+def test_refitting_leaves_nothing_of_the_fit_before(estimator, then, rng):
+    X, y = rng.normal(size=(40, 4)), np.arange(40) % 2
+    refitted = clone(estimator).fit(X, y).set_params(**then).fit(X, y)
+    fresh = clone(estimator).set_params(**then).fit(X, y)
+    public = [{k for k in vars(one) if k.endswith("_")} for one in (refitted, fresh)]
+    assert public[0] == public[1]
+
+
+def test_going_on_leaves_nothing_that_is_no_longer_true(rng):
+    X = rng.random((40, 4))
+    method = NMFConcepts(2).fit(X)
+    assert method.reconstruction_err_ > 0
+    assert not hasattr(method.partial_fit(X), "reconstruction_err_")

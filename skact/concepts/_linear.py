@@ -146,6 +146,9 @@ class LinearSeparator(EpochsMixin, StreamingConceptsMixin, BaseConcepts):
             state,
         )
         self.n_iter_, self._state = solution.n_iter, solution.state
+        # What another solver has left says nothing of these vectors.
+        for name in ("loss_curves_", "f1_curves_"):
+            self.__dict__.pop(name, None)
         self.__dict__.update(solution.curves)
         return solution.vectors
 

@@ -213,6 +213,7 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         self.concept_names_, self.classes_ = like.concept_names_, like.classes_
         self.multilabel_, self.n_splits_ = like.multilabel_, len(splits)
         self._select(candidates, scores, plan)
+        self.__dict__.pop("best_estimators_", None)  # of an earlier fit with refit=True
         if self.refit:
             self._refit(plan, data, splits[0])
         return self
@@ -328,16 +329,18 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         Returns
         -------
         marks : TokenArray of shape (n_samples, n_concepts), dtype bool
-            True at the SuperActivators.
+            True at the SuperActivators, with the source of the scores where all winners read one.
         """
         marks: TokenArray | None = None
+        sources = set()
         for detectors, tokens in self._scored(X):
+            sources.add(tokens.source)
             if marks is None:
                 shape = (tokens.n_tokens, len(self.concept_names_))
                 marks = tokens.with_values(np.zeros(shape, bool), list(self.concept_names_))
             marks.values[:, list(detectors)] = _marks(detectors, tokens)
         assert marks is not None
-        return marks
+        return marks.with_source(sources.pop() if len(sources) == 1 else None)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -18,6 +18,7 @@ from skact import (
     MeanToken,
     RandomToken,
     SelectLayer,
+    Source,
     SuperActivator,
     TokenArray,
     TokenScaler,
@@ -405,6 +406,21 @@ def test_bad_input(problem, params, change, error, message):
         target = rare(problem)[1]
     with pytest.raises(error, match=message):
         ConceptSearchCV(**{**given, **params}).fit(X, target)
+
+
+def test_marks_say_where_they_come_from_if_all_winners_read_one_layer(problem):
+    stack, y, labels = problem
+    source = Source(model="m", block=5)
+    low, high = stack.layer(2), stack.layer(5).with_source(source)
+    stack = LayerStack({2: low.with_source(Source(model="m", block=2)), 5: high})
+    search = ConceptSearchCV(pipeline(), {"layer__layer": [5], "detect__delta": DELTAS}, cv=FOLDS)
+    marks = search.fit(stack, y, token_labels=labels).superactivators(stack)
+    assert marks.source == superactivators(search.best_estimators_["cat"], stack).source
+    assert (marks.source.block, marks.source.columns) == (5, "concepts")
+    grid = {"layer__layer": [2, 5], "detect__delta": DELTAS}
+    both = ConceptSearchCV(pipeline(), grid, cv=FOLDS).fit(stack, y, token_labels=labels)
+    assert len({p["layer__layer"] for p in both.best_params_.values()}) == 2
+    assert both.superactivators(stack).source is None
 
 
 def test_before_fitting_and_without_refit(problem):
