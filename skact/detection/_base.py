@@ -148,7 +148,7 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            As in ``fit``, or if a delta lies outside of (0, 1).
+            As in ``fit``, or if there is no delta, or one that lies outside of (0, 1).
         """
         grid, path = self._unfitted_path(deltas)
         first = path[0]
@@ -196,7 +196,12 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
 
     def _unfitted_path(self, deltas: npt.ArrayLike) -> tuple[Array, list[Self]]:
         """Check the deltas, and give a clone for each."""
-        grid = np.atleast_1d(np.asarray(deltas, dtype=np.float64))
+        try:
+            grid = np.atleast_1d(np.asarray(deltas, dtype=np.float64))
+        except (TypeError, ValueError):
+            grid = np.empty(0)
+        if grid.ndim != 1 or not len(grid):
+            raise ValueError(f"deltas must hold one or more numbers in (0, 1), got {deltas!r}.")
         path = [clone(self).set_params(delta=float(delta)) for delta in grid]
         for detector in path:
             detector._validate_params()

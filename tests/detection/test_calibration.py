@@ -178,3 +178,10 @@ def test_a_detector_gets_the_pooled_scores_unless_it_declares_others(data):
     for c, reference in enumerate(seen):
         np.testing.assert_array_equal(reference.scores, scores.max())
         np.testing.assert_array_equal(reference.positive, y[:, c] == 1)
+
+
+@pytest.mark.parametrize("deltas", [[], "a", [[0.1, 0.2]], [0.1, "a"], {}])
+@pytest.mark.parametrize("call", ["fit_path", "match_table"])
+def test_deltas_that_are_none(call, deltas):
+    with pytest.raises(ValueError, match="deltas must hold one or more numbers"):
+        getattr(SuperActivator(), call)(np.eye(2), [0, 1], deltas=deltas)
