@@ -23,6 +23,7 @@ from skact.concepts._autoencoder_weights import AutoencoderWeights
 from skact.concepts._callbacks import Report
 from skact.concepts._statistics import shuffled_runs, token_mean
 from skact.concepts._stopping import count_stagnant
+from skact.models import check_device
 from skact.rows import Array
 from skact.tokens import TokenArray
 
@@ -87,6 +88,7 @@ def train(
     ValueError
         If the loss is not finite.
     """
+    check_device(training.device)
     rows = ScaledRows(tokens, training.device, state)
     model = Autoencoder(tokens.n_features, architecture, training, random)
     if weights is not None:

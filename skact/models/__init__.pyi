@@ -7,6 +7,7 @@ from ._chats import chat_texts as chat_texts
 from ._chats import check_chats as check_chats
 from ._depth import depth_to_block as depth_to_block
 from ._depth import resolve_layers as resolve_layers
+from ._device import check_device as check_device
 from ._forward import ForwardPass as ForwardPass
 from ._geometry import Geometry as Geometry
 from ._geometry import Patch as Patch

@@ -21,6 +21,8 @@ import torch
 import transformers
 from torch import nn
 
+from skact.models._device import check_device
+
 __all__ = [
     "Checkpoint",
     "PairKind",
@@ -317,8 +319,10 @@ def load_pair(
     TypeError
         If a loaded pair is of another kind.
     ValueError
-        If a folder does not exist, or a loaded model is not as it was asked for.
+        If a folder or the device does not exist, or a loaded model is not as it was asked for.
     """
+    if device != "auto":
+        check_device(device)
     if not isinstance(model, tuple):
         checkpoint = Checkpoint.named(
             model, kind.parts, revision=revision, trust_remote_code=trust_remote_code
