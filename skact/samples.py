@@ -102,7 +102,7 @@ def _open_file(path: str | Path, i: int) -> Iterator[Image]:
     except (OSError, SyntaxError) as error:
         raise ValueError(
             f"sample {i}: the image {str(path)[:200]!r} cannot be read: {error}. (If the samples "
-            'are texts, say modality="text".)'
+            'are texts, take a model of texts, or say modality="text" to one that reads both.)'
         ) from error
 
 

@@ -57,8 +57,12 @@ def _as_mask(mask: Any, i: int, geometry: Geometry) -> Array:
             f"concepts; got {as_numpy(mask).shape}."
         )
     if array.dtype.kind != "b":
-        if array.dtype.kind not in "iuf" or not np.isin(array, (0, 1)).all():
-            raise ValueError(f"masks[{i}] must hold bools, or 0 and 1; got dtype {array.dtype}.")
+        odd = array[~np.isin(array, (0, 1))]
+        if array.dtype.kind not in "iuf" or odd.size:
+            raise ValueError(
+                f"masks[{i}] must hold bools, or 0 and 1; got dtype {array.dtype}"
+                f"{f', with the value {odd[0]}' if odd.size else ''}."
+            )
         array = array.astype(bool)
     return array
 

@@ -275,7 +275,8 @@ def locate(encoded: Encoded, texts: Sequence[str], tokenizer: Any, special: bool
         If the characters leave the text, go backwards, or a token that has text covers none, and
         the tokens do not spell the text either.
     """
-    assert encoded.spans is not None
+    if encoded.spans is None:
+        raise ValueError("the characters of tokens were not asked for; prepare with_spans=True.")
     out = []
     for i, text in enumerate(texts):
         rows = slice(encoded.offsets[i], encoded.offsets[i + 1])
