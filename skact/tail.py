@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 
+from skact.arguments import Number, checked, float_array
 from skact.rows import Array, positions_of, segments_of
 
 __all__ = ["DELTA_GRID", "best_columns", "best_cut", "concept_f1", "tail_threshold", "top_share"]
@@ -16,6 +18,7 @@ __all__ = ["DELTA_GRID", "best_columns", "best_cut", "concept_f1", "tail_thresho
 DELTA_GRID = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
+@checked(scores=["array-like"], delta=["array-like", Number(Real, 0, 1, closed="neither")])
 def tail_threshold(scores: Array, delta: float | npt.ArrayLike) -> Array:
     r"""Score above which a share ``delta`` of the scores lies.
 
@@ -37,6 +40,11 @@ def tail_threshold(scores: Array, delta: float | npt.ArrayLike) -> Array:
     thresholds : ndarray, dtype float64
         Of shape delta.shape + scores.shape[1:].
 
+    Raises
+    ------
+    ValueError
+        If there is no score, or a delta lies outside of (0, 1).
+
     Examples
     --------
     >>> import numpy as np
@@ -44,28 +52,41 @@ def tail_threshold(scores: Array, delta: float | npt.ArrayLike) -> Array:
     >>> tail_threshold(np.arange(11.0), [0.1, 0.5])
     array([9., 5.])
     """
-    scores = np.asarray(scores)
+    scores, deltas = np.asarray(scores), float_array(delta, "delta")
+    if scores.ndim not in (1, 2) or not len(scores) or scores.dtype.kind not in "biuf":
+        raise ValueError(
+            "scores must hold numbers, (n_scores,) or (n_scores, n_columns) with at least one "
+            f"score; got shape {scores.shape} of dtype {scores.dtype}."
+        )
+    if not ((deltas > 0) & (deltas < 1)).all():
+        raise ValueError(f"delta must lie in (0, 1), got {delta!r}.")
     precision = np.float64 if scores.dtype == np.float64 else np.float32
-    level = (1 - np.asarray(delta, np.float64)).astype(precision).astype(np.float64)
+    level = (1 - deltas).astype(precision).astype(np.float64)
     # Ranks of more than 2**24 scores do not fit single precision, so they are found in double.
     thresholds = np.quantile(scores.astype(np.float64), level, axis=0)
     return thresholds.astype(precision).astype(np.float64)
 
 
-def concept_f1(present: Array, predicted: Array) -> Array:
+@checked(present=["array-like"], predicted=["array-like"])
+def concept_f1(present: npt.ArrayLike, predicted: npt.ArrayLike) -> Array:
     r"""F1 of decisions per concept, :math:`2 TP / (2 TP + FP + FN)`; 0 where nothing is true.
 
     Parameters
     ----------
-    present : ndarray of shape (n_samples, ...), dtype bool
+    present : array-like of shape (n_samples, ...), bool or 0 and 1
         Truth.
-    predicted : ndarray broadcastable against ``present``, dtype bool
+    predicted : array-like broadcastable against ``present``, bool or 0 and 1
         Decisions; both are reduced over the first axis.
 
     Returns
     -------
     f1 : ndarray, dtype float64
         One value per remaining entry.
+
+    Raises
+    ------
+    ValueError
+        If there are values other than 0 and 1, no samples, or shapes that do not fit.
 
     Examples
     --------
@@ -74,9 +95,28 @@ def concept_f1(present: Array, predicted: Array) -> Array:
     >>> concept_f1(np.array([True, True, False]), np.array([True, False, False])).round(3)
     np.float64(0.667)
     """
+    present, predicted = _decisions(present, "present"), _decisions(predicted, "predicted")
+    try:
+        np.broadcast_shapes(present.shape, predicted.shape)
+    except ValueError:
+        raise ValueError(
+            f"present and predicted differ in shape: {present.shape} and {predicted.shape}."
+        ) from None
     both = (present & predicted).sum(axis=0)
     either = present.sum(axis=0) + predicted.sum(axis=0)
     return np.divide(2.0 * both, either, out=np.zeros(np.shape(both)), where=either > 0)[()]
+
+
+def _decisions(values: npt.ArrayLike, name: str) -> Array:
+    array = np.asarray(values)
+    if array.ndim == 0 or not len(array) or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} must hold 0 and 1 for one or more samples, got shape {array.shape} of dtype "
+            f"{array.dtype}."
+        )
+    if array.dtype != bool and not np.isin(array, (0, 1)).all():
+        raise ValueError(f"{name} must hold 0 and 1, got {np.setdiff1d(array, (0, 1))[0]}.")
+    return array.astype(bool, copy=False)
 
 
 def best_columns(f1: Array) -> Array:

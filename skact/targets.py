@@ -14,7 +14,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from skact.rows import Array, as_numpy
-from skact.tokens import TokenArray
+from skact.tokens import SampleView, TokenArray
 from skact.warning import at_users_line
 
 __all__ = [
@@ -167,9 +167,10 @@ def check_more_targets(
     all_classes = np.unique(y if classes is None else np.asarray(classes))
     new = np.setdiff1d(y, all_classes)
     if len(new):
+        lack = "classes lacks" if known is None else f"{first} did not know"
         raise ValueError(
-            f"y holds the classes {new.tolist()}, which {first} did not know: "
-            f"{all_classes.tolist()}; pass all of them to it as classes."
+            f"y holds the classes {new.tolist()}, which {lack}: {all_classes.tolist()}; pass all "
+            f"of them to {first} as classes."
         )
     if len(all_classes) < 2:
         raise ValueError(f"y has one class only ({all_classes[0]!r}); pass all of them as classes.")
@@ -187,11 +188,16 @@ def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] |
         raise ValueError(
             f"This {name} estimator requires y to be passed, but the target y is None."
         )
+    if isinstance(y, SampleView):
+        raise TypeError(
+            f"y must hold a label per sample, got a {type(y).__name__}; labels of tokens are "
+            "token_labels, and their y is token_labels.max()."
+        )
     columns = getattr(y, "columns", None)
     names = None if columns is None or callable(columns) else [str(c) for c in columns]
     _check_unique("y", names)
     y = _one_type(_as_array(y), names)
-    if len(y) != n_samples:
+    if len(y.shape) and len(y) != n_samples:
         raise ValueError(
             f"y has {len(y)} samples, X has {n_samples}: inconsistent numbers of samples."
         )
@@ -371,8 +377,19 @@ def _as_labels(token_labels: Any) -> TokenArray:
                 "token_labels must be a TokenArray or a list with one array per sample, got "
                 f"{type(labels).__name__}."
             )
+        if not len(labels):
+            raise ValueError("token_labels has no samples.")
         arrays = [as_numpy(sample) for sample in labels]
-        labels = TokenArray.from_list([a[:, None] if a.ndim == 1 else a for a in arrays])
+        for i, array in enumerate(arrays):
+            if array.ndim not in (1, 2) or array.dtype.kind not in "biuf":
+                raise TypeError(
+                    "token_labels must hold for each sample an array (n_tokens, n_concepts) of "
+                    f"bool or 0 and 1; sample {i} has shape {array.shape} and dtype {array.dtype}."
+                )
+        try:
+            labels = TokenArray.from_list([a[:, None] if a.ndim == 1 else a for a in arrays])
+        except ValueError as error:
+            raise ValueError(f"token_labels: {error}") from error
     if labels.dtype.kind != "b":
         if not all(np.isin(block, (0, 1)).all() for _, block in labels.blocks()):
             raise TypeError(f"token_labels must be bool or 0 and 1, got dtype {labels.dtype}.")

@@ -4,6 +4,7 @@ import contextlib
 import doctest
 import importlib
 import importlib.util
+import inspect
 import io
 import json
 import pkgutil
@@ -149,11 +150,27 @@ def modules():
     return ["skact", *sorted(module.name for module in found)]
 
 
+class Finder(doctest.DocTestFinder):
+    """Also looks behind a decorator, whose globals are those of another module."""
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object))
+
+
+def examples(module):
+    return [test for test in Finder().find(importlib.import_module(module)) if test.examples]
+
+
 @pytest.mark.parametrize("module", modules())
 def test_docstring_examples(module):
-    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    result = doctest.testmod(importlib.import_module(module), optionflags=flags)
-    assert result.failed == 0
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for test in examples(module):
+        assert runner.run(test).failed == 0
+
+
+def test_examples_are_found_behind_decorators_too():
+    found = {test.name.rpartition(".")[2] for test in examples("skact.tail")}
+    assert found == {"tail_threshold", "concept_f1"}
 
 
 GUIDE = DOCS / "user_guide" / "detection.md"

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skact.arguments import PATH, checked, instance
 from skact.concepts._autoencoder_recipe import AutoencoderTraining
 from skact.concepts._autoencoder_weights import (
     Activation,
@@ -163,7 +164,7 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
         "l0": [Interval(Real, 0, None, closed="left")],
         "threshold": [Interval(Real, 0, None, closed="neither")],
         "bandwidth": [Interval(Real, 0, None, closed="neither")],
-        "training": [AutoencoderTraining, None],
+        "training": [instance("an AutoencoderTraining()", AutoencoderTraining), None],
         "random_state": ["random_state"],
     }
 
@@ -291,6 +292,7 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
         return encode(values, self._weights())
 
     @classmethod
+    @checked(path=[PATH], source=[instance("a Source(...)", Source), None])
     def from_pretrained(cls, path: str | os.PathLike[str], *, source: Source | None = None) -> Self:
         r"""Load a published autoencoder; the result is fitted.
 

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skact.arguments import Number, Such, checked
 from skact.concepts._base import BaseUnits, check_enough_tokens
 from skact.concepts._callbacks import EpochsMixin
 from skact.concepts._lloyd import BACKENDS, Backend, kmeans, update_means
@@ -154,6 +155,13 @@ class KMeansConcepts(EpochsMixin, StreamingUnitsMixin, BaseUnits):
         return cosines(values, self.concept_vectors_)
 
 
+@checked(
+    n_concepts_grid=[Such("an iterable of ints", lambda value: isinstance(value, Iterable))],
+    max_iter=[Number(Integral, 1, None, closed="left")],
+    n_init=[Number(Integral, 1, None, closed="left")],
+    backend=[StrOptions(BACKENDS)],
+    random_state=["random_state"],
+)
 def elbow_curve(
     X: Any,
     n_concepts_grid: Iterable[int],
@@ -199,8 +207,8 @@ def elbow_curve(
     array([104.,   4.,   0.])
     """
     grid = np.asarray(list(n_concepts_grid))
-    ascending = grid.size > 0 and grid.dtype.kind in "iu" and bool((np.diff(grid) > 0).all())
-    if not ascending or grid[0] < 1:
+    whole = grid.size > 0 and grid.ndim == 1 and grid.dtype.kind in "iu"
+    if not whole or grid[0] < 1 or not (np.diff(grid) > 0).all():
         raise ValueError(
             f"n_concepts_grid must hold positive integers in ascending order, got {grid.tolist()}."
         )

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skact.arguments import instance
 from skact.concepts._adam import Adam
 from skact.concepts._base import BaseConcepts, check_separable
 from skact.concepts._callbacks import EpochsMixin
@@ -91,7 +92,10 @@ class LinearSeparator(EpochsMixin, StreamingConceptsMixin, BaseConcepts):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "solver": [StrOptions(set(SOLVERS)), Solver],
+        "solver": [
+            StrOptions(set(SOLVERS)),
+            instance("an object: LBFGS(), Minibatch() or Adam()", Solver),
+        ],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "balance": [StrOptions({"auto", "weight", "sample"}), None],
         "random_state": ["random_state"],

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.utils._param_validation import StrOptions
+
+from skact.arguments import PATH, check_concepts, checked
 
 SPLITS = ("train", "cal", "test")
 
@@ -100,21 +103,17 @@ def check_new_id(identifier: str, seen: dict[str, str], where: str) -> None:
     seen[identifier] = where
 
 
-def check_split(split: str | None) -> None:
-    """Refuse a split that no folder can have."""
-    if split is not None and split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)} or None, got {split!r}.")
+#: Of those that read a folder; names of concepts are compared with it when it is open.
+reads_a_folder = checked(
+    folder=[PATH], split=[StrOptions(set(SPLITS)), None], concepts="no_validation"
+)
 
 
 def select_concepts(concepts: Iterable[str] | None, names: Sequence[str], path: Path) -> list[str]:
     """Return the wanted concepts in the order asked for, all of `names` if `concepts` is None."""
     if concepts is None:
         return list(names)
-    if isinstance(concepts, str):
-        raise ValueError(f"concepts must be a list of names, got the string {concepts!r}.")
-    wanted = list(concepts)
-    if not wanted or len(set(wanted)) < len(wanted):
-        raise ValueError(f"concepts must be different names, at least one; got {wanted!r}.")
+    wanted = check_concepts(concepts)
     for name in wanted:
         if name not in names:
             raise ValueError(f"{path} has no concept {name!r}; it has {', '.join(names)}.")

@@ -145,6 +145,7 @@ class MaskFiles:
         return np.asarray(pixels[:, :, None] == np.asarray(self.values, dtype=np.int64))
 
 
+@_files.reads_a_folder
 def load_masks(
     folder: str | os.PathLike[str],
     *,
@@ -211,7 +212,6 @@ def load_masks(
     >>> photos.masks[0].shape  # doctest: +SKIP
     (213, 320, 22)
     """
-    _files.check_split(split)
     root = _files.open_folder(folder)
     classes = _read_classes(root / "classes.json")
     path = root / "index.jsonl"

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TypeAlias
 
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from skact.datasets._shapes import check_integer, deal
+from skact.arguments import Number, checked
+from skact.datasets._shapes import deal
 from skact.datasets._spans import Span
 
 Grammar: TypeAlias = Mapping[str, Sequence[str]]
@@ -165,6 +167,7 @@ plain and four carry the four concepts, in random order.
 """
 
 
+@checked(n_samples=[Number(Integral, 1, None, closed="left")], random_state=["random_state"])
 def make_paragraphs(
     n_samples: int = 80, *, random_state: int | np.random.RandomState | None = None
 ) -> Bunch:
@@ -212,7 +215,6 @@ def make_paragraphs(
     >>> [len(spans) for spans in paragraphs.spans].count(1)
     4
     """
-    check_integer("n_samples", n_samples, 1)
     rng = check_random_state(random_state)
     names = list(_CONCEPTS)
     cards = deal(n_samples, 2 * len(names), rng)

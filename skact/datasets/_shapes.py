@@ -27,6 +27,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import Bunch, check_random_state
 
+from skact.arguments import Number, checked
+
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 _COLOURS: dict[str, tuple[float, float, float]] = {
@@ -52,6 +54,14 @@ once under its shape, and `target` says which two of the six concepts an image c
 """
 
 
+@checked(
+    n_samples=[Number(Integral, 1, None, closed="left")],
+    image_size=[Number(Integral, _SMALLEST_IMAGE, None, closed="left")],
+    min_size=[Number(Real, 0, 1, closed="right")],
+    max_size=[Number(Real, 0, 1, closed="right")],
+    noise=[Number(Real, 0, None, closed="left")],
+    random_state=["random_state"],
+)
 def make_shapes(
     n_samples: int = 90,
     *,
@@ -122,7 +132,7 @@ def make_shapes(
     """
     from PIL import Image
 
-    _check_shapes_parameters(n_samples, image_size, min_size, max_size, noise)
+    _check_sizes(image_size, min_size, max_size)
     rng = check_random_state(random_state)
     n_colours, n_solids = len(_COLOURS), len(_SOLIDS)
     combinations = deal(n_samples, n_colours * n_solids, rng)
@@ -191,34 +201,14 @@ def shapes_model_path() -> str:
     return str(folder)
 
 
-def _check_shapes_parameters(
-    n_samples: int, image_size: int, min_size: float, max_size: float, noise: float
-) -> None:
-    check_integer("n_samples", n_samples, 1)
-    check_integer("image_size", image_size, _SMALLEST_IMAGE)
-    for name, value in (("min_size", min_size), ("max_size", max_size), ("noise", noise)):
-        if not isinstance(value, Real) or isinstance(value, bool):
-            raise TypeError(f"{name} must be a number, got {value!r}.")
-    if not 0 < min_size <= max_size <= 1:
-        raise ValueError(
-            f"min_size and max_size must satisfy 0 < min_size <= max_size <= 1, got "
-            f"min_size={min_size!r} and max_size={max_size!r}."
-        )
+def _check_sizes(image_size: int, min_size: float, max_size: float) -> None:
+    if min_size > max_size:
+        raise ValueError(f"min_size={min_size!r} must not be larger than max_size={max_size!r}.")
     if min_size * image_size < _SMALLEST_OBJECT:
         raise ValueError(
             f"min_size={min_size!r} of image_size={image_size!r} is {min_size * image_size:.3g} "
             f"pixels; an object needs at least {_SMALLEST_OBJECT:g}."
         )
-    if not 0 <= noise < np.inf:
-        raise ValueError(f"noise must be finite and not negative, got {noise!r}.")
-
-
-def check_integer(name: str, value: int, smallest: int) -> None:
-    """Refuse anything but an integer of at least `smallest`."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}.")
-    if value < smallest:
-        raise ValueError(f"{name} must be at least {smallest}, got {value!r}.")
 
 
 def deal(n_samples: int, n_cards: int, rng: np.random.RandomState) -> npt.NDArray[np.int64]:

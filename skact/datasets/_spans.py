@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import Bunch
 
+from skact.arguments import checked
 from skact.datasets import _files
 
 _NAME = "[A-Za-z][A-Za-z0-9_-]*"
@@ -41,6 +42,7 @@ class Span(NamedTuple):
     label: str
 
 
+@checked(text=[str])
 def parse_tags(text: str) -> tuple[str, list[Span]]:
     """Take inline tags such as ``<JOY>...</JOY>`` out of a text and return them as spans.
 
@@ -82,8 +84,6 @@ def parse_tags(text: str) -> tuple[str, list[Span]]:
     >>> parse_tags("Rain again. <SARCASM> Just perfect. </SARCASM> I stay in.")
     ('Rain again. Just perfect. I stay in.', [Span(start=12, end=25, label='sarcasm')])
     """
-    if not isinstance(text, str):
-        raise TypeError(f"text must be a string, got {type(text).__name__}.")
     clean, position = "", 0
     opened: list[tuple[str, int, int]] = []  # label, place of the tag, start of the span
     found: list[tuple[int, Span]] = []  # place of the opening tag, span
@@ -145,6 +145,7 @@ def _close(tag: re.Match[str], opened: list[tuple[str, int, int]], end: int) -> 
     return place, Span(start, end, label)
 
 
+@_files.reads_a_folder
 def load_spans(
     folder: str | os.PathLike[str],
     *,
@@ -213,7 +214,6 @@ def load_spans(
     >>> texts.spans, texts.target.tolist(), texts.target_names
     ([[Span(start=4, end=12, label='joy')]], [[1]], ['joy'])
     """
-    _files.check_split(split)
     root = _files.open_folder(folder)
     path = root / "samples.jsonl"
     texts: list[str] = []

@@ -7,9 +7,12 @@ from typing import Any
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
+from skact.arguments import Such, checked
+
 __all__ = ["superactivators"]
 
 
+@checked(estimator=[Such("a fitted object", lambda value: not isinstance(value, type))])
 def superactivators(estimator: Any, X: Any) -> Any:
     """Mark the SuperActivators of each concept, straight from raw samples if need be.
 

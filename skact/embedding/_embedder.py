@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skact import models
+from skact.arguments import check_concepts, instance
 from skact.base import SharedModelMixin, TokensOutMixin
 from skact.embedding._reader import Reader
 from skact.embedding._stored import StoredSamples
@@ -112,7 +113,12 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
-        "model": [str, Path, tuple, DetachedPair],
+        "model": [
+            instance(
+                "a name, a folder or a loaded pair (model, tokenizer or image processor)",
+                *(str, Path, tuple, DetachedPair),
+            )
+        ],
         "layer": "no_validation",
         "modality": [StrOptions({"auto", "text", "image"})],
         "pooling": [StrOptions({"cls", "mean", "last"}), None],
@@ -123,7 +129,10 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         "chat_tokens": [str],
         "device": [str],
         "dtype": [StrOptions({"auto", "float32", "float16", "bfloat16"})],
-        "store": [ActivationStore, str, Path, None],
+        "store": [
+            instance("an ActivationStore(...), the path of one", ActivationStore, str, Path),
+            None,
+        ],
         "revision": [str, None],
         "trust_remote_code": ["boolean"],
         "progress": ["boolean"],
@@ -295,6 +304,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         ValueError
             If a span is empty or leaves its text, or the lengths differ.
         """
+        concepts = None if concepts is None else check_concepts(concepts)
         samples, reader = self._start(texts, need="text")
         if models.are_chats(samples):
             labelled = models.chat_spans(samples, spans)
@@ -331,6 +341,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         ValueError
             If a mask does not have the size of its image, or the lengths differ.
         """
+        concepts = None if concepts is None else check_concepts(concepts)
         samples, reader = self._start(images, need="image")
         if len(masks) != len(samples):
             raise ValueError(

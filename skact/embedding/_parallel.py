@@ -10,6 +10,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,14 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
 
 from skact import models
+from skact.arguments import Number, checked, instance
+from skact.embedding._embedder import TransformerEmbedder
 from skact.samples import as_list
 from skact.store import ActivationStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from skact.embedding._embedder import TransformerEmbedder
     from skact.rows import Array
 
 __all__ = ["EmbeddingReport", "embed_to_store"]
@@ -87,6 +89,13 @@ def _saying_what_is_left(n_samples: int, n_left: Callable[[], int]) -> Iterator[
         raise
 
 
+@checked(
+    embedder=[instance("a TransformerEmbedder(...)", TransformerEmbedder)],
+    store=[instance("an ActivationStore(...) or the path of one", ActivationStore, str, Path)],
+    n_jobs=[Number(Integral, None, None, closed="neither"), None],
+    chunk_size=[Number(Integral, 1, None, closed="left")],
+    progress=["boolean"],
+)
 def embed_to_store(
     samples: Any,
     embedder: TransformerEmbedder,
@@ -143,8 +152,6 @@ def embed_to_store(
     keeps to. Several calls may fill one store at once, from any number of machines: each takes
     what no other has begun.
     """
-    if not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
-        raise ValueError(f"chunk_size must be an int of at least 1, got {chunk_size!r}.")
     start = time.monotonic()
     store = store if isinstance(store, ActivationStore) else ActivationStore(store)
     embedder = clone(embedder).set_params(store=store, progress=False)

@@ -33,20 +33,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
 
-from skact.localization._game import Game
+from skact.arguments import Number, Such, checked, float_array
+from skact.localization._game import A_GAME, Game
 from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["Curve", "FaithfulnessResult", "deletion_curve", "faithfulness", "insertion_curve"]
 
 
-_ORDERS = ("attribution", "reversed", "random")
+_SETTINGS = {
+    "n_steps": [Number(Integral, 1, None, closed="left"), None],
+    "order": [StrOptions({"attribution", "reversed", "random"})],
+    "random_state": ["random_state"],
+}
 
 
 class Curve(NamedTuple):
@@ -145,6 +152,7 @@ class FaithfulnessResult:
         return FaithfulnessResult(scaled(self.insertion_curves), scaled(self.deletion_curves))
 
 
+@checked(game=[A_GAME], attribution=["array-like"], **_SETTINGS)
 def insertion_curve(
     game: Game,
     attribution: npt.ArrayLike,
@@ -196,6 +204,7 @@ def insertion_curve(
     return _one_curve(game, attribution, "insertion", n_steps, order, random_state)
 
 
+@checked(game=[A_GAME], attribution=["array-like"], **_SETTINGS)
 def deletion_curve(
     game: Game,
     attribution: npt.ArrayLike,
@@ -236,6 +245,12 @@ def deletion_curve(
     return _one_curve(game, attribution, "deletion", n_steps, order, random_state)
 
 
+@checked(
+    games=[Such("an iterable of games", lambda value: isinstance(value, Iterable))],
+    attributions=["array-like"],
+    pairs=["array-like", None],
+    **_SETTINGS,
+)
 def faithfulness(
     games: Iterable[Game],
     attributions: TokenArray | Sequence[npt.ArrayLike],
@@ -304,6 +319,8 @@ def faithfulness(
     for i, game in enumerate(games):
         if i == n_samples:
             raise ValueError(f"games has more than the {n_samples} samples of attributions.")
+        if not A_GAME.is_satisfied_by(game):
+            raise ValueError(f"sample {i}: games must hold {A_GAME}, got {game!r}.")
         columns = np.ones(game.n_targets, bool) if wanted is None else wanted[i]
         try:
             both = _curves(game, attributions[i], columns, n_steps, order, rng)
@@ -338,7 +355,7 @@ def _curves(
     kinds: Sequence[str] = ("insertion", "deletion"),
 ) -> dict[str, Curve]:
     """Curves of some columns of one sample, from one call of its game."""
-    scores = _of_players(np.asarray(attribution, dtype=np.float64), game, columns)
+    scores = _of_players(float_array(attribution, "attribution"), game, columns)
     counts = _counts(len(scores), n_steps)
     ranks = _ranks(scores, order, rng)
     added = ranks.T[:, None, :] < counts[:, None]
@@ -371,16 +388,12 @@ def _of_players(attribution: Array, game: Game, columns: Array) -> Array:
 
 def _counts(n_players: int, n_steps: int | None) -> Array:
     """Numbers of tokens added at the points of a curve."""
-    if n_steps is not None and n_steps < 1:
-        raise ValueError(f"n_steps must be at least 1 or None, got {n_steps}.")
     steps = n_players if n_steps is None else min(n_steps, n_players)
     return np.rint(np.linspace(0, n_players, steps + 1)).astype(np.int64)
 
 
 def _ranks(scores: Array, order: str, rng: np.random.RandomState) -> Array:
     """Place of each token in the order of each column, (n_players, n_columns)."""
-    if order not in _ORDERS:
-        raise ValueError(f"order must be one of {', '.join(_ORDERS)}, got {order!r}.")
     if order == "random":
         # One order for all targets: they then share their masks.
         return np.repeat(rng.permutation(len(scores))[:, None], scores.shape[1], axis=1)

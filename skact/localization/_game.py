@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
+from skact.arguments import Such
 from skact.rows import Array
 
-__all__ = ["Game"]
+__all__ = ["A_GAME", "Game"]
 
 
 class Game(Protocol):
@@ -48,3 +49,11 @@ class Game(Protocol):
         values : ndarray of shape (n_masks, n_targets), dtype float64
             The same for the same masks; NaN for a target that the sample does not have.
         """
+
+
+def _is_game(value: Any) -> bool:
+    return callable(value) and hasattr(value, "n_players") and hasattr(value, "n_targets")
+
+
+#: What a function that explains a game accepts.
+A_GAME = Such("a game, callable and with n_players and n_targets", _is_game)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.linalg import lstsq
 
 from skact.localization._game import Game
-from skact.localization._perturbation import check_budget, need, only_player
+from skact.localization._perturbation import check_budget, explains_a_game, need, only_player
 from skact.rows import Array
 
 __all__ = ["Interactions", "shapiq", "shapley_interactions"]
@@ -71,6 +71,7 @@ def _draw(n: int, n_masks: int, random_state: int) -> _Coalitions:
     return _Coalitions(masks[inner], np.where(sampled, drawn, 1 / per_size)[inner])
 
 
+@explains_a_game
 def shapley_interactions(game: Game, *, n_masks: int, random_state: int) -> Interactions:
     r"""Shapley values and pairwise interactions from one set of coalitions.
 
@@ -124,6 +125,7 @@ def shapley_interactions(game: Game, *, n_masks: int, random_state: int) -> Inte
     return Interactions(fit.values, _pairs(fit))
 
 
+@explains_a_game
 def shapiq(game: Game, *, n_masks: int, random_state: int) -> Array:
     """Shapley values of :func:`shapley_interactions`, without the pairs.
 

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skact.arguments import instance
 from skact.base import NestedParamsMixin, TokensOutMixin
 from skact.localization._game import Game
 from skact.localization._game_methods import SHAPIQ
@@ -147,7 +148,10 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         "embedder": "no_validation",  # type: ignore[dict-item]
         "concepts": "no_validation",  # type: ignore[dict-item]
         "detector": "no_validation",  # type: ignore[dict-item]
-        "method": [StrOptions(set(METHODS)), AttributionMethod],
+        "method": [
+            StrOptions(set(METHODS)),
+            instance("an object such as GradCAM() or RISE()", AttributionMethod),
+        ],
         "target": "no_validation",  # type: ignore[dict-item]
         "random_state": ["random_state"],
     }

@@ -12,15 +12,33 @@ random state of numpy or torch.
 from __future__ import annotations
 
 import importlib
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LinearRegression
 
-from skact.localization._game import Game
+from skact.arguments import Number, checked, float_array
+from skact.localization._game import A_GAME, Game
 from skact.rows import Array
 
-__all__ = ["check_budget", "kernel_shap", "lime", "need", "only_player", "rise", "rise_map"]
+__all__ = [
+    "check_budget",
+    "explains_a_game",
+    "kernel_shap",
+    "lime",
+    "need",
+    "only_player",
+    "rise",
+    "rise_map",
+]
+
+
+explains_a_game = checked(
+    game=[A_GAME],
+    n_masks=[Number(Integral, 1, None, closed="left")],
+    random_state=[Number(Integral, 0, None, closed="left")],
+)
 
 
 def need(library: str, method: str) -> Any:
@@ -86,6 +104,7 @@ def _surrogate(game: Game, method: str, n_masks: int, random_state: int) -> Arra
         )
 
 
+@explains_a_game
 def lime(game: Game, *, n_masks: int, random_state: int) -> Array:
     r"""Coefficients of a linear model around the untouched sample.
 
@@ -124,6 +143,7 @@ def lime(game: Game, *, n_masks: int, random_state: int) -> Array:
     return _surrogate(game, "lime", n_masks, random_state)
 
 
+@explains_a_game
 def kernel_shap(game: Game, *, n_masks: int, random_state: int) -> Array:
     r"""Shapley values as a weighted regression.
 
@@ -171,6 +191,7 @@ def only_player(game: Game) -> Array:
     return np.diff(game(np.array([[False], [True]])), axis=0)
 
 
+@explains_a_game
 def rise(game: Game, *, n_masks: int, random_state: int) -> Array:
     r"""Mean value of the masks that keep a player, over random masks.
 
@@ -201,6 +222,7 @@ def rise(game: Game, *, n_masks: int, random_state: int) -> Array:
     return rise_map(masks, game(masks))
 
 
+@checked(masks=["array-like"], values=["array-like"])
 def rise_map(masks: Array, values: Array) -> Array:
     r"""RISE from masks and their values [1]_.
 
@@ -221,10 +243,20 @@ def rise_map(masks: Array, values: Array) -> Array:
     attributions : ndarray of shape (n_players, n_targets), dtype float64
         0 for a player that no mask keeps.
 
+    Raises
+    ------
+    ValueError
+        If masks and values do not fit each other.
+
     References
     ----------
     .. [1] V. Petsiuk, A. Das and K. Saenko, "RISE: Randomized Input Sampling for Explanation of
        Black-box Models", BMVC 2018.
     """
-    kept = masks.astype(np.float64)
+    kept, values = float_array(masks, "masks"), float_array(values, "values")
+    if kept.ndim != 2 or values.ndim != 2 or len(kept) != len(values):
+        raise ValueError(
+            "masks must be (n_masks, n_players) and values (n_masks, n_targets) of the same masks, "
+            f"got shapes {kept.shape} and {values.shape}."
+        )
     return kept.T @ values / np.maximum(kept.sum(axis=0), 1)[:, None]

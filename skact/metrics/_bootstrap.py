@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap
 from sklearn.utils import check_random_state
 
+from skact.arguments import Number, checked
 from skact.metrics._overlap import (
     Statistic,
     sample_f1,
@@ -61,6 +63,15 @@ class Interval(NamedTuple):
         return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+@checked(
+    y_true=["array-like"],
+    y_pred=["array-like"],
+    baseline=["array-like", None],
+    metric=[callable, None],
+    n_resamples=[Number(Integral, 1, None, closed="left")],
+    confidence_level=[Number(Real, 0, 1, closed="neither")],
+    random_state=["random_state"],
+)
 def bootstrap_interval(
     y_true: Any,
     y_pred: Any,
@@ -119,10 +130,6 @@ def bootstrap_interval(
     >>> bootstrap_interval(y, y, random_state=0)
     Interval(estimate=1.0, low=1.0, high=1.0)
     """
-    if not 0 < confidence_level < 1:
-        raise ValueError(f"confidence_level must lie in (0, 1), got {confidence_level}.")
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}.")
     predictions = (
         {"y_pred": y_pred} if baseline is None else {"y_pred": y_pred, "baseline": baseline}
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skact.arguments import checked, instance
 from skact.metrics._overlap import Statistic, check_alike, check_marks, score_of, weighted_mean
 from skact.rows import Array, segments_of
 from skact.tokens import TokenArray
@@ -99,6 +100,7 @@ def pointing_game_score(labels_true: Any, scores: Any) -> float:
     return score_of(pointing_game(labels_true, scores), len(labels_true))
 
 
+@checked(tokens=[instance("a TokenArray", TokenArray)], pairs=["array-like"])
 def keep_pairs(tokens: TokenArray, pairs: npt.ArrayLike) -> TokenArray:
     """Leave pairs of sample and concept out of token-level scores.
 

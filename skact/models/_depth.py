@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
+from skact.arguments import Number, checked
+
 __all__ = ["depth_to_block", "resolve_layers"]
 
 
+@checked(
+    fraction=[Number(Real, 0, 1, closed="both")],
+    n_blocks=[Number(Integral, 1, None, closed="left")],
+)
 def depth_to_block(fraction: float, n_blocks: int) -> int:
     """Find the block at a fraction of a model's depth.
 
@@ -44,10 +51,6 @@ def depth_to_block(fraction: float, n_blocks: int) -> int:
     >>> [depth_to_block(f, 24) for f in (0.04, 0.5, 1.0)]
     [0, 11, 23]
     """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must lie in [0, 1], got {fraction!r}.")
-    if n_blocks < 1:
-        raise ValueError(f"n_blocks must be at least 1, got {n_blocks!r}.")
     return min(max(int(fraction * n_blocks) - 1, 0), n_blocks - 1)
 
 

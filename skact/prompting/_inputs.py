@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from skact.arguments import check_concepts
 from skact.samples import open_image
 from skact.targets import Targets
 
@@ -87,22 +88,18 @@ def check_names(concepts: Any, targets: Targets) -> list[str]:
         If there are none, or they do not fit y.
     """
     columns = targets.names if targets.classes is None else None
-    if concepts is None:
-        if columns is None:
-            raise ValueError(
-                "a prompt needs names of concepts: pass concepts=[...], or y as a data frame whose "
-                "columns are the names."
-            )
-        names: list[str] = columns
-    else:
-        names = list(concepts)
+    given = columns if concepts is None else concepts
+    if given is None:
+        raise ValueError(
+            "a prompt needs names of concepts: pass concepts=[...], or y as a data frame whose "
+            "columns are the names."
+        )
+    names = check_concepts(given)
     if len(names) != targets.n_concepts:
         raise ValueError(f"concepts has {len(names)} names, y has {targets.n_concepts} concepts.")
     for c, name in enumerate(names):
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"concepts[{c}] must be a str that is not empty, got {name!r}.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"concepts must differ from each other, got {names}.")
+        if not isinstance(name, str):
+            raise ValueError(f"concepts[{c}] must be a str, got {name!r}.")
     if columns is not None and names != columns and sorted(names) == sorted(columns):
         raise ValueError(f"concepts is {names}, but the columns of y are {columns}: other order.")
     return [str(name) for name in names]

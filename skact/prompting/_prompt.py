@@ -7,6 +7,8 @@ import re
 import string
 from typing import Any, NamedTuple
 
+from skact.arguments import checked
+
 __all__ = ["Prompt", "check_options", "check_template", "parse_answer"]
 
 _PLACEHOLDERS = {"concept", "kind"}
@@ -86,6 +88,7 @@ def check_options(options: dict[str, Any] | None) -> None:
         )
 
 
+@checked(text=[str])
 def parse_answer(text: str) -> bool | None:
     """Read an answer strictly.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,74 @@ __all__ = ["CopyJob", "export", "one_layer"]
 _PIECE = 2**24  # bytes to copy at a time
 
 
-def one_layer(index: Index, dtype: str, block: int | None, model: str | None) -> Identity:
+def one_layer(
+    index: Index,
+    dtype: str,
+    block: int | None,
+    model: str | None,
+    convention: str | Mapping[str, Any] | None,
+) -> Identity:
     """Find the only layer that fits, as ``ActivationStore.export`` says."""
     with index.reading() as connection:
         rows = connection.execute(
             "SELECT json, digest, model, block FROM identities WHERE id IN "
-            "(SELECT identity FROM entries)"
+            "(SELECT identity FROM entries) ORDER BY model, block, id"
         ).fetchall()
     every = [Identity(*columns) for columns in rows]
+    told = {"convention": convention} if isinstance(convention, str) else dict(convention or {})
+    wanted = {"stored_as": dtype, **told}
     fitting = [
         identity
         for identity in every
         if block in (None, identity.block)
         and model in (None, identity.model)
-        and json.loads(identity.json)["stored_as"] == dtype
+        and wanted.items() <= _entries(identity).items()
     ]
     if len(fitting) != 1:
-        listed = sorted({(identity.model, identity.block) for identity in every})
         raise ValueError(
-            f"{len(fitting)} layers of dtype {dtype} fit layer={block}, model={model!r}; "
-            f"name exactly one. The store holds (model, layer): {listed}."
+            f"{len(fitting)} layers of dtype {dtype} fit layer={block}, model={model!r}, "
+            f"convention={convention!r}; name exactly one. "
+            f"{'These fit' if fitting else 'The store holds'}: {_told_apart(fitting or every)}."
         )
     return fitting[0]
+
+
+def _entries(identity: Identity) -> dict[str, str | float | None]:
+    """Entries of an identity; those of an inner dict as ``outer.inner``."""
+    out: dict[str, str | float | None] = {}
+
+    def walk(value: Any, name: str) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(inner, f"{name}.{key}" if name else key)
+        else:
+            out[name] = json.dumps(value) if isinstance(value, list) else value
+
+    walk(json.loads(identity.json), "")
+    return out
+
+
+def _told_apart(identities: Sequence[Identity]) -> str:
+    """Name layers by model, block, convention, and whatever else is not the same in all."""
+    every = [_entries(identity) for identity in identities]
+    said = ("model", "block", "convention")
+    names = [
+        name
+        for name in dict.fromkeys(name for one in every for name in one)
+        if name not in said and len({one.get(name) for one in every}) > 1
+    ]
+    return (
+        "; ".join(
+            ", ".join(
+                [
+                    f"model={identity.model!r}, layer={identity.block}",
+                    *(f"{name}={one.get(name)!r}" for name in ("convention", *names)),
+                ]
+            )
+            for identity, one in zip(identities, every, strict=True)
+        )
+        or "nothing"
+    )
 
 
 def export(index: Index, folder: ShardFolder, identity: Identity, file: Path) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from sklearn.utils._param_validation import RealNotInt, StrOptions
 
+from skact.arguments import PATH, Number, Such, checked
 from skact.rows import Array, Shards, offsets_of
 from skact.store._entries import find, missing, shard_rows
 from skact.store._exchange import CopyJob, export, one_layer
@@ -22,7 +25,20 @@ from skact.tokens import Source, TokenArray
 
 __all__ = ["ActivationStore"]
 
-_JOURNALS = ("wal", "delete")
+_BLOCK = Number(Integral, None, None, closed="neither")
+_DEPTH = Number(RealNotInt, 0, 1, closed="right")
+
+
+def _are_layers(layers: Any) -> bool:
+    """Tell whether these can be layers of a model, which alone knows its blocks."""
+    if isinstance(layers, str):
+        return layers == "all"
+    each = layers if isinstance(layers, Sequence | np.ndarray) else [layers]
+    return len(each) > 0 and all(map(_is_layer, each))
+
+
+def _is_layer(layer: Any) -> bool:
+    return _BLOCK.is_satisfied_by(layer) or _DEPTH.is_satisfied_by(layer)
 
 
 class ActivationStore:
@@ -72,6 +88,13 @@ class ActivationStore:
     (0, [])
     """
 
+    @checked(
+        path=[PATH],
+        dtype=[StrOptions(set(RAW))],
+        layers=[Such('"all", a list of blocks and of depths in (0, 1]', _are_layers), None],
+        chunk_size=[Number(Integral, 1, None, closed="left")],
+        journal=[StrOptions({"wal", "delete"})],
+    )
     def __init__(
         self,
         path: str | Path,
@@ -84,16 +107,6 @@ class ActivationStore:
         self.path = Path(path).expanduser().absolute()
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"path must be a folder, but {str(path)!r} is a file.")
-        for name, value, allowed in (
-            ("dtype", dtype, tuple(RAW)),
-            ("journal", journal, _JOURNALS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
-        if not isinstance(chunk_size, int | np.integer) or chunk_size < 1:
-            raise ValueError(f"chunk_size must be an int of at least 1, got {chunk_size!r}.")
-        if isinstance(layers, str) and layers != "all":
-            raise ValueError(f'layers must be "all", a list of layers, or None; got {layers!r}.')
         self.dtype = dtype
         self.layers = layers
         self.chunk_size = int(chunk_size)
@@ -124,6 +137,7 @@ class ActivationStore:
             "layers": layers,
         }
 
+    @checked(repair=["boolean"])
     def verify(self, repair: bool = False) -> list[str]:
         """Read all of the store and compare it with its checksums.
 
@@ -140,6 +154,12 @@ class ActivationStore:
         """
         return verify(self._index, self._folder, repair)
 
+    @checked(
+        model=[str, None],
+        layer=[Number(Integral, 0, None, closed="left"), None],
+        older_than=[Number(Real, 0, None, closed="left"), None],
+        max_bytes=[Number(Real, 0, None, closed="left"), None],
+    )
     def prune(
         self,
         *,
@@ -167,6 +187,11 @@ class ActivationStore:
         -------
         n_bytes : int
             Space that became free. Without any argument only litter goes.
+
+        Raises
+        ------
+        ValueError
+            If an argument is of another kind, or negative.
         """
         return prune(
             self._index,
@@ -177,8 +202,19 @@ class ActivationStore:
             max_bytes=max_bytes,
         )
 
+    @checked(
+        file=[PATH],
+        layer=[Number(Integral, 0, None, closed="left"), None],
+        model=[str, None],
+        convention=[str, dict, None],
+    )
     def export(
-        self, file: str | Path, layer: int | None = None, *, model: str | None = None
+        self,
+        file: str | Path,
+        layer: int | None = None,
+        *,
+        model: str | None = None,
+        convention: str | dict[str, Any] | None = None,
     ) -> int:
         """Write one layer to a safetensors file.
 
@@ -190,6 +226,10 @@ class ActivationStore:
             The block; None if there is only one.
         model : str or None, default=None
             Name of the model as in :meth:`info`; None if there is only one.
+        convention : str, dict or None, default=None
+            What was read, exactly as in :meth:`info`; or entries of the identity there, such as
+            ``{"max_length": 64}``, where that does not tell two layers apart. None if there is only
+            one.
 
         Returns
         -------
@@ -199,11 +239,13 @@ class ActivationStore:
         Raises
         ------
         ValueError
-            If not exactly one layer of the dtype of this store fits.
+            If not exactly one layer of the dtype of this store fits; what tells those apart that
+            do is listed, in the words of these arguments.
         """
-        identity = one_layer(self._index, self.dtype, layer, model)
+        identity = one_layer(self._index, self.dtype, layer, model, convention)
         return export(self._index, self._folder, identity, Path(file).expanduser().absolute())
 
+    @checked(file=[PATH])
     def import_(self, file: str | Path) -> int:
         """Take in a layer that another store has exported.
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from skact.arguments import SEQUENCE, checked
 from skact.rows import Array, FileRows, Mapped, Shards, as_numpy, may_hold, offsets_of, on_disk
 from skact.tokens._reading import TokenReader
 from skact.tokens._source import Source
@@ -130,6 +131,7 @@ class TokenArray(TokenReader):
         self.source = source
 
     @classmethod
+    @checked(samples=["array-like"])
     def from_list(
         cls,
         samples: Sequence[Any],
@@ -174,6 +176,7 @@ class TokenArray(TokenReader):
         return cls(np.concatenate(arrays), offsets, feature_names=feature_names, source=source)
 
     @classmethod
+    @checked(parts=[SEQUENCE])
     def concatenate(cls, parts: Sequence[TokenArray]) -> Self:
         """Put the samples of several containers behind one another.
 
@@ -196,6 +199,9 @@ class TokenArray(TokenReader):
         """
         if not parts:
             raise ValueError("there is nothing to concatenate.")
+        for part in parts:
+            if not isinstance(part, TokenArray):
+                raise TypeError(f"parts must hold TokenArrays, got {type(part).__name__}.")
         widths = {part.n_features for part in parts}
         if len(widths) > 1:
             raise ValueError(f"the parts differ in n_features: {sorted(widths)}.")

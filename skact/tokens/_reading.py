@@ -266,9 +266,14 @@ class TokenReader(SampleView):
         Raises
         ------
         IndexError
-            If a position is not within its sample.
+            If there is not one position per sample, or one is not within its sample.
         """
         positions = np.asarray(positions)
+        if positions.shape != (len(self),) or positions.dtype.kind not in "iu":
+            raise IndexError(
+                f"positions must be {len(self)} integers, one per sample; got shape "
+                f"{positions.shape} of dtype {positions.dtype}."
+            )
         if np.any((positions < 0) | (positions >= self.lengths)):
             raise IndexError("positions must lie within their samples.")
         return read(self.values, self.offsets[self.index] + positions)
@@ -289,9 +294,13 @@ class TokenReader(SampleView):
         Raises
         ------
         IndexError
-            If a number is out of range.
+            If a number is out of range or no integer.
         """
         numbers, offsets = np.asarray(numbers), offsets_of(self.lengths)
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+            raise IndexError(
+                f"numbers must be 1-D integers, got {numbers.ndim}-D of dtype {numbers.dtype}."
+            )
         if np.any((numbers < 0) | (numbers >= offsets[-1])):
             raise IndexError(f"numbers must lie in [0, {offsets[-1]}).")
         sample = segment_at(offsets, numbers)

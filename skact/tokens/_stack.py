@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from skact.arguments import SEQUENCE, checked
 from skact.rows import Array
 from skact.tokens._array import TokenArray
 from skact.tokens._view import SampleView
@@ -45,9 +46,16 @@ class LayerStack(SampleView):
     """
 
     def __init__(self, layers: Mapping[int, TokenArray]) -> None:
+        if not isinstance(layers, Mapping):
+            raise TypeError(
+                "layers must be a mapping of block numbers to TokenArrays, got "
+                f"{type(layers).__name__}."
+            )
         if not layers:
             raise ValueError("layers must hold at least one TokenArray.")
         for block, tokens in layers.items():
+            if not isinstance(block, int | np.integer) or isinstance(block, bool):
+                raise TypeError(f"layers must be named by their block numbers, got {block!r}.")
             if not isinstance(tokens, TokenArray):
                 raise TypeError(
                     f"layer {block!r} must be a TokenArray, got {type(tokens).__name__}."
@@ -103,7 +111,7 @@ class LayerStack(SampleView):
         blocks = self.layers
         if isinstance(block, int | np.integer) and -len(blocks) <= block < 0:
             block = blocks[block]
-        if block not in self._layers:
+        if block not in blocks:
             raise ValueError(f"layer must be one of {blocks} (or negative), got {block!r}.")
         return self._layers[block][self.index]
 
@@ -121,6 +129,7 @@ class LayerStack(SampleView):
         return {block: tokens[self.index[i]] for block, tokens in self._layers.items()}
 
     @classmethod
+    @checked(parts=[SEQUENCE])
     def concatenate(cls, parts: Sequence[LayerStack]) -> Self:
         """Put the samples of several stacks behind one another; copies the tokens.
 
@@ -142,6 +151,8 @@ class LayerStack(SampleView):
         if not parts:
             raise ValueError("there is nothing to concatenate.")
         for part in parts:
+            if not isinstance(part, LayerStack):
+                raise TypeError(f"parts must hold LayerStacks, got {type(part).__name__}.")
             if part.layers != parts[0].layers:
                 raise ValueError(f"the parts hold layers {parts[0].layers} and {part.layers}.")
         return cls(

@@ -237,7 +237,10 @@ def test_bad_classes_are_refused(folder, text, message):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"split": "val"}, "split must be one of"), ({"concepts": ["cow"]}, "no concept 'cow'")],
+    [
+        ({"split": "val"}, "'split' parameter of load_masks"),
+        ({"concepts": ["cow"]}, "no concept 'cow'"),
+    ],
 )
 def test_bad_arguments_are_refused(folder, arguments, message):
     with pytest.raises(ValueError, match=message):

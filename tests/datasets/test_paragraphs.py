@@ -115,9 +115,9 @@ def test_any_number_of_samples(n_samples):
 @pytest.mark.parametrize(
     ("n_samples", "error", "message"),
     [
-        (0, ValueError, "n_samples must be at least 1, got 0"),
-        (2.0, TypeError, "n_samples must be an integer"),
-        (True, TypeError, "n_samples must be an integer"),
+        (0, ValueError, "'n_samples' .* Got 0"),
+        (2.0, TypeError, "'n_samples' .* an int"),
+        (True, TypeError, "'n_samples' .* an int"),
     ],
 )
 def test_bad_arguments_are_refused(n_samples, error, message):

@@ -332,3 +332,23 @@ def test_what_is_displayed_is_escaped():
     shown = TransformerEmbedder("<b>")._repr_html_()
     assert "&lt;b&gt;" in shown
     assert "<b>" not in shown
+
+
+@pytest.mark.parametrize(
+    ("concepts", "message"),
+    [
+        ("cat", "concepts must be a list of names, got 'cat'"),
+        (["cat", "cat"], "'cat' comes twice"),
+        ([], "at least one name"),
+    ],
+)
+def test_names_of_labels(texts, images, concepts, message):
+    with pytest.raises(ValueError, match=message):
+        embedder().align_spans(texts, [[]] * len(texts), concepts)
+    with pytest.raises(ValueError, match=message):
+        embedder("vit").align_masks(images, [np.zeros((*i.shape[:2], 3)) for i in images], concepts)
+
+
+def test_texts_for_a_model_of_images_are_not_sent_to_what_it_refuses():
+    with pytest.raises(ValueError, match="take a model of texts"):
+        embedder("vit").transform(["a text"])

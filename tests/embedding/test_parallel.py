@@ -105,7 +105,7 @@ def test_what_cannot_work_is_refused_before_any_work(texts, tmp_path):
     embedder = TransformerEmbedder(tiny_models.text_pair("gpt2"))
     with pytest.raises(ValueError, match="loaded pair without a name"):
         embed_to_store(texts, embedder, tmp_path / "a", n_jobs=2)
-    with pytest.raises(ValueError, match="chunk_size must be an int of at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"'chunk_size' parameter of embed_to_store .* Got 0"):
         embed_to_store(texts, embedder, tmp_path / "a", chunk_size=0)
     with pytest.raises(TypeError, match="sample 5 must be a string, got int"):
         embed_to_store([*texts, 3], embedder, tmp_path / "a")

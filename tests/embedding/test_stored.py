@@ -351,3 +351,27 @@ def test_a_store_serves_a_classifier_on_pooled_vectors(tmp_path, bert_folder):
     stored = pipe.fit(TEXTS, Y).predict_proba(TEXTS)
     plain = pipe.set_params(embed__store=None).fit(TEXTS, Y).predict_proba(TEXTS)
     np.testing.assert_array_equal(stored, plain)
+
+
+def test_layers_that_only_their_convention_tells_apart_are_exported(tmp_path, texts):
+    store = ActivationStore(tmp_path / "store")
+    settings = [{}, {"special_tokens": True}, {"pooling": "mean"}, {"max_length": 5}]
+    for params in settings:
+        one = TransformerEmbedder(tiny_models.text_pair("bert"), store=store, **params)
+        one.transform(texts)
+    first, *_ = (layer["convention"] for layer in store.info()["layers"])
+    file = tmp_path / "file"
+    with pytest.raises(ValueError, match=r"4 layers .* fit .*; name exactly one") as raised:
+        store.export(file, 3)
+    for told in ("special tokens kept'", "mean of the tokens'", "max_length=5", "max_length=64"):
+        assert told in str(raised.value)
+    assert "libraries" not in str(raised.value)  # the same in all
+    assert store.export(file, 3, convention=f"{first}, special tokens kept") == len(texts)
+    with pytest.raises(ValueError, match=r"2 layers .*max_length=5"):
+        store.export(file, 3, convention=first)
+    assert store.export(file, 3, convention={"convention": first, "max_length": 5}) == len(texts)
+    other = ActivationStore(tmp_path / "other")
+    assert other.import_(file) == len(texts)
+    assert [layer["identity"]["max_length"] for layer in other.info()["layers"]] == [5]
+    with pytest.raises(ValueError, match=r"0 layers .* The store holds: .*special tokens kept"):
+        store.export(file, 3, convention="special tokens")

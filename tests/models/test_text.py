@@ -212,6 +212,12 @@ def test_tokens_that_do_not_spell_the_text_are_not_guessed(make):
         located("The cat", make())
 
 
+def test_characters_that_were_not_asked_for():
+    encoded = encode(["The cat"], RIGHT, max_length=None, special_tokens=False)
+    with pytest.raises(ValueError, match="with_spans=True"):
+        locate(encoded, ["The cat"], RIGHT, False)
+
+
 def test_a_slow_tokenizer_embeds_but_does_not_locate():
     slow = WrongOffsets(lambda row: row)
     slow.is_fast, slow.save_vocabulary = False, lambda folder: ()
@@ -305,7 +311,7 @@ def test_a_span_of_blanks_labels_nothing():
         (["abc"], [[(0, 2)]], None, r"spans\[0\]\[0\] must be \(start, end, label\)"),
         (["abc"], [[5]], None, r"spans\[0\]\[0\] must be \(start, end, label\)"),
         (["abc"], [[]], None, "no concept"),
-        (["abc"], [[(0, 2, "a")]], [], "no concept"),
+        (["abc"], [[(0, 2, "a")]], [], "at least one name"),
     ],
 )
 def test_bad_spans_are_named(texts, spans, concepts, message):

@@ -168,10 +168,13 @@ def test_what_an_export_holds(tmp_path):
 
 
 UNCLEAR = [
-    ({}, r"3 layers of dtype float32 fit layer=None, model=None; name exactly one"),
+    (
+        {},
+        r"3 layers of dtype float32 fit layer=None, model=None, convention=None; name exactly one",
+    ),
     ({"layer": 0}, r"2 layers"),
     ({"model": "toy"}, r"2 layers"),
-    ({"layer": 9}, r"0 layers .*layer=9.* \[\('other', 0\), \('toy', 0\), \('toy', 3\)\]"),
+    ({"layer": 9}, r"0 layers .*layer=9.* model='other', layer=0, .*model='toy', layer=3"),
 ]
 
 

@@ -168,11 +168,11 @@ def test_threads_share_a_store(tmp_path):
 
 BAD = [
     ({"path": __file__}, "is a file"),
-    ({"dtype": "float64"}, "dtype must be one of .* got 'float64'"),
-    ({"journal": "off"}, "journal must be one of .* got 'off'"),
-    ({"chunk_size": 0}, "chunk_size must be an int of at least 1, got 0"),
-    ({"chunk_size": 1.5}, "chunk_size must be .* got 1.5"),
-    ({"layers": "some"}, "layers must be \"all\".* got 'some'"),
+    ({"dtype": "float64"}, "'dtype' parameter of ActivationStore .* Got 'float64'"),
+    ({"journal": "off"}, "'journal' parameter .* Got 'off'"),
+    ({"chunk_size": 0}, "'chunk_size' parameter .* Got 0"),
+    ({"chunk_size": 1.5}, "'chunk_size' parameter .* Got 1.5"),
+    ({"layers": "some"}, "'layers' parameter .* Got 'some'"),
 ]
 
 

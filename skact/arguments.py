@@ -1,0 +1,198 @@
+"""Arguments of public functions, checked as scikit-learn checks the parameters of estimators.
+
+A function says beside its signature what each argument may be, in the words of
+``_parameter_constraints``, and :func:`checked` refuses anything else before the function begins, in
+one sentence that names the argument, what it must be, and what it was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    validate_parameter_constraints,
+)
+
+__all__ = [
+    "PATH",
+    "SEQUENCE",
+    "Number",
+    "Such",
+    "check_concepts",
+    "checked",
+    "float_array",
+    "instance",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(**constraints: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Check the arguments of a function or method; those of a constructor name its class.
+
+    Parameters
+    ----------
+    **constraints : list, or "no_validation"
+        What each argument may be, as in ``_parameter_constraints`` of an estimator.
+
+    Returns
+    -------
+    decorator : callable
+        The function raises scikit-learn's ``InvalidParameterError``, which is a ValueError and a
+        TypeError, before it begins.
+
+    Examples
+    --------
+    >>> from numbers import Integral
+    >>> from skact.arguments import Number, checked
+    >>> @checked(n_steps=[Number(Integral, 1, None, closed="left"), None])
+    ... def walk(n_steps=None): ...
+    >>> walk(0)
+    Traceback (most recent call last):
+        ...
+    sklearn.utils._param_validation.InvalidParameterError: The 'n_steps' parameter of walk must be
+    an int in the range [1, inf) or None. Got 0 instead.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        arguments = signature(function)
+        name = function.__qualname__.removesuffix(".__init__")
+
+        @wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                given = arguments.bind(*args, **kwargs).arguments
+            except TypeError:  # said better by the call itself
+                return function(*args, **kwargs)
+            validate_parameter_constraints(constraints, given, caller_name=name)
+            return function(*args, **kwargs)
+
+        # Under scikit-learn's name, so that what reads its functions reads these.
+        wrapper._skl_parameter_constraints = constraints  # type: ignore[attr-defined]
+        return wrapper
+
+    return decorate
+
+
+class Number(Interval):
+    """An interval of numbers, to which True and False do not belong."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Tell whether a value is one of the numbers."""
+        return not isinstance(val, bool | np.bool_) and bool(super().is_satisfied_by(val))
+
+
+class Such(HasMethods):
+    """What a function accepts, called by words of ours.
+
+    Parameters
+    ----------
+    words : str
+        What comes after "must be".
+    accepts : callable
+        Takes a value, tells whether it is such a one.
+    """
+
+    def __init__(self, words: str, accepts: Callable[[Any], Any]) -> None:
+        self.words, self.accepts, self.hidden = words, accepts, False
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Tell whether a value is such a one."""
+        return bool(self.accepts(val))
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def instance(words: str, *classes: type) -> Such:
+    """Accept instances of classes, which are called by public names instead of private modules.
+
+    Parameters
+    ----------
+    words : str
+        What comes after "must be"; with the parentheses of a call, so that it is seen that no class
+        is meant.
+    *classes : type
+        The classes.
+
+    Returns
+    -------
+    constraint : Such
+        The constraint.
+    """
+    return Such(words, lambda value: isinstance(value, classes))
+
+
+#: A list of things that are no numbers.
+SEQUENCE = instance("a list", Sequence)
+#: A path of a file or folder.
+PATH = instance("a path", str, os.PathLike)
+
+
+def float_array(values: Any, name: str) -> npt.NDArray[np.float64]:
+    """Turn an argument into float64, or say which one holds something else.
+
+    Parameters
+    ----------
+    values : array-like
+        The argument.
+    name : str
+        Its name.
+
+    Returns
+    -------
+    array : ndarray, dtype float64
+        Of any shape.
+
+    Raises
+    ------
+    ValueError
+        If it is no array of numbers.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be an array of numbers: {error}") from error
+
+
+def check_concepts(concepts: Iterable[Any], what: str = "concepts") -> list[Any]:
+    """Check names of concepts: one column each.
+
+    Parameters
+    ----------
+    concepts : iterable
+        The names.
+    what : str, default="concepts"
+        What the argument is called.
+
+    Returns
+    -------
+    names : list
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If they are one string, whose letters would be taken for names, or no iterable; if there is
+        none, one is an empty text, or one comes twice.
+    """
+    if isinstance(concepts, str | bytes) or not isinstance(concepts, Iterable):
+        raise ValueError(f"{what} must be a list of names, got {concepts!r}.")
+    names = list(concepts)
+    if not names:
+        raise ValueError(f"{what} must hold at least one name.")
+    for c, name in enumerate(names):
+        if isinstance(name, str) and not name.strip():
+            raise ValueError(f"{what}[{c}] is an empty name, {name!r}.")
+        if name in names[:c]:
+            raise ValueError(f"{what} must differ from each other, but {name!r} comes twice.")
+    return names
