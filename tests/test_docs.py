@@ -118,6 +118,26 @@ def test_the_api_page_names_exactly_what_is_public():
     assert set(listed) == set(skact.__all__)
 
 
+def sections():
+    """Names under each heading of the API page, and in each row of the README's table of rooms."""
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    for section in text.split("\n## ")[1:]:
+        heading, _, body = section.partition("\n")
+        yield re.findall(r"`(skact\.\w+)`", heading), re.findall(r"^\| `(\w+)` \|", body, re.M)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("| Room |")[2].partition("\n\n")[0]
+    for row in table.split("\n")[2:]:
+        _, rooms, names, *_ = row.split("|")
+        yield [f"skact.{r}" for r in re.findall(r"`(\w+)`", rooms)], re.findall(r"`(\w+)`", names)
+
+
+@pytest.mark.parametrize(("rooms", "names"), list(sections()))
+def test_names_are_in_the_room_they_stand_under(rooms, names):
+    held = {thing for room in rooms for thing in importlib.import_module(room).__all__}
+    assert names
+    assert set(names) <= held
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_relative_links_lead_somewhere(page):
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
