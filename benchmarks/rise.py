@@ -45,7 +45,7 @@ def build(width, n_blocks):
 
 def bare(loaded, block, batches):
     """Forward passes alone, up to the block."""
-    with capture(loaded.base, loaded.blocks, [block]) as run:
+    with capture(loaded.base, loaded.places, [block]) as run:
         for pixels in batches:
             run({"pixel_values": pixels}, lambda block, state: None)
 

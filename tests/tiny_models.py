@@ -290,3 +290,59 @@ def save_pair(pair: tuple[Any, Any], folder: Any) -> str:
     for part in pair:
         part.save_pretrained(folder)
     return str(folder)
+
+
+# Families whose blocks, or whose hidden states, are not laid out as usual.
+
+_WIDE = {"emb_dim": WIDTH, "n_layers": N_BLOCKS, "n_heads": 4, "max_position_embeddings": 66}
+_MAMBA = {"hidden_size": WIDTH, "num_hidden_layers": N_BLOCKS, "state_size": 8}
+_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "albert": ("Albert", {**_COMMON, "embedding_size": 16}),
+    "opt-350m": (
+        "OPT",
+        {
+            "hidden_size": WIDTH,
+            "num_hidden_layers": N_BLOCKS,
+            "num_attention_heads": 4,
+            "ffn_dim": 48,
+            "word_embed_proj_dim": 16,
+            "do_layer_norm_before": False,
+        },
+    ),
+    "mamba": ("Mamba", _MAMBA),
+    "mamba2": ("Mamba2", {**_MAMBA, "num_heads": 8, "head_dim": 8, "n_groups": 1}),
+    "rwkv": (
+        "Rwkv",
+        {
+            "hidden_size": WIDTH,
+            "num_hidden_layers": N_BLOCKS,
+            "context_length": 64,
+            "rescale_every": 2,
+        },
+    ),
+    "xlnet": ("XLNet", {"d_model": WIDTH, "n_layer": N_BLOCKS, "n_head": 4, "d_inner": 48}),
+    "longformer": ("Longformer", {**_COMMON, "attention_window": [8] * N_BLOCKS}),
+    "deberta-v2-xlarge": (
+        "DebertaV2",
+        {**_COMMON, "relative_attention": True, "conv_kernel_size": 3, "conv_act": "gelu"},
+    ),
+    "xlm": ("XLM", _WIDE),
+    "flaubert": ("Flaubert", _WIDE),
+    "squeezebert": ("SqueezeBert", {**_COMMON, "embedding_size": WIDTH}),
+}
+FAMILIES = tuple(_FAMILIES)
+
+
+@lru_cache
+def family_pair(kind: str) -> tuple[Any, Any]:
+    """Model and tokenizer of one of the kinds in ``FAMILIES``; do not change."""
+    name, options = _FAMILIES[kind]
+    tokenizer = wordpiece_tokenizer()
+    config = getattr(transformers, f"{name}Config")(**options, vocab_size=len(tokenizer))
+    torch.manual_seed(sum(map(ord, kind)))
+    model = transformers.AutoModel.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2 and parameter.std() < 0.1:
+                parameter.mul_(0.2 / parameter.std())  # far from the identity
+    return model.eval(), tokenizer

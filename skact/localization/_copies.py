@@ -51,12 +51,15 @@ class _ImageCopies:
         Positions that are patches.
     patch : tuple of int
         Height and width of a patch.
+    prefix : int
+        Positions before the first patch.
     """
 
     pixels: Tensor
     paint: Tensor
     kept: Array
     patch: tuple[int, int]
+    prefix: int
 
     @property
     def players(self) -> Array:
@@ -68,7 +71,7 @@ class _ImageCopies:
         n_rows, n_columns = height // rows, width // columns
         # Patches of padding are no players, and stay.
         there = np.ones((len(masks), n_rows * n_columns), bool)
-        there[:, self.kept[-n_rows * n_columns :]] = masks
+        there[:, self.kept[self.prefix :][: n_rows * n_columns]] = masks
         grid = torch.from_numpy(there.reshape(-1, 1, n_rows, n_columns)).to(self.pixels.device)
         seen = grid.repeat_interleave(rows, 2).repeat_interleave(columns, 3)
         # Pixels beyond the last whole patch are read by no token.
@@ -168,7 +171,7 @@ class Perturbation:
         # Copies of similar length side by side, long ones first: with deletion they are cut alike.
         order = np.argsort(-masks.sum(axis=1), kind="stable")
         out: Array | None = None
-        with capture(self.loaded.base, self.loaded.blocks, [self.block]) as run:
+        with capture(self.loaded.base, self.loaded.places, [self.block]) as run:
             batches = run_batches(
                 lambda n_done, size: order[n_done : n_done + size],
                 lambda rows: self._batch(run, masks[rows], reduce),
@@ -226,7 +229,9 @@ def perturbation(inputs: ModelInputs, i: int, *, baseline: str, unit: str) -> Pe
         if inputs.is_image
         else _text_copies(inputs, i, baseline, unit)
     )
-    return Perturbation(loaded, inputs.block, copies, inputs.batch_size)
+    # With deletion the copies are of unequal lengths.
+    stack = loaded.sharing == "any" or (loaded.sharing == "equal" and baseline != "delete")
+    return Perturbation(loaded, inputs.block, copies, inputs.batch_size if stack else 1)
 
 
 def _resolve_baseline(loaded: Loaded, baseline: str) -> str:
@@ -254,7 +259,7 @@ def _image_copies(inputs: ModelInputs, i: int, baseline: str) -> _ImageCopies:
         paint = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels)
     else:
         paint, _, _ = inputs.process(_painted(image, baseline, geometry, inputs.loaded.patch))
-    return _ImageCopies(pixels, paint, kept, inputs.loaded.patch)
+    return _ImageCopies(pixels, paint, kept, inputs.loaded.patch, inputs.loaded.prefix)
 
 
 def _painted(image: Any, baseline: str, geometry: Any, patch: tuple[int, int]) -> Any:

@@ -12,7 +12,6 @@ from ._forward import ForwardPass as ForwardPass
 from ._geometry import Geometry as Geometry
 from ._geometry import Patch as Patch
 from ._hooks import DeepEnoughError as DeepEnoughError
-from ._hooks import block_state as block_state
 from ._hooks import capture as capture
 from ._hooks import hooked as hooked
 from ._hub import evaluating as evaluating

@@ -206,7 +206,7 @@ class ForwardPass:
         writer = Writer(sink, n_tokens, self.pooling, loaded.device)
         batches = Batches(self.inputs, rows)
         with (
-            capture(loaded.base, loaded.blocks, blocks) as run,
+            capture(loaded.base, loaded.places, blocks) as run,
             ThreadPoolExecutor(1) as thread,
             token_bar(progress, int(n_tokens.sum())) as bar,
         ):

@@ -3,24 +3,36 @@
 Imports torch: import this module only where a model is at hand.
 
 What a model itself reports as ``hidden_states`` is not the same quantity in every architecture:
-the last entry is often taken after the final norm. Hooks on the blocks read the same place
-everywhere, and :func:`check_hooks` compares them with the model's own states once.
+the last entry is often taken after the final norm. Hooks read the same place everywhere. Which
+places these are is found, and compared with the model's own states, in
+:mod:`skact.models._places`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from skact.models._hub import evaluating
 
-__all__ = ["Run", "Take", "capture", "check_hooks", "find_blocks", "hooked", "is_ours"]
+__all__ = [
+    "DeepEnoughError",
+    "Place",
+    "Run",
+    "Take",
+    "capture",
+    "hooked",
+    "is_ours",
+    "n_read",
+    "reading",
+]
 
 Take = Callable[[int, Tensor], None]
 Run = Callable[[dict[str, Any], Take], None]
@@ -33,6 +45,41 @@ _OURS: set[int] = set()
 
 class DeepEnoughError(Exception):
     """Leaves a forward pass once the deepest wanted block has run."""
+
+
+class Place(NamedTuple):
+    """Where in a forward pass the residual stream after a block is read.
+
+    Parameters
+    ----------
+    module : Module
+        The block as a rule, or what comes behind it.
+    call : int, default=0
+        Which of its calls within one pass; blocks that share weights are one module.
+    before : bool, default=False
+        Whether what enters the module is read, in place of what it puts out.
+    axes : tuple of int, default=(0, 1, 2)
+        Where samples, positions and features are among the axes of the tensor.
+    """
+
+    module: nn.Module
+    call: int = 0
+    before: bool = False
+    axes: tuple[int, int, int] = (0, 1, 2)
+
+    def stream(self, tensor: Tensor, n_positions: int | None) -> Tensor:
+        """Return what was read here as (n_samples, n_positions, n_features)."""
+        return tensor.permute(self.axes)[:, :n_positions]
+
+
+def n_read(base: nn.Module, inputs: Mapping[str, Any]) -> int | None:
+    """Positions of a sample among those that run; None if all of them are.
+
+    A model may pad a text to its attention window; one that reads an image as tiles says how many
+    positions are the first one's.
+    """
+    ids = inputs.get("input_ids")
+    return getattr(base, "n_read", None) if ids is None else int(ids.shape[1])
 
 
 @contextmanager
@@ -63,51 +110,61 @@ def is_ours(number: int) -> bool:
     return number in _OURS
 
 
-def find_blocks(base: nn.Module, n_blocks: int) -> nn.ModuleList:
-    """Find the list of transformer blocks.
+def _entering(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0] if args else kwargs.get("hidden_states")
+
+
+@contextmanager
+def reading(
+    base: nn.Module, places: Mapping[Any, Place], take: Callable[[Any, Tensor], None]
+) -> Iterator[None]:
+    """Call a function with what is at some places, in every pass of a model.
 
     Parameters
     ----------
     base : Module
         The model without head.
-    n_blocks : int
-        Number of blocks its config promises.
-
-    Returns
-    -------
-    blocks : ModuleList of length n_blocks
-        The outermost one of that length.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
+    places : mapping of key to Place
+        Where to read.
+    take : callable
+        Takes the key and the tensor as it is there, with the axes that it has there, as soon as it
+        is there.
     """
-    for module in base.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
-            return module
-    raise ValueError(
-        f"{type(base).__name__} has no list of {n_blocks} blocks, the num_hidden_layers of its "
-        "config, so its layers cannot be read."
-    )
+    calls: Counter[Any] = Counter()
 
+    def start(module: nn.Module, args: Any, kwargs: Any) -> None:
+        calls.clear()
 
-def block_state(output: Any, base: nn.Module) -> Tensor:
-    state = output[0] if isinstance(output, tuple) else output
-    # A model that reads an image as tiles says how many positions are the first one's.
-    return state[:, : getattr(base, "n_read", None)]
+    def reader(key: Any, place: Place) -> tuple[nn.Module, Callable[..., None]]:
+        def read(module: nn.Module, args: Any, seen: Any) -> None:
+            calls[key] += 1
+            if calls[key] != place.call + 1:
+                return
+            if place.before:
+                tensor = _entering(args, seen)
+            else:
+                tensor = seen[0] if isinstance(seen, tuple) else seen
+            if isinstance(tensor, Tensor):
+                take(key, tensor)
+
+        return place.module, read
+
+    before = (reader(key, place) for key, place in places.items() if place.before)
+    after = (reader(key, place) for key, place in places.items() if not place.before)
+    with hooked(before=[(base, start)]), hooked(after, before):
+        yield
 
 
 @contextmanager
-def capture(base: nn.Module, blocks: nn.ModuleList, wanted: Sequence[int]) -> Iterator[Run]:
+def capture(base: nn.Module, places: Sequence[Place], wanted: Sequence[int]) -> Iterator[Run]:
     """Prepare a model for reading the residual stream after some blocks.
 
     Parameters
     ----------
     base : Module
         The model without head.
-    blocks : ModuleList
-        Its blocks.
+    places : sequence of Place
+        Where to read it after each block.
     wanted : sequence of int
         Blocks to read.
 
@@ -120,93 +177,19 @@ def capture(base: nn.Module, blocks: nn.ModuleList, wanted: Sequence[int]) -> It
         leaving the context every hook is removed and the model is as it was.
     """
     deepest = max(wanted)
-    taking: list[Take] = []
+    passes: list[tuple[Take, int | None]] = []
 
-    def reader(block: int) -> Callable[..., None]:
-        def read(module: nn.Module, args: Any, output: Any) -> None:
-            taking[-1](block, block_state(output, base))
-            if block == deepest:
-                raise DeepEnoughError
-
-        return read
+    def read(block: int, tensor: Tensor) -> None:
+        take, n_positions = passes[-1]
+        take(block, places[block].stream(tensor, n_positions))
+        if block == deepest:
+            raise DeepEnoughError
 
     def run(inputs: dict[str, Any], take: Take) -> None:
-        taking[:] = [take]
+        passes[:] = [(take, n_read(base, inputs))]
         with suppress(DeepEnoughError):
             base(**inputs)
 
-    readers = ((blocks[block], reader(block)) for block in wanted)
-    with hooked(after=readers), evaluating(base), torch.inference_mode():
+    chosen = {block: places[block] for block in wanted}
+    with reading(base, chosen, read), evaluating(base), torch.inference_mode():
         yield run
-
-
-def _norms(base: nn.Module) -> list[nn.Module]:
-    """Norms outside of all lists: those of blocks, also of blocks that did not run, are in one."""
-    lists = [module for module in base.modules() if isinstance(module, nn.ModuleList)]
-    inside = {id(module) for one in lists for module in one.modules()}
-    return [
-        module
-        for name, module in base.named_modules()
-        if id(module) not in inside and "norm" in f"{type(module).__name__} {name}".lower()
-    ]
-
-
-def _same(state: Tensor, reported: Tensor) -> bool:
-    tolerance = 1e-5 if state.dtype == torch.float32 else 1e-2
-    return state.shape == reported.shape and torch.allclose(
-        state.float(), reported.float(), rtol=tolerance, atol=tolerance
-    )
-
-
-def _are_reported(states: dict[int, Tensor], reported: Any, base: nn.Module, n_blocks: int) -> bool:
-    """Whether the states after all blocks are what the model reports, the last perhaps normed."""
-    if reported is None or len(reported) != n_blocks + 1 or len(states) != n_blocks:
-        return False
-    last = states[n_blocks - 1]
-    return all(_same(states[b], reported[b + 1]) for b in range(n_blocks - 1)) and (
-        _same(last, reported[-1]) or any(_same(norm(last), reported[-1]) for norm in _norms(base))
-    )
-
-
-def check_hooks(base: nn.Module, blocks: nn.ModuleList, inputs: dict[str, Any]) -> Tensor:
-    """Make sure that hooks read the model's own hidden states.
-
-    Parameters
-    ----------
-    base : Module
-        The model without head.
-    blocks : ModuleList
-        Its blocks.
-    inputs : dict
-        Keyword arguments of a small forward pass.
-
-    Returns
-    -------
-    state : Tensor of shape (n_samples, n_positions, n_features)
-        After the last block.
-
-    Raises
-    ------
-    RuntimeError
-        If a hook and the model disagree. After the last block, the model's state may be the
-        hook's after the final norm.
-    """
-    states: dict[int, Tensor] = {}
-
-    def reader(block: int) -> Callable[..., None]:
-        def read(module: nn.Module, args: Any, output: Any) -> None:
-            # Cloned, so that a later block that works in place would show.
-            states[block] = block_state(output, base).clone()
-
-        return read
-
-    readers = ((block, reader(b)) for b, block in enumerate(blocks))
-    with hooked(after=readers), evaluating(base), torch.inference_mode():
-        reported = base(**inputs, output_hidden_states=True, return_dict=True).hidden_states
-        ok = _are_reported(states, reported, base, len(blocks))
-    if not ok:
-        raise RuntimeError(
-            f"the outputs of the {len(blocks)} blocks of {type(base).__name__} are not the hidden "
-            "states that the model itself reports, so its layers cannot be read reliably."
-        )
-    return states[len(blocks) - 1]

@@ -71,7 +71,7 @@ def label_patches(
     geometries: Sequence[Geometry],
     masks: Any,
     patch: tuple[int, int],
-    prefix: int,
+    extra: tuple[int, int],
     n_concepts: int | None,
 ) -> Array:
     """Turn masks of images into labels of their tokens.
@@ -84,8 +84,8 @@ def label_patches(
         One per image, of shape (height, width) or (height, width, n_concepts); read one by one.
     patch : tuple of int
         Height and width of a patch in processed pixels.
-    prefix : int
-        Tokens before the patches, which get no label.
+    extra : tuple of int
+        Tokens before the patches and behind them, which get no label.
     n_concepts : int or None
         Concepts every mask must have; None takes the number from the first mask.
 
@@ -106,5 +106,5 @@ def label_patches(
         if mask.shape[2] != n_concepts:
             raise ValueError(f"masks[{i}] has {mask.shape[2]} concepts, expected {n_concepts}.")
         labels = mask_to_patches(mask, geometry, patch)
-        parts.append(np.concatenate([np.zeros((prefix, n_concepts), bool), labels]))
+        parts.append(np.pad(labels, (extra, (0, 0))))
     return np.concatenate(parts)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skact.models._hooks import DeepEnoughError, block_state, hooked
+from skact.models._hooks import DeepEnoughError, hooked, n_read, reading
 from skact.models._hub import evaluating
 from skact.models._loaded import Loaded
 from skact.rows import Array
@@ -43,6 +43,11 @@ class BlockInputs:
     ----------
     values : Tensor of shape (n_positions, n_features)
         What enters the first block.
+
+    Raises
+    ------
+    ValueError
+        If later states of the model depend on more than what enters its first block.
     """
 
     def __init__(self, loaded: Loaded, block: int, inputs: Inputs, positions: Array) -> None:
@@ -50,14 +55,21 @@ class BlockInputs:
         self.block = block
         self.inputs = inputs
         self.positions = positions
+        if loaded.entry is None:
+            raise ValueError(
+                f"the states of the model {loaded.name!r} are not functions of what enters its "
+                "first block alone, so gradients cannot be taken there; use a method that "
+                "perturbs samples."
+            )
+        self._entry = loaded.entry
         seen: list[Tensor] = []
 
-        def read(module: nn.Module, args: Any, kwargs: Any) -> None:
-            seen.append(_first(args, kwargs).detach().clone())
+        def read(_: int, tensor: Tensor) -> None:
+            seen.append(self._entry.stream(tensor.detach(), None).clone())
             raise DeepEnoughError
 
         with (
-            hooked(before=[(loaded.blocks[0], read)]),
+            reading(loaded.base, {0: self._entry}, read),
             evaluating(loaded.base),
             torch.no_grad(),
             suppress(DeepEnoughError),
@@ -81,16 +93,19 @@ class BlockInputs:
         RuntimeError
             On use, if the model gives no gradients.
         """
-        loaded = self.loaded
+        loaded, place = self.loaded, self.loaded.places[self.block]
         current: dict[str, Tensor] = {}
 
         def replace(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            if "values" not in current:  # blocks that share weights come again
+                return args, kwargs
+            values = current.pop("values").permute(self._entry.axes)
             if args:
-                return (current["values"], *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": current["values"]}
+                return (values, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": values}
 
-        def read(module: nn.Module, args: Any, output: Any) -> None:
-            current["state"] = block_state(output, loaded.base)
+        def read(_: int, tensor: Tensor) -> None:
+            current["state"] = place.stream(tensor, n_read(loaded.base, self.inputs))
             raise DeepEnoughError
 
         def state(values: Tensor) -> Tensor:
@@ -110,7 +125,8 @@ class BlockInputs:
             return stream[:, self.positions]
 
         with (
-            hooked(after=[(loaded.blocks[self.block], read)], before=[(loaded.blocks[0], replace)]),
+            hooked(before=[(self._entry.module, replace)]),
+            reading(loaded.base, {0: place}, read),
             evaluating(loaded.base),
             _frozen(loaded.base),
             torch.enable_grad(),
@@ -141,8 +157,7 @@ class BlockInputs:
 
         modules = [
             module
-            for block in self.loaded.blocks[: self.block + 1]
-            for module in block.modules()
+            for module in self.loaded.blocks[: self.block + 1].modules()
             if isinstance(getattr(module, "bias", None), Tensor) and module.bias.ndim == 1
         ]
         with hooked(after=[(module, read) for module in modules]):
@@ -160,7 +175,3 @@ def _frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def _first(args: Any, kwargs: Any) -> Tensor:
-    return args[0] if args else kwargs["hidden_states"]

@@ -5,7 +5,6 @@ Imports torch and transformers: import this module only where a model is needed.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,24 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from skact.models._geometry import check_geometry, image_geometry
-from skact.models._hooks import check_hooks, find_blocks
+from skact.models._hooks import Place
 from skact.models._hub import first_weight, passing, sentence_length
-from skact.models._mllama import FirstTile, FirstTileProcessor
 from skact.models._processors import calling, private_copy
 from skact.models._towers import Tower, find_tower
+from skact.models._tryout import (
+    Facts,
+    embedding_rows,
+    pair_of_ints,
+    pass_options,
+    try_out,
+    usable_pad,
+)
 from skact.models._weights import fingerprint
 
 __all__ = ["Loaded", "load", "max_positions"]
 
-_FACTS: WeakKeyDictionary[nn.Module, dict[Any, _Facts]] = WeakKeyDictionary()
+_FACTS: WeakKeyDictionary[nn.Module, dict[Any, Facts]] = WeakKeyDictionary()
 _MADE_FROM: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What one tiny forward pass and the processor's settings say, kept per model."""
-
-    width: int
-    prefix: int
-    processor: Any
-    original: Any  # keeps the id by which these facts are found from being used again
 
 
 @dataclass(frozen=True)
@@ -47,15 +42,21 @@ class Loaded:
     base : Module
         Without head; one tower of a model that has two.
     blocks : ModuleList
-        Its transformer blocks.
+        Its transformer blocks; one that runs several times is there as often.
+    places : tuple of Place
+        Where the residual stream after each block is read.
+    entry : Place or None
+        What enters the first block; None where later states depend on more than that.
     processor : tokenizer or image processor
         Ours to change.
     modality : {"text", "image"}
         What it reads.
     width : int
         Features of a token.
-    prefix : int
-        Positions before the first patch; 0 for text.
+    prefix, suffix : int
+        Positions before the first patch, and behind the last; 0 for text.
+    sharing : {"any", "equal", "none"}
+        Which samples give the same numbers in one batch as alone: any, those of equal length, none.
     name, revision : str
         For the :class:`~skact.tokens.Source` of activations.
     sentence_length : int or None
@@ -64,10 +65,14 @@ class Loaded:
 
     base: nn.Module
     blocks: nn.ModuleList
+    places: tuple[Place, ...]
+    entry: Place | None
     processor: Any
     modality: str
     width: int
     prefix: int
+    suffix: int
+    sharing: str
     name: str
     revision: str
     sentence_length: int | None = None
@@ -90,13 +95,22 @@ class Loaded:
     @property
     def patch(self) -> tuple[int, int]:
         """Height and width of a patch."""
-        return _pair_of_ints(self.config.patch_size)
+        return pair_of_ints(self.config.patch_size)
 
     @property
     def extra(self) -> dict[str, Any]:
         """Keyword arguments that belong to every forward pass."""
-        takes = inspect.signature(self.base.forward).parameters
-        return {"use_cache": False} if "use_cache" in takes else {}
+        return pass_options(self.base)
+
+    @property
+    def n_ids(self) -> int:
+        """Token ids that the model has an embedding for."""
+        return embedding_rows(self.base)
+
+    @property
+    def pad_id(self) -> int:
+        """Id that texts are padded with."""
+        return usable_pad(self.base, self.processor)
 
     @property
     def has_cls(self) -> bool:
@@ -106,58 +120,6 @@ class Loaded:
         cls = self.processor.cls_token_id
         with calling(self.processor):
             return cls is not None and self.processor("a")["input_ids"][0] == cls
-
-
-def _pair_of_ints(size: Any) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
-
-
-def _n_blocks(config: Any) -> int:
-    for one in (config, config.get_text_config()):
-        if isinstance(getattr(one, "num_hidden_layers", None), int):
-            return int(one.num_hidden_layers)
-    raise ValueError(f"{type(config).__name__} does not say its num_hidden_layers.")
-
-
-def _blocks(base: nn.Module) -> nn.ModuleList:
-    """Blocks that run for a text, or for an image, alone."""
-    config: Any = base.config
-    blocks = find_blocks(base, _n_blocks(config) + getattr(config, "num_global_layers", 0))
-    # Llama-3.2-Vision skips its cross-attention blocks where a text has no image.
-    skipped = getattr(config.get_text_config(), "cross_attention_layers", None) or ()
-    return nn.ModuleList(block for b, block in enumerate(blocks) if b not in skipped)
-
-
-def _try_out(base: nn.Module, processor: Any, side: str) -> _Facts:
-    """Run the model once on something tiny, and check all that is relied on later."""
-    blocks, like = _blocks(base), first_weight(base)
-    config: Any = base.config
-    if side == "text":
-        ids = torch.arange(4, device=like.device)[None] % config.get_text_config().vocab_size
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        state = check_hooks(base, blocks, inputs)
-        return _Facts(state.shape[-1], 0, processor, processor)
-    is_tiled = hasattr(processor, "max_image_tiles")
-    images = FirstTileProcessor(processor) if is_tiled else processor
-    check_geometry(images)
-    patch = _pair_of_ints(config.patch_size)
-    size = _pair_of_ints(getattr(config, "image_size", None) or (4 * patch[0], 4 * patch[1]))
-    made = image_geometry(images, *size).size
-    if isinstance(base, FirstTile) and made != size:
-        raise ValueError(
-            f"the image processor makes tiles of size {made}, but the model reads {size}."
-        )
-    shape = (1, getattr(config, "num_channels", 3), *size)
-    pixels = torch.linspace(-1, 1, steps=shape[1] * size[0] * size[1]).reshape(shape)
-    state = check_hooks(base, blocks, {"pixel_values": pixels.to(like)})
-    prefix = state.shape[1] - (size[0] // patch[0]) * (size[1] // patch[1])
-    if state.ndim != 3 or prefix < 0:
-        raise ValueError(
-            f"{type(base).__name__} has no token per patch: {tuple(state.shape)} for an image of "
-            f"size {size} and patches of {patch}."
-        )
-    return _Facts(state.shape[-1], prefix, images, processor)
 
 
 def load(
@@ -186,7 +148,8 @@ def load(
     OSError
         If a name can neither be found nor fetched.
     ValueError, TypeError
-        If the model, its processor and the other parameters do not fit each other.
+        If the model, its processor and the other parameters do not fit each other, or the model
+        cannot be relied on; see :func:`~skact.models._tryout.try_out`.
     RuntimeError
         If hooks do not reproduce the model's hidden states.
     """
@@ -196,7 +159,7 @@ def load(
     processor = private_copy(tower.processor)
     facts = _FACTS.setdefault(tower.whole, {})
     if (id(processor), side) not in facts:
-        facts[id(processor), side] = _try_out(base, processor, side)
+        facts[id(processor), side] = try_out(tower.whole, base, processor, side)
     known = facts[id(processor), side]
     revision, length = fingerprint(base), None
     if isinstance(model, str | Path):
@@ -205,11 +168,15 @@ def load(
         length = sentence_length(tower.name, options["revision"])
     return Loaded(
         base=base,
-        blocks=_blocks(base),
+        blocks=known.places.blocks,
+        places=known.places.read,
+        entry=known.places.entry,
         processor=known.processor,
         modality=side,
         width=known.width,
         prefix=known.prefix,
+        suffix=known.suffix,
+        sharing=known.sharing,
         name=tower.name,
         revision=revision,
         sentence_length=length,

@@ -87,8 +87,8 @@ class TextInputs:
 
     @property
     def groups(self) -> Array:
-        """Which texts may share a batch, int64 of shape (n_samples,): all of them."""
-        return np.zeros(len(self.texts), np.int64)
+        """Which texts may share a batch, int64 of shape (n_samples,); see :class:`Loaded`."""
+        return _groups(self.loaded, self.lengths)
 
     def batch(self, samples: Array) -> tuple[dict[str, Tensor], Array]:
         """Pad some texts to the longest of them.
@@ -108,8 +108,7 @@ class TextInputs:
         lengths = self.lengths[samples]
         real = np.arange(lengths.max()) < lengths[:, None]
         rows = rows_of(self.encoded.offsets, samples)
-        # Padding is masked, so any id will do.
-        ids = np.full(real.shape, self.loaded.processor.pad_token_id or 0)
+        ids = np.full(real.shape, self.loaded.pad_id)
         is_token = np.zeros(real.shape, bool)
         ids[real], is_token[real] = self.encoded.ids[rows], self.encoded.is_token[rows]
         inputs = {
@@ -165,7 +164,7 @@ class ImageInputs:
     geometries : list of n_samples Geometry
         What the processor does to each.
     special_tokens : bool
-        Whether the positions before the patches count as tokens.
+        Whether the positions before and behind the patches count as tokens.
     numbers : sequence of int
         Number of each image in what the user gave; for errors.
     """
@@ -183,7 +182,8 @@ class ImageInputs:
     @cached_property
     def lengths(self) -> Array:
         """Positions of each image, int64 of shape (n_samples,)."""
-        return (self._sizes // self.loaded.patch).prod(axis=1) + self.loaded.prefix
+        extra = self.loaded.prefix + self.loaded.suffix
+        return (self._sizes // self.loaded.patch).prod(axis=1) + extra
 
     @property
     def is_cut(self) -> Array:
@@ -197,8 +197,8 @@ class ImageInputs:
 
     @cached_property
     def groups(self) -> Array:
-        """Which images may share a batch, int64 of shape (n_samples,): those of one size."""
-        return np.unique(self._sizes, axis=0, return_inverse=True)[1].reshape(-1)
+        """Which images may share a batch, int64 of shape (n_samples,): of those of one size."""
+        return _groups(self.loaded, np.unique(self._sizes, axis=0, return_inverse=True)[1].ravel())
 
     def batch(self, samples: Array) -> tuple[dict[str, Tensor], Array]:
         """Open and process some images of one processed size.
@@ -234,20 +234,46 @@ class ImageInputs:
         return {"pixel_values": pixels.to(self.loaded.dtype)}, is_token
 
     def _is_token(self, geometry: Geometry) -> Array:
-        """Which positions are tokens: no padding, and those before the patches if asked for."""
-        before = np.full(self.loaded.prefix, self.special_tokens)
-        return np.concatenate([before, geometry.tokens(self.loaded.patch)])
+        """Which positions are tokens: no padding, and those around the patches if asked for."""
+        extra = (self.loaded.prefix, self.loaded.suffix)
+        patches = geometry.tokens(self.loaded.patch)
+        return np.pad(patches, extra, constant_values=self.special_tokens)
+
+    @property
+    def _extra(self) -> tuple[int, int]:
+        """Tokens before the patches and behind them."""
+        loaded = self.loaded
+        return (loaded.prefix, loaded.suffix) if self.special_tokens else (0, 0)
 
     def tokens(self) -> list[list[Patch]]:
         """Name the tokens of each image."""
-        prefix = [_NO_PATCH] * (self.loaded.prefix * self.special_tokens)
-        return [prefix + patch_boxes(one, self.loaded.patch) for one in self.geometries]
+        before, behind = ([_NO_PATCH] * n for n in self._extra)
+        return [before + patch_boxes(one, self.loaded.patch) + behind for one in self.geometries]
 
     def labels(self, masks: Any, concepts: Sequence[Any] | None) -> Array:
         """Label the tokens of all images by masks; see :func:`label_patches`."""
-        prefix = self.loaded.prefix * self.special_tokens
         n_concepts = None if concepts is None else len(concepts)
-        return label_patches(self.geometries, masks, self.loaded.patch, prefix, n_concepts)
+        return label_patches(self.geometries, masks, self.loaded.patch, self._extra, n_concepts)
+
+
+def _groups(loaded: Loaded, alike: Array) -> Array:
+    """Which samples may share a batch, where those that are alike stack without padding."""
+    if loaded.sharing == "none":
+        return np.arange(len(alike))
+    by_length = loaded.sharing == "equal" or loaded.modality == "image"
+    return alike.astype(np.int64) if by_length else np.zeros(len(alike), np.int64)
+
+
+def _check_ids(loaded: Loaded, encoded: Encoded, numbers: Sequence[int]) -> None:
+    unknown = np.flatnonzero(encoded.ids >= loaded.n_ids)
+    for place in unknown[:1].tolist():
+        i = int(np.searchsorted(encoded.offsets, place, side="right")) - 1
+        token = loaded.processor.convert_ids_to_tokens(int(encoded.ids[place]))
+        raise ValueError(
+            f"sample {numbers[i]} has the token {token!r}, number {encoded.ids[place]}, but the "
+            f"model {loaded.name!r} has embeddings for {loaded.n_ids} tokens only; its tokenizer "
+            "belongs to another model, or was added to without model.resize_token_embeddings."
+        )
 
 
 def prepare(
@@ -270,7 +296,7 @@ def prepare(
     samples : sequence of n_samples texts or images
         As the model's modality asks.
     special_tokens : bool, default=False
-        Whether special tokens, and the positions before the patches, count as tokens.
+        Whether special tokens, and the positions around the patches, count as tokens.
     max_length : int or None, default=None
         Positions that a text is cut to; see :func:`max_positions`.
     sink : int or None, default=None
@@ -290,7 +316,8 @@ def prepare(
     Raises
     ------
     ValueError, TypeError
-        If a sample is not of the modality or has no token, naming its number.
+        If a sample is not of the modality, has no token, or has one that the model does not know,
+        naming its number.
     """
     numbers = range(len(samples)) if numbers is None else numbers
     if loaded.modality == "image":
@@ -313,4 +340,5 @@ def prepare(
         with_spans=with_spans,
         numbers=numbers,
     )
+    _check_ids(loaded, encoded, numbers)
     return TextInputs(loaded, texts, encoded, special_tokens)

@@ -5,6 +5,8 @@ Imports torch and transformers: import this module only where a model is needed.
 
 from __future__ import annotations
 
+import inspect
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -20,12 +22,26 @@ from skact.models._weights import fingerprint
 
 __all__ = ["Tower", "detach", "find_tower"]
 
+# Image processors that exist for torchvision only but do nothing special, and their defaults.
+_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+_PLAIN = {
+    "DINOv3ViTImageProcessor": {
+        "size": {"height": 224, "width": 224},
+        "resample": 2,
+        "do_center_crop": False,
+        **_IMAGENET,
+    }
+}
+
 _SIDES = {
     "image": ("vision_model", "vision_tower", "visual"),
     "text": ("text_model", "language_model"),
 }
 # Models that a pickle of this process stands for: it finds them again as long as they live.
 _LIVE: WeakValueDictionary[tuple[str, str, str], nn.Module] = WeakValueDictionary()
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class Tower(NamedTuple):
@@ -94,16 +110,30 @@ def _choose(modality: str, possible: set[str], what: str) -> str:
     return modality
 
 
+class _PilProcessor:
+    """One implementation on every machine, whether torchvision is there or not."""
+
+    @staticmethod
+    def from_pretrained(name: str, **options: Any) -> Any:
+        settings: dict[str, Any] = {}
+        with suppress(OSError):
+            settings, _ = transformers.ImageProcessingMixin.get_image_processor_dict(
+                name, **options
+            )
+        kind = str(settings.get("image_processor_type")).removesuffix("Fast")
+        if kind in _PLAIN:
+            return transformers.BitImageProcessorPil.from_dict(_PLAIN[kind] | settings)
+        auto = transformers.AutoImageProcessor
+        return auto.from_pretrained(name, backend="pil", **options)
+
+
 def _fetch(
     checkpoint: Checkpoint, device: str, dtype: str, *, modality: str
 ) -> tuple[nn.Module, Any]:
     model = checkpoint.model(transformers.AutoModel, device, dtype)
     if _choose(modality, _sides(model.config), f"model {checkpoint.name!r}") == "text":
         return model, _fetch_tokenizer(checkpoint)
-    # One implementation on every machine, whether torchvision is there or not.
-    return model, checkpoint.fetch(
-        "image processor", transformers.AutoImageProcessor, backend="pil"
-    )
+    return model, checkpoint.fetch("image processor", _PilProcessor)
 
 
 def _find(model: Any, modality: str, device: str, dtype: str, **options: Any) -> Tower:
@@ -135,10 +165,19 @@ def _part(processor: Any, side: str) -> Any:
     return getattr(processor, "tokenizer" if side == "text" else "image_processor", processor)
 
 
+def _reads_samples(model: nn.Module) -> bool:
+    """Tell a model from its encoder, which reads what has been embedded."""
+    takes = inspect.signature(model.forward).parameters.values()
+    needed = {one.name for one in takes if one.default is one.empty and one.kind in _NAMED}
+    return needed <= {"input_ids", "pixel_values"}
+
+
 def _base(model: nn.Module, side: str) -> nn.Module:
-    base = getattr(model, "base_model", model)
-    if isinstance(getattr(base, "model", None), transformers.PreTrainedModel):
-        base = base.model  # a head whose class misnames what is below it
+    base = model
+    for name in ("base_model", "model"):  # a head whose class misnames what is below it has both
+        below = getattr(base, name, None)
+        if isinstance(below, nn.Module) and hasattr(below, "config") and _reads_samples(below):
+            base = below
     if len(_sides(base.config)) > 1:
         for name in _SIDES[side]:
             if isinstance(getattr(base, name, None), nn.Module):

@@ -13,8 +13,8 @@ from torch import nn
 
 from skact.embedding import TransformerEmbedder
 from skact.models._forward import Batches, ForwardPass
-from skact.models._hooks import find_blocks
 from skact.models._loaded import load
+from skact.models._places import find_blocks
 from skact.models._prepare import prepare
 from tests import tiny_models
 
@@ -142,7 +142,7 @@ class Counter:
 
     def __init__(self, model):
         self.passes, self.runs = 0, [0] * 4
-        modules = [model, *find_blocks(model, 4)]
+        modules = [model, *find_blocks(model)[0]]
         self.handles = [
             module.register_forward_pre_hook(self._count(i - 1)) for i, module in enumerate(modules)
         ]

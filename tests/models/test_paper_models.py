@@ -10,9 +10,9 @@ from PIL import Image
 
 from skact.embedding import TransformerEmbedder
 from skact.models._depth import depth_to_block
-from skact.models._hooks import check_hooks
 from skact.models._loaded import load
 from skact.models._mllama import FirstTile, FirstTileProcessor
+from skact.models._places import find_places
 from tests import tiny_models
 from tests.tiny_models import PATCH, TILE
 
@@ -184,11 +184,12 @@ def test_llama_images_equal_the_models_own_states(small):
 def test_llama_blocks_equal_what_both_encoders_report(small):
     base = FirstTile(tiny_models.paper_pair(LLAMA_IMAGE)[0])
     pixels = torch.randn(2, 3, TILE, TILE)
-    state = check_hooks(base, base.blocks, {"pixel_values": pixels})
-    assert state.shape == (2, 17, tiny_models.WIDTH)
+    found = find_places(base, {"pixel_values": pixels}, [base.blocks])
+    assert [place.module for place in found.read] == list(base.blocks)
+    assert {state.shape for state in found.states} == {(2, 17, tiny_models.WIDTH)}
     swapped = torch.nn.ModuleList([*base.blocks[32:], *base.blocks[:32]])
     with pytest.raises(RuntimeError, match="FirstTile"):
-        check_hooks(base, swapped, {"pixel_values": pixels})
+        find_places(base, {"pixel_values": pixels}, [swapped])
     assert not any(module._forward_hooks for module in base.modules())
 
 
