@@ -229,8 +229,20 @@ class Checkpoint:
 
 
 def first_weight(model: nn.Module) -> torch.Tensor:
-    """Return a parameter that shows where a model lies and in which precision it runs."""
-    return next(p for p in model.parameters() if p.is_floating_point())
+    """Return a parameter that shows where a model lies and in which precision it runs.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return parameter
+    raise ValueError(
+        f"{type(model).__name__} has no weights in floating point. If it is quantised, load it "
+        "without quantisation."
+    )
 
 
 def check_placement(model: nn.Module, device: str, dtype: str) -> None:

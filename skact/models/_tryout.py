@@ -188,8 +188,8 @@ def _find_patches(
     rows, columns = pixels.shape[2] // patch[0], pixels.shape[3] // patch[1]
     every = [(r, c) for r in range(rows) for c in range(columns)]
     inside = rows // 2 * columns + columns // 2
-    few = sorted({0, columns - 1, inside, (rows - 1) * columns, rows * columns - 1})
-    chosen = every if len(every) <= _SMALL[0] * _SMALL[1] else [every[k] for k in few]
+    few = sorted({0, 1, columns - 1, columns, inside, (rows - 1) * columns, len(every) - 1})
+    chosen = every if len(every) <= 16 else [every[k] for k in few]
     copies = pixels.repeat(1 + len(chosen), 1, 1, 1)
     for changed, (r, c) in zip(copies[1:], chosen, strict=True):
         high, wide = (slice(k * p, (k + 1) * p) for k, p in zip((r, c), patch, strict=True))
@@ -200,7 +200,12 @@ def _find_patches(
     n_positions = places.states[0].shape[1]
     prefix, suffix = most[0], n_positions - most[0] - rows * columns
     expected = [prefix + r * columns + c for r, c in chosen]
-    if read.shape[1] != n_positions or suffix < 0 or not moved.any() or most != expected:
+    if (
+        read.shape[1] != n_positions
+        or suffix < 0
+        or not moved.amax(dim=1).all()
+        or most != expected
+    ):
         raise ValueError(
             f"{type(base).__name__} has no position for each patch in order of rows: of the "
             f"{n_positions} positions of an image of {rows} x {columns} patches, changing "
