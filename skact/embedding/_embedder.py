@@ -54,7 +54,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         One vector per sample: its CLS position, the mean of its tokens, or its last token. None
         keeps the tokens.
     special_tokens : bool, default=False
-        Whether special tokens, and the positions before the patches (CLS, registers), count as
+        Whether special tokens, and the positions around the patches (CLS, registers), count as
         tokens.
     batch_size : int, default=32
         Samples of mean length per forward pass. A batch holds as many positions as these have

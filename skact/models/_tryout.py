@@ -107,7 +107,9 @@ def _check_weights(base: nn.Module) -> None:
 
 def _alike(states: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     """Whether states are one up to rounding, which grows with their size and through the blocks."""
-    tolerance = 1e-4 if states[0].dtype == torch.float32 else 5e-2
+    exact = states[0].dtype == torch.float32
+    # Other devices than a CPU may round what they multiply.
+    tolerance = (1e-4 if states[0].device.type == "cpu" else 1e-3) if exact else 5e-2
     return all(
         bool(((a - b).norm(dim=-1) <= tolerance * b.norm(dim=-1)).all())
         for a, b in zip(map(Tensor.float, states), map(Tensor.float, others), strict=True)
