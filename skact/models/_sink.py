@@ -48,7 +48,7 @@ def _states(loaded: Loaded, ids: Tensor, blocks: Sequence[int]) -> Iterator[Tens
     states: list[Tensor] = []
     ids = ids.to(loaded.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **loaded.extra}
-    with capture(loaded.base, loaded.blocks, blocks) as run:
+    with capture(loaded.base, loaded.places, blocks) as run:
         run(inputs, lambda block, state: states.append(state.float()))
     return iter(states)
 
