@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,17 +93,35 @@ def _is_pil(image: Any) -> bool:
     return isinstance(image, Image.Image)
 
 
+def _is_file(image: Any) -> bool:
+    return isinstance(image, str | Path) or (hasattr(image, "read") and hasattr(image, "seek"))
+
+
 @contextmanager
-def _open_file(path: str | Path, i: int) -> Iterator[Image]:
+def _opened(image: Any, i: int) -> Iterator[Image]:
+    """Open an image as PIL does, and name the sample where PIL cannot read it."""
     from PIL import Image
 
+    shown = repr(str(image)[:200]) if isinstance(image, str | Path) else type(image).__name__
     try:
-        with Image.open(path) as file:
-            yield file
-    except (OSError, SyntaxError) as error:
+        if _is_pil(image):
+            yield image
+        else:
+            with Image.open(image) as file:
+                yield file
+    except Image.DecompressionBombError as error:
         raise ValueError(
-            f"sample {i}: the image {str(path)[:200]!r} cannot be read: {error}. (If the samples "
-            'are texts, take a model of texts, or say modality="text" to one that reads both.)'
+            f"sample {i}: the image {shown} has more pixels than PIL opens: {error} Make it "
+            "smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+        ) from error
+    except (OSError, SyntaxError, ValueError, TypeError, AssertionError, EOFError) as error:
+        advice = '(If the samples are texts, take a model of texts, or say modality="text" to '
+        advice += "one that reads both.)"
+        if not isinstance(image, str | Path):
+            advice = "Files must be open, in binary mode, when they are read; paths always can be."
+        raise ValueError(
+            f"sample {i}: the image {shown} cannot be read: {error or 'its file is closed'}. "
+            f"{advice}"
         ) from error
 
 
@@ -110,9 +129,9 @@ def _check_array(image: Any, i: int) -> Array:
     array = as_numpy(image)
     if array.ndim not in (2, 3) or array.size == 0 or array.shape[2:] not in ((), (1,), (3,), (4,)):
         raise ValueError(
-            f"sample {i} must be an image: a path, a PIL image, or an array (height, width) or "
-            f"(height, width, channels) with 1, 3 or 4 channels; got {type(image).__name__} "
-            f"of shape {array.shape}."
+            f"sample {i} must be an image: a path, a file open in binary mode, a PIL image, or an "
+            "array (height, width) or (height, width, channels) with 1, 3 or 4 channels; got "
+            f"{type(image).__name__} of shape {array.shape}."
         )
     if array.dtype.kind == "f":
         if not (array.min() >= 0 and array.max() <= 1):
@@ -130,7 +149,7 @@ def image_size(image: Any, i: int) -> tuple[int, int]:
 
     Parameters
     ----------
-    image : str, Path, PIL image or array
+    image : str, Path, binary file, PIL image or array
         As in :func:`open_image`.
     i : int
         Number of the sample, for errors.
@@ -145,25 +164,41 @@ def image_size(image: Any, i: int) -> tuple[int, int]:
     ValueError
         If the sample is no image, naming its number.
     """
-    if isinstance(image, str | Path):
-        with _open_file(image, i) as file:
-            width, height = file.size
-            _check_mode(file, i)
-            sideways = file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
-        return (width, height) if sideways else (height, width)
-    if _is_pil(image):
-        _check_mode(image, i)
-        return image.height, image.width
-    height, width = _check_array(image, i).shape[:2]
-    return height, width
+    if not (_is_file(image) or _is_pil(image)):
+        height, width = _check_array(image, i).shape[:2]
+        return height, width
+    with _opened(image, i) as file:
+        mode, (width, height) = file.mode, file.size
+        # PIL itself turns a TIFF, and tells its size as it will be.
+        sideways = file.format != "TIFF" and file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    _check_pil(mode, (height, width), i)
+    return (width, height) if sideways else (height, width)
 
 
-def _check_mode(image: Image, i: int) -> None:
-    if image.mode.startswith(("I", "F")):
+def _check_pil(mode: str, size: tuple[int, int], i: int) -> None:
+    if mode.startswith(("I", "F")):
         raise ValueError(
-            f"sample {i} has the mode {image.mode!r}, whose grey values have no fixed range; "
+            f"sample {i} has the mode {mode!r}, whose grey values have no fixed range; "
             "bring it to 8 bits first."
         )
+    if not _becomes_rgb(mode):
+        raise ValueError(
+            f"sample {i} has the mode {mode!r}, which PIL cannot convert to RGB; save it in "
+            "another mode first."
+        )
+    if min(size) < 1:
+        raise ValueError(f"sample {i} is an image of height {size[0]} and width {size[1]}.")
+
+
+@cache
+def _becomes_rgb(mode: str) -> bool:
+    from PIL import Image
+
+    try:
+        _to_rgb(Image.new(mode, (1, 1)))
+    except ValueError:
+        return False
+    return True
 
 
 def _to_rgb(image: Image) -> Image:
@@ -181,9 +216,10 @@ def open_image(image: Any, i: int) -> Image:
 
     Parameters
     ----------
-    image : str, Path, PIL image or array
-        A file is turned upright by its EXIF orientation. Alpha is laid over white, grey becomes
-        RGB. Arrays are uint8, or float in [0, 1].
+    image : str, Path, binary file, PIL image or array
+        What has an EXIF orientation is turned upright by it. Alpha is laid over white, grey becomes
+        RGB. Arrays are uint8, or float in [0, 1]. Files are read from their beginning and left
+        open.
     i : int
         Number of the sample, for errors.
 
@@ -199,14 +235,15 @@ def open_image(image: Any, i: int) -> Image:
     """
     from PIL import Image, ImageOps
 
-    if isinstance(image, str | Path):
-        with _open_file(image, i) as file:
-            _check_mode(file, i)
-            return _to_rgb(ImageOps.exif_transpose(file))
-    if _is_pil(image):
-        _check_mode(image, i)
-        return _to_rgb(image)
-    array = _check_array(image, i)
-    if array.dtype.kind == "f":
-        array = np.rint(array * 255).astype(np.uint8)
-    return _to_rgb(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
+    if not (_is_file(image) or _is_pil(image)):
+        array = _check_array(image, i)
+        if array.dtype.kind == "f":
+            array = np.rint(array * 255).astype(np.uint8)
+        return _to_rgb(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
+    with _opened(image, i) as file:
+        file.load()
+        # Transposing what is upright would copy it.
+        turned = file.getexif().get(_ORIENTATION, 1) != 1
+        upright = ImageOps.exif_transpose(file) if turned else file
+    _check_pil(upright.mode, (upright.height, upright.width), i)
+    return _to_rgb(upright)

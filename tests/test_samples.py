@@ -1,3 +1,4 @@
+import io
 from collections import UserDict, UserList, deque
 
 import numpy as np
@@ -124,13 +125,88 @@ def test_an_image_is_the_same_in_every_form(tmp_path):
         assert image_size(form, 0) == (5, 7)
 
 
-def test_files_are_turned_upright(tmp_path):
-    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_every_form_of_a_photograph_is_turned_upright(orientation, suffix, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
-    image.save(tmp_path / "side.png", exif=exif)
-    assert image_size(tmp_path / "side.png", 0) == (4, 3)
-    assert open_image(tmp_path / "side.png", 0).size == (3, 4)
+    exif[0x0112] = orientation
+    path = tmp_path / f"photo.{suffix}"
+    Image.fromarray(pixels).save(path, exif=exif)
+    stored = np.asarray(Image.open(path)) if suffix == "jpg" else pixels  # which loses something
+    upright = {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.swapaxes(0, 1),
+        6: np.rot90(stored, -1),
+        7: stored[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(stored),
+    }[orientation]
+    opened, loaded = Image.open(path), Image.open(path)
+    loaded.load()
+    forms = [path, str(path), opened, loaded, io.BytesIO(path.read_bytes()), opened.convert("RGB")]
+    for form in forms:
+        for _ in range(2):  # reading changes nothing
+            assert image_size(form, 0) == upright.shape[:2]
+            np.testing.assert_array_equal(np.asarray(open_image(form, 0)), upright)
+    # What is upright stays so.
+    again = open_image(open_image(opened, 0), 0)
+    np.testing.assert_array_equal(np.asarray(again), upright)
+
+
+def test_an_open_file_is_read_from_its_beginning_and_left_open(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    with open(tmp_path / "image.png", "rb") as file:
+        file.seek(20)
+        assert image_size(file, 0) == (5, 7)
+        for _ in range(2):
+            np.testing.assert_array_equal(np.asarray(open_image(file, 0)), pixels)
+
+
+def _closed(folder):
+    """An image whose file was closed before it was read."""
+    Image.new("RGB", (3, 3)).save(folder / "closed.png")
+    with Image.open(folder / "closed.png") as image:
+        return image
+
+
+def _closed_bytes(folder):
+    file = io.BytesIO((folder / "big.png").read_bytes())
+    file.close()
+    return file
+
+
+def _in_text_mode(folder):
+    return open(folder / "big.png")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: f / "big.png", "sample 4: .*big.png' has more pixels.*MAX_IMAGE_PIXELS"),
+        (lambda f: io.BytesIO((f / "big.png").read_bytes()), "sample 4: .*BytesIO has more pixels"),
+        (lambda f: io.BytesIO(b"no image"), "sample 4: .*BytesIO cannot be read.*binary mode"),
+        (_closed, "sample 4: .*PngImageFile cannot be read.*paths always can be"),
+        (_closed_bytes, "sample 4: .*BytesIO cannot be read.*closed file"),
+        (_in_text_mode, "sample 4: .*TextIOWrapper cannot be read.*binary mode"),
+        (lambda f: b"bytes", "sample 4 must be an image: a path, a file open in binary mode"),
+        (lambda f: Image.new("La", (3, 3)), "sample 4 has the mode 'La', which PIL cannot convert"),
+        (lambda f: Image.new("RGB", (0, 5)), "sample 4 is an image of height 5 and width 0"),
+        (lambda f: np.zeros((5, 0, 3), np.uint8), r"sample 4 must be an image.*\(5, 0, 3\)"),
+    ],
+)
+@pytest.mark.parametrize("read", [open_image, image_size])
+def test_images_that_cannot_be_used(read, make, message, tmp_path, monkeypatch):
+    Image.new("RGB", (30, 30)).save(tmp_path / "big.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    image = make(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        read(image, 4)
+    if hasattr(image, "close"):
+        image.close()
 
 
 def test_alpha_is_laid_over_white():

@@ -99,7 +99,9 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     tokenizer's padding side has no influence, and a batch gives what its samples give alone.
     Patches that hold nothing but padding are no tokens. Llama-3.2-Vision sees an image fitted into
     one tile; for texts, its cross-attention blocks are not counted.
-    Files are turned upright by their EXIF orientation; alpha is laid over white.
+    Photographs, as files or opened by PIL, are turned upright by their EXIF orientation; alpha is
+    laid over white. Images of a batch are opened and made small one by one; what PIL has opened
+    stays in memory, so large photographs are better given as paths.
 
     References
     ----------
@@ -199,9 +201,9 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         ----------
         X : sequence of n_samples texts or images
             List, tuple, 1-D array, Series or other column, or table with one column, of strings or
-            of images: paths, PIL images, uint8 arrays (height, width[, channels]) or float arrays
-            in [0, 1]. A 4-D array holds images of one size. Or a list of chats, each a list of
-            {"role": str, "content": str}.
+            of images: paths, files open in binary mode, PIL images, uint8 arrays (height, width[,
+            channels]) or float arrays in [0, 1]. A 4-D array holds images of one size. Or a list of
+            chats, each a list of {"role": str, "content": str}.
 
         Returns
         -------

@@ -40,9 +40,12 @@ def image_geometries(
     """
     known: dict[tuple[int, int], Geometry] = {}
     sizes = [image_size(image, i) for i, image in zip(numbers, images, strict=True)]
-    for size in sizes:
+    for i, size in zip(numbers, sizes, strict=True):
         if size not in known:
-            known[size] = image_geometry(processor, *size)
+            try:
+                known[size] = image_geometry(processor, *size)
+            except ValueError as error:
+                raise ValueError(f"sample {i}: {error}") from error
     return [known[size] for size in sizes]
 
 

@@ -175,6 +175,15 @@ class ImageInputs:
     special_tokens: bool
     numbers: Sequence[int]
 
+    def __post_init__(self) -> None:
+        if not self.n_tokens.all():
+            i = int(np.argmin(self.n_tokens))
+            height, width = self.geometries[i].rows.original, self.geometries[i].columns.original
+            raise ValueError(
+                f"sample {self.numbers[i]} is an image of height {height} and width {width}, of "
+                f"which no patch of {self.loaded.patch} pixels is left; make it larger."
+            )
+
     @cached_property
     def _sizes(self) -> Array:
         return np.array([geometry.size for geometry in self.geometries])
@@ -220,18 +229,22 @@ class ImageInputs:
         ValueError
             If a file is broken, naming its number, or the processor makes another size.
         """
-        processor = self.loaded.processor
-        opened = [open_image(self.images[i], self.numbers[i]) for i in samples.tolist()]
-        pixels = processor(images=opened, return_tensors="pt")["pixel_values"]
-        expected = self.geometries[samples[0]].size
-        if pixels.ndim != 4 or pixels.shape[2:] != expected:
-            raise ValueError(
-                f"{type(processor).__name__} is not understood: sample {self.numbers[samples[0]]} "
-                f"became pixel_values of shape {tuple(pixels.shape)}, expected height and width "
-                f"{expected}."
-            )
+        size = self.geometries[samples[0]].size
+        pixels = torch.cat([self._pixels(i, size) for i in samples.tolist()])
         is_token = np.stack([self._is_token(self.geometries[i]) for i in samples.tolist()])
         return {"pixel_values": pixels.to(self.loaded.dtype)}, is_token
+
+    def _pixels(self, i: int, size: tuple[int, int]) -> Tensor:
+        """Open and process one image: no two are held in full size."""
+        processor = self.loaded.processor
+        image = open_image(self.images[i], self.numbers[i])
+        pixels: Tensor = processor(images=[image], return_tensors="pt")["pixel_values"]
+        if pixels.ndim != 4 or pixels.shape[2:] != size:
+            raise ValueError(
+                f"{type(processor).__name__} is not understood: sample {self.numbers[i]} became "
+                f"pixel_values of shape {tuple(pixels.shape)}, expected height and width {size}."
+            )
+        return pixels
 
     def _is_token(self, geometry: Geometry) -> Array:
         """Which positions are tokens: no padding, and those around the patches if asked for."""

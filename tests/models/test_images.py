@@ -1,5 +1,8 @@
 """Images: how they are opened, and what masks say about their tokens."""
 
+import io
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -216,6 +219,60 @@ def test_files_are_turned_upright(tmp_path):
     np.testing.assert_array_equal(np.asarray(opened), np.rot90(np.asarray(image), -1))
     patches = embedder().tokens_of([tmp_path / "turned.png"])[0]
     assert patches[-1].box[2:] == (6, 8)  # 6 wide and 8 high now
+
+
+@pytest.mark.parametrize("kind", tiny_models.IMAGE)
+def test_an_opened_photograph_is_what_its_file_is(kind, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 66, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    forms = [path, Image.open(path), io.BytesIO(path.read_bytes()), np.rot90(pixels)]
+    masks = [np.triu(np.ones((66, 40), bool))] * 4
+    found = embedder(kind)
+    X, labels, patches = found.transform(forms), found.align_masks(forms, masks), None
+    for one, label, boxes in zip(X, labels, found.tokens_of(forms), strict=True):
+        np.testing.assert_allclose(one, X[0], atol=1e-5, rtol=1e-4)
+        np.testing.assert_array_equal(label, labels[0])
+        patches = patches or boxes
+        assert boxes == patches
+    # Seen on its side it is another image.
+    sideways = found.transform([pixels])
+    assert sideways.lengths[0] != X.lengths[0] or np.abs(sideways[0] - X[0]).max() > 0.1
+
+
+def test_no_two_images_are_held_in_full_size(monkeypatch, images):
+    held = []
+
+    def opened(image, i):
+        assert not any(one() for one in held)
+        image = open_image(image, i)
+        held.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr("skact.models._prepare.open_image", opened)
+    embedder("vit", batch_size=8).transform(images)
+    assert len(held) == len(images)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "message"),
+    [
+        ((5, 90), {"do_resize": False}, r"sample 1 is .* height 5 and width 90.* \(7, 7\) pixels"),
+        (
+            (1, 90),
+            {"size": {"max_height": 28, "max_width": 28}},
+            "sample 1: .*max_height.*height 1 and width 90",
+        ),
+    ],
+)
+def test_what_fills_no_patch_is_named(size, options, message, images):
+    model, _ = tiny_models.image_pair("dinov2")
+    processor = transformers.BitImageProcessorPil(do_center_crop=False, **options)
+    found = TransformerEmbedder((model, processor))
+    with pytest.raises(ValueError, match=message):
+        found.transform([images[0], np.zeros(size, np.uint8)])
 
 
 BAD_IMAGES = [

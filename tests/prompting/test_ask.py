@@ -50,6 +50,22 @@ def test_images_reach_the_model_as_rgb(tmp_path):
     assert named.tolist() == [1]
 
 
+def test_photographs_reach_the_model_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.new("RGB", (6, 4)).save(tmp_path / "photo.png", exif=exif)
+    seen = []
+
+    def model(prompts):
+        seen.extend(prompts)
+        return ["Yes"] * len(prompts)
+
+    opened = Image.open(tmp_path / "photo.png")
+    forms = [opened, tmp_path / "photo.png", np.zeros((6, 4, 3), np.uint8)]
+    PromptDetector(model, concepts=["red"]).fit(forms, [1, 0, 1]).predict(forms)
+    assert [p.sample.size for p in seen] == [(4, 6)]  # one image in three forms
+
+
 def test_a_failure_loses_nothing(tmp_path):
     log = tmp_path / "answers.jsonl"
     params = {"batch_size": 2, "log": log, "revision": "word search"}
