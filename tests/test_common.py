@@ -30,6 +30,7 @@ from skact import (
     SemiNMFConcepts,
     SparseAutoencoder,
     SuperActivator,
+    TokenArray,
     TokenScaler,
     TransformerEmbedder,
     WeakSuperActivator,
@@ -164,3 +165,22 @@ def test_going_on_leaves_nothing_that_is_no_longer_true(rng):
     method = NMFConcepts(2).fit(X)
     assert method.reconstruction_err_ > 0
     assert not hasattr(method.partial_fit(X), "reconstruction_err_")
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
+def test_rows_and_columns_of_samples_are_kept(estimator, rng):
+    shapes = rng.integers(2, 5, (40, 2))
+    samples = [abs(rng.normal(size=(n, 3))) + i % 2 for i, n in enumerate(shapes.prod(axis=1))]
+    X, y = TokenArray.from_list(samples, shapes=shapes), np.arange(40) % 2
+    fitted = clone(estimator).fit(X, y)
+    outputs = [name for name in ("transform", "superactivators") if hasattr(fitted, name)]
+    assert outputs
+    for name in outputs:
+        for part in (X, X[[4, 31, 7]]):
+            np.testing.assert_array_equal(getattr(fitted, name)(part).shapes, part.shapes)
+
+
+def test_rows_and_columns_of_samples_are_kept_out_of_fold(rng):
+    X = TokenArray.from_list(rng.normal(size=(20, 6, 3)), shapes=np.tile([[2, 3], [6, 1]], (10, 1)))
+    out = CrossFitTransformer(MeanPrototype(), cv=3).fit_transform(X, np.arange(20) // 2 % 2)
+    np.testing.assert_array_equal(out.shapes, X.shapes)

@@ -81,7 +81,7 @@ class Reader:
         values = job.embed(np.arange(len(samples)), blocks, progress=progress)
         self.warn_of(job.seen)
         return {
-            block: TokenArray(rows, offsets, source=self.source(block))
+            block: TokenArray(rows, offsets, source=self.source(block), shapes=job.shapes)
             for block, rows in values.items()
         }
 
@@ -99,7 +99,8 @@ class Reader:
         """Turn labels of characters or pixels into labels of tokens."""
         inputs = self.prepare(samples, with_spans=True)
         labels = inputs.labels(labelled, concepts)
-        return TokenArray(labels, offsets_of(inputs.n_tokens), feature_names=concepts)
+        offsets = offsets_of(inputs.n_tokens)
+        return TokenArray(labels, offsets, feature_names=concepts, shapes=inputs.shapes)
 
     @property
     def convention(self) -> str:

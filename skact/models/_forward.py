@@ -136,6 +136,8 @@ class ForwardPass:
     ----------
     n_tokens, n_rows : ndarray of shape (n_samples,)
         Tokens that the model gives for a sample, and rows that are kept: one if they are pooled.
+    shapes : ndarray of shape (n_samples, 2), dtype int64, or None
+        Rows and columns of each sample; None where rows are a run.
     n_features : int
         Numbers in a row.
     seen : Seen
@@ -161,6 +163,7 @@ class ForwardPass:
         self.seen.n_cut += int(inputs.is_cut.sum())
         self.n_tokens = inputs.n_tokens
         self.n_rows = self.n_tokens if pooling is None else np.ones_like(self.n_tokens)
+        self.shapes = inputs.shapes if pooling is None else None
         # As many positions as so many samples of mean length have, in whatever parts they come.
         self.budget = batch_size * int(inputs.lengths.sum()) // len(inputs.lengths)
 

@@ -98,13 +98,19 @@ class Geometry:
         """Rows and columns of patches."""
         return self.rows.size // patch[0], self.columns.size // patch[1]
 
+    def _real(self, patch: tuple[int, int]) -> tuple[Array, Array]:
+        """Which rows and columns of patches hold more than padding."""
+        rows, columns = self.rows.patch_pixels(patch[0]), self.columns.patch_pixels(patch[1])
+        return np.less(*rows), np.less(*columns)
+
     def tokens(self, patch: tuple[int, int]) -> Array:
         """Which patches are tokens, row by row: those that hold more than padding."""
-        rows, columns = (
-            np.less(*axis.patch_pixels(size))
-            for axis, size in zip((self.rows, self.columns), patch, strict=True)
-        )
-        return np.logical_and.outer(rows, columns).reshape(-1)
+        return np.logical_and.outer(*self._real(patch)).reshape(-1)
+
+    def shape(self, patch: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the patches that are tokens."""
+        rows, columns = self._real(patch)
+        return int(rows.sum()), int(columns.sum())
 
 
 def _entry(size: Any, key: str) -> int | None:

@@ -86,6 +86,11 @@ class TextInputs:
         return self.encoded.is_cut
 
     @property
+    def shapes(self) -> None:
+        """No rows and columns: a text is a run of tokens."""
+        return None
+
+    @property
     def groups(self) -> Array:
         """Which texts may share a batch, int64 of shape (n_samples,); see :class:`Loaded`."""
         return _groups(self.loaded, self.lengths)
@@ -176,8 +181,9 @@ class ImageInputs:
     numbers: Sequence[int]
 
     def __post_init__(self) -> None:
-        if not self.n_tokens.all():
-            i = int(np.argmin(self.n_tokens))
+        n_patches = self._grids.prod(axis=1)
+        if not n_patches.all():
+            i = int(np.argmin(n_patches))
             height, width = self.geometries[i].rows.original, self.geometries[i].columns.original
             raise ValueError(
                 f"sample {self.numbers[i]} is an image of height {height} and width {width}, of "
@@ -202,7 +208,18 @@ class ImageInputs:
     @cached_property
     def n_tokens(self) -> Array:
         """Tokens of each image, int64 of shape (n_samples,)."""
-        return np.array([self._is_token(geometry).sum() for geometry in self.geometries])
+        return self._grids.prod(axis=1) + self.loaded.prefix * self.special_tokens
+
+    @cached_property
+    def _grids(self) -> Array:
+        """Rows and columns of the patches of each image that are tokens."""
+        known = {one: one.shape(self.loaded.patch) for one in set(self.geometries)}
+        return np.array([known[one] for one in self.geometries], np.int64)
+
+    @property
+    def shapes(self) -> Array | None:
+        """Rows and columns of each image, int64 (n_samples, 2); None with special tokens."""
+        return None if self.special_tokens else self._grids
 
     @cached_property
     def groups(self) -> Array:

@@ -64,6 +64,8 @@ class ChunkSink:
         Rows of each sample.
     n_features : int
         Numbers in a row.
+    shapes : ndarray of shape (n_samples, 2) or None
+        Grid of each sample; None where samples are runs.
     writing : Worker
         Writes.
 
@@ -82,6 +84,7 @@ class ChunkSink:
         samples: Sequence[bytes],
         lengths: Array,
         n_features: int,
+        shapes: Array | None,
         writing: Worker,
     ) -> None:
         self.folder = folder
@@ -92,6 +95,7 @@ class ChunkSink:
         self.samples = samples
         self.lengths = np.asarray(lengths)
         self.n_features = n_features
+        self.shapes = shapes
         self.writing = writing
         self._files: dict[int, LayerWriter] = {}
         self._rows: dict[int, Array] = {}  # of the batch that is being filled
@@ -113,6 +117,7 @@ class ChunkSink:
                 n_samples=len(self.lengths),
                 n_rows=int(self.lengths.sum()),
                 n_features=self.n_features,
+                has_shapes=self.shapes is not None,
             )
 
     def discard(self) -> None:
@@ -161,8 +166,9 @@ class ChunkSink:
 
     def _write(self, samples: Array, rows: Mapping[int, Array]) -> None:
         lengths, keys = self.lengths[samples], [self.samples[i] for i in samples.tolist()]
+        shapes = None if self.shapes is None else self.shapes[samples]
         for block, file in self._files.items():
-            file.write(rows[block], lengths, keys, checksums(rows[block], lengths, keys))
+            file.write(rows[block], lengths, keys, checksums(rows[block], lengths, keys), shapes)
         self._order.append(samples)
 
     def seal(self) -> tuple[dict[int, ShardRow], list[bytes]]:
@@ -181,6 +187,7 @@ class ChunkSink:
             If the disk is full.
         """
         order = np.concatenate(self._order)
+        shapes = None if self.shapes is None else self.shapes[order]
         rows = {}
         for block, path in self.paths.items():
             file, shard = self._files[block], path.with_suffix(".safetensors")
@@ -193,6 +200,7 @@ class ChunkSink:
                 file.start,
                 file.n_bytes,
                 self.lengths[order],
+                shapes,
             )
         sync_folder(self.folder)
         return rows, [self.samples[i] for i in order.tolist()]

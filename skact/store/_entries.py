@@ -135,7 +135,7 @@ def add_shards(
         lengths = row.lengths.astype("<i8").tobytes()
         shard = connection.execute(
             f"INSERT INTO shards (identity, n_rows, created, {ShardRow.COLUMNS}) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 ids[block],
                 row.shape[0],
@@ -146,6 +146,7 @@ def add_shards(
                 row.start,
                 row.n_bytes,
                 lengths,
+                None if row.shapes is None else row.shapes.astype("<i8").tobytes(),
             ),
         ).lastrowid
         connection.executemany(

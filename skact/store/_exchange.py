@@ -109,6 +109,7 @@ def export(index: Index, folder: ShardFolder, identity: Identity, file: Path) ->
         n_samples=n_samples,
         n_rows=sum(int(row.lengths[slots[shard]].sum()) for shard, row in shards.items()),
         n_features=first.n_features,
+        has_shapes=first.shapes is not None,
     )
     try:
         for shard, row in shards.items():
@@ -116,7 +117,11 @@ def export(index: Index, folder: ShardFolder, identity: Identity, file: Path) ->
             for i in slots[shard]:
                 one = slice(i, i + 1)  # with its checksum as it is, so that damage shows
                 writer.write(
-                    layer.rows(i), layer.lengths[one], layer.samples[one], layer.checksums[one]
+                    layer.rows(i),
+                    layer.lengths[one],
+                    layer.samples[one],
+                    layer.checksums[one],
+                    None if layer.shapes is None else layer.shapes[one],
                 )
         writer.finish()
         os.replace(temporary, file)
@@ -143,6 +148,7 @@ class CopyJob:
         self.samples = np.array(samples)
         self.n_rows = self.n_tokens = layer.lengths[self.samples]
         self.n_features = int(layer.values.shape[1])
+        self.shapes = None if layer.shapes is None else layer.shapes[self.samples]
 
     def embed(self, rows: Array, blocks: Sequence[int], sink: Sink, progress: Any) -> None:
         """Copy the rows of some samples, if they have their checksums."""

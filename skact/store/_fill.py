@@ -39,14 +39,16 @@ class Job(Protocol):
     """Samples that can be embedded.
 
     ``n_rows`` says how many rows each gives, of ``n_features`` numbers, and ``n_tokens`` how many
-    tokens the model puts out for it. ``embed`` writes the rows of the samples with the given
-    numbers, in any order, into the room that the sink gives for the first, second, and so on of
-    them, and reports tokens to a bar.
+    tokens the model puts out for it; ``shapes`` their rows and columns where they are grids, None
+    where they are runs. ``embed`` writes the rows of the samples with the given numbers, in any
+    order, into the room that the sink gives for the first, second, and so on of them, and reports
+    tokens to a bar.
     """
 
     n_rows: Array
     n_tokens: Array
     n_features: int
+    shapes: Array | None
 
     def embed(self, rows: Array, blocks: Sequence[int], sink: Sink, progress: Any) -> object: ...
 
@@ -154,6 +156,7 @@ class _ChunkWriter:
             chunk.keys,
             job.n_rows[chunk.rows],
             job.n_features,
+            None if job.shapes is None else job.shapes[chunk.rows],
             self.writing,
         )
         self.n_chunks += 1

@@ -2,7 +2,8 @@
 
 A file holds the tensor ``values`` (n_rows, n_features), the rows of one sample after the other, and
 for each sample its number of rows in ``lengths``, the 32 bytes of its key in ``samples``, and the
-CRC-32 of its key and rows in ``checksums``. The metadata say in ``identity`` what the numbers are.
+CRC-32 of its key and rows in ``checksums``. Where samples are grids, ``shapes`` (n_samples, 2)
+tells their rows and columns. The metadata say in ``identity`` what the numbers are.
 Shards and exports are such files; ``safetensors.safe_open`` reads both.
 """
 
@@ -26,7 +27,7 @@ from skact.store._records import Identity
 
 __all__ = ["CODES", "FORMAT", "KEY_BYTES", "RAW", "LayerFile", "checksums", "read_layer"]
 
-FORMAT = "skact activations 1"
+FORMAT = "skact activations 2"
 # numpy has no bfloat16: its bits are kept as uint16.
 RAW: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
@@ -85,6 +86,8 @@ class LayerFile:
         Their keys.
     checksums : ndarray of shape (n_samples,), dtype uint32
         Their checksums, as they are written.
+    shapes : ndarray of shape (n_samples, 2), dtype int64, or None
+        Their grids; None where they are runs.
     """
 
     path: Path
@@ -94,6 +97,7 @@ class LayerFile:
     lengths: Array
     samples: list[bytes]
     checksums: Array
+    shapes: Array | None
 
     @cached_property
     def _offsets(self) -> Array:
@@ -122,6 +126,7 @@ def _read_layer(path: Path) -> LayerFile:
             if about["format"] != FORMAT:
                 raise ValueError(f"its format is {about['format']!r}, expected {FORMAT!r}")
             lengths, samples, sums = map(content.get_tensor, ("lengths", "samples", "checksums"))
+            shapes = content.get_tensor("shapes") if "shapes" in content.keys() else None  # noqa: SIM118
         entry = json.loads(file.read(n_header))["values"]
     settings = json.loads(about["identity"])
     dtype, shape = settings["stored_as"], tuple(entry["shape"])
@@ -132,6 +137,7 @@ def _read_layer(path: Path) -> LayerFile:
         or (lengths.shape, samples.shape, sums.shape) != ((n,), (n, KEY_BYTES), (n,))
         or lengths.min() < 1
         or lengths.sum() != shape[0]
+        or (shapes is not None and (shapes.shape != (n, 2) or (shapes.prod(1) != lengths).any()))
     ):
         raise ValueError("its parts do not fit together")
     identity = Identity(
@@ -142,7 +148,7 @@ def _read_layer(path: Path) -> LayerFile:
     )
     start = 8 + n_header + entry["data_offsets"][0]
     values = FileRows(path, RAW[dtype], shape, start)
-    return LayerFile(path, identity, dtype, values, lengths, keys, sums)
+    return LayerFile(path, identity, dtype, values, lengths, keys, sums, shapes)
 
 
 def read_layer(path: Path) -> LayerFile:

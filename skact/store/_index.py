@@ -25,7 +25,7 @@ from pathlib import Path
 
 __all__ = ["Index", "is_writable", "make_folder"]
 
-_FORMAT = 2
+_FORMAT = 3
 _APPLICATION = 0x736B6163  # "skac", in the header of the file
 _PATIENCE = 120.0  # seconds to wait for the lock of another process
 _FORK = threading.RLock()
@@ -38,7 +38,7 @@ _SCHEMA = (
     """CREATE TABLE shards (
         id INTEGER PRIMARY KEY, identity INTEGER NOT NULL, name TEXT NOT NULL UNIQUE,
         dtype TEXT NOT NULL, n_features INTEGER NOT NULL, n_rows INTEGER NOT NULL,
-        start INTEGER NOT NULL, n_bytes INTEGER NOT NULL, lengths BLOB NOT NULL,
+        start INTEGER NOT NULL, n_bytes INTEGER NOT NULL, lengths BLOB NOT NULL, shapes BLOB,
         created REAL NOT NULL)""",
     """CREATE TABLE entries (
         identity INTEGER NOT NULL, sample BLOB NOT NULL, shard INTEGER NOT NULL,

@@ -86,6 +86,8 @@ class LayerWriter:
         Of the values.
     n_samples, n_rows, n_features : int
         What will be written.
+    has_shapes : bool, default=False
+        Whether samples are grids, whose shapes will be written too.
 
     Attributes
     ----------
@@ -109,6 +111,7 @@ class LayerWriter:
         n_samples: int,
         n_rows: int,
         n_features: int,
+        has_shapes: bool = False,
     ) -> None:
         n_bytes = n_rows * n_features * RAW[dtype].itemsize
         tensors = {
@@ -117,6 +120,8 @@ class LayerWriter:
             "samples": ("U8", [n_samples, KEY_BYTES], KEY_BYTES * n_samples),
             "checksums": ("U32", [n_samples], 4 * n_samples),
         }
+        if has_shapes:
+            tensors["shapes"] = ("I64", [n_samples, 2], 16 * n_samples)
         header = _header(identity, tensors)
         self.path = path
         self.start = len(header)
@@ -124,6 +129,7 @@ class LayerWriter:
         self._lengths: list[Array] = []
         self._samples: list[bytes] = []
         self._checksums: list[Array] = []
+        self._shapes: list[Array] = []
         with _naming_a_full_disk(path, self.n_bytes):
             self._file = open(path, "xb")  # noqa: SIM115
             try:
@@ -135,7 +141,14 @@ class LayerWriter:
                 path.unlink()
                 raise
 
-    def write(self, rows: Array, lengths: Array, samples: Sequence[bytes], sums: Array) -> None:
+    def write(
+        self,
+        rows: Array,
+        lengths: Array,
+        samples: Sequence[bytes],
+        sums: Array,
+        shapes: Array | None = None,
+    ) -> None:
         """Append samples.
 
         Parameters
@@ -148,6 +161,8 @@ class LayerWriter:
             Their keys.
         sums : ndarray of shape (n_new,)
             Their checksums.
+        shapes : ndarray of shape (n_new, 2) or None, default=None
+            Their grids, where samples have some.
         """
         content = memoryview(rows.reshape(-1).view(np.uint8))
         with _naming_a_full_disk(self.path, self.n_bytes):
@@ -156,6 +171,7 @@ class LayerWriter:
         self._lengths.append(lengths)
         self._samples += samples
         self._checksums.append(sums)
+        self._shapes += [] if shapes is None else [shapes]
 
     def finish(self) -> None:
         """Write what is left, and bring the file to the disk.
@@ -169,6 +185,8 @@ class LayerWriter:
             self._file.write(np.concatenate(self._lengths).astype("<i8").tobytes())
             self._file.write(b"".join(self._samples))
             self._file.write(np.concatenate(self._checksums).astype("<u4").tobytes())
+            for shapes in self._shapes:
+                self._file.write(shapes.astype("<i8").tobytes())
             if self._file.tell() != self.n_bytes:
                 raise RuntimeError(f"{str(self.path)!r} did not get all of its samples.")
             self._file.flush()

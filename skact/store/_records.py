@@ -51,6 +51,8 @@ class ShardRow:
         Length of the file.
     lengths : ndarray of shape (n_slots,), dtype int64
         Rows of each slot, one after another.
+    shapes : ndarray of shape (n_slots, 2), dtype int64, or None
+        Grid of each slot; None where slots are runs.
     """
 
     name: str
@@ -59,15 +61,25 @@ class ShardRow:
     start: int
     n_bytes: int
     lengths: Array
+    shapes: Array | None
 
-    COLUMNS = "name, dtype, n_features, start, n_bytes, lengths"
+    COLUMNS = "name, dtype, n_features, start, n_bytes, lengths, shapes"
 
     @classmethod
     def read(
-        cls, name: str, dtype: str, n_features: int, start: int, n_bytes: int, lengths: bytes
+        cls,
+        name: str,
+        dtype: str,
+        n_features: int,
+        start: int,
+        n_bytes: int,
+        lengths: bytes,
+        shapes: bytes | None,
     ) -> ShardRow:
         """Make one of the columns of a row."""
-        return cls(name, dtype, n_features, start, n_bytes, np.frombuffer(lengths, "<i8"))
+        grids = None if shapes is None else np.frombuffer(shapes, "<i8").reshape(-1, 2)
+        rows = np.frombuffer(lengths, "<i8")
+        return cls(name, dtype, n_features, start, n_bytes, rows, grids)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from skact.store._index import Index
 from skact.store._records import Identity
 from skact.store._shards import ShardFolder
 from skact.store._upkeep import describe, prune, verify
-from skact.tokens import Source, TokenArray
+from skact.tokens import Source, TokenArray, join_shapes
 
 __all__ = ["ActivationStore"]
 
@@ -234,7 +234,8 @@ class ActivationStore:
         Returns
         -------
         n_samples : int
-            Samples written. The tensors are values, lengths, samples (the keys) and checksums.
+            Samples written. The tensors are values, lengths, samples (the keys), checksums, and
+            shapes where samples are grids.
 
         Raises
         ------
@@ -368,6 +369,7 @@ class ActivationStore:
             offsets_of(np.concatenate([row.lengths for row in rows])),
             n_slots[shard] + places[:, 1],
             source=source,
+            shapes=join_shapes([row.shapes for row in rows]),
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from skact.store._format import read_layer
 from skact.store._index import Index
 from skact.store._records import ShardRow
 from skact.store._shards import SHARD_NAME, ShardFolder
+from skact.tokens import same_shapes
 
 __all__ = ["describe", "prune", "verify"]
 
@@ -90,7 +91,8 @@ def _intact(shard: _Shard, path: Path) -> set[int]:
     said = layer.identity.digest, layer.dtype, values.offset, values.shape
     if said != (shard.digest, row.dtype, row.start, row.shape):
         return set()
-    if not np.array_equal(layer.lengths, row.lengths):
+    same = np.array_equal(layer.lengths, row.lengths) and same_shapes(layer.shapes, row.shapes)
+    if not same:
         return set()
     slots = [slot for slot, key in enumerate(layer.samples) if shard.samples.get(slot) == key]
     return set(slots) - set(layer.damaged(slots))

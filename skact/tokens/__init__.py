@@ -15,8 +15,18 @@ that scikit-learn's splitters and meta-estimators ask for.
 """
 
 from skact.tokens._array import TokenArray
+from skact.tokens._shapes import join_shapes, same_shapes
 from skact.tokens._source import Columns, Source, rescaled
 from skact.tokens._stack import LayerStack
 from skact.tokens._view import SampleView
 
-__all__ = ["Columns", "LayerStack", "SampleView", "Source", "TokenArray", "rescaled"]
+__all__ = [
+    "Columns",
+    "LayerStack",
+    "SampleView",
+    "Source",
+    "TokenArray",
+    "join_shapes",
+    "rescaled",
+    "same_shapes",
+]

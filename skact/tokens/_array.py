@@ -15,6 +15,7 @@ import numpy as np
 from skact.arguments import SEQUENCE, checked
 from skact.rows import Array, FileRows, Mapped, Shards, as_numpy, may_hold, offsets_of, on_disk
 from skact.tokens._reading import TokenReader
+from skact.tokens._shapes import check_shapes, join_shapes
 from skact.tokens._source import Source
 
 __all__ = ["TokenArray"]
@@ -64,6 +65,9 @@ class TokenArray(TokenReader):
         One name per column.
     source : Source, default=None
         Where the activations come from.
+    shapes : array-like of int of shape (n_all_samples, 2), default=None
+        Rows and columns of each stored sample whose tokens are a grid, row by row, as the patches
+        of an image are. None means runs of tokens.
 
     Attributes
     ----------
@@ -71,11 +75,14 @@ class TokenArray(TokenReader):
         ``(n_samples, n_features)``.
     lengths : ndarray of shape (n_samples,)
         Tokens per sample.
+    shapes : ndarray of shape (n_samples, 2), dtype int64, or None
+        Rows and columns of each sample shown.
 
     Raises
     ------
     ValueError
-        If the offsets do not fit the values, or a sample is empty.
+        If the offsets do not fit the values, a sample is empty, or its shape does not fit its
+        tokens.
     TypeError
         If the values have a dtype that is not listed above.
 
@@ -101,6 +108,7 @@ class TokenArray(TokenReader):
         *,
         feature_names: Sequence[str] | None = None,
         source: Source | None = None,
+        shapes: Any = None,
     ) -> None:
         if getattr(values, "ndim", None) != 2:
             raise ValueError(
@@ -129,6 +137,12 @@ class TokenArray(TokenReader):
                 f"{self.values.shape[1]} features."
             )
         self.source = source
+        self._shapes = None if shapes is None else check_shapes(shapes, np.diff(self.offsets))
+
+    @property
+    def shapes(self) -> Array | None:
+        """Rows and columns of each sample, int64 of shape (n_samples, 2); None for runs."""
+        return None if self._shapes is None else self._shapes[self.index]
 
     @classmethod
     @checked(samples=["array-like"])
@@ -138,6 +152,7 @@ class TokenArray(TokenReader):
         *,
         feature_names: Sequence[str] | None = None,
         source: Source | None = None,
+        shapes: Any = None,
     ) -> Self:
         """Lay samples one after another; copies the tokens once.
 
@@ -149,6 +164,8 @@ class TokenArray(TokenReader):
             One name per column.
         source : Source, default=None
             Where the activations come from.
+        shapes : array-like of int of shape (n_samples, 2), default=None
+            Rows and columns of each sample, if they are grids.
 
         Returns
         -------
@@ -158,7 +175,8 @@ class TokenArray(TokenReader):
         Raises
         ------
         ValueError
-            If there is no sample, a sample is not 2-D or empty, or widths differ.
+            If there is no sample, a sample is not 2-D or empty, widths differ, or a shape does not
+            fit its sample.
         """
         arrays = [as_numpy(sample) for sample in samples]
         if not arrays:
@@ -173,7 +191,13 @@ class TokenArray(TokenReader):
                     f"sample {i} has {array.shape[1]} features, sample 0 has {arrays[0].shape[1]}."
                 )
         offsets = offsets_of([len(array) for array in arrays])
-        return cls(np.concatenate(arrays), offsets, feature_names=feature_names, source=source)
+        return cls(
+            np.concatenate(arrays),
+            offsets,
+            feature_names=feature_names,
+            source=source,
+            shapes=shapes,
+        )
 
     @classmethod
     @checked(parts=[SEQUENCE])
@@ -190,7 +214,7 @@ class TokenArray(TokenReader):
         Returns
         -------
         tokens : TokenArray
-            Names and source are kept where all parts agree.
+            Names and source are kept where all parts agree, shapes where all parts have them.
 
         Raises
         ------
@@ -210,6 +234,7 @@ class TokenArray(TokenReader):
         if all(on_disk(part.values) and part.dtype == first.dtype for part in parts):
             values: Any = Shards([part.values for part in parts])
             lengths = [np.diff(part.offsets) for part in parts]
+            shapes = [part._shapes for part in parts]
             starts = offsets_of([len(stored) for stored in lengths])[:-1]
             index = np.concatenate(
                 [part.index + start for part, start in zip(parts, starts, strict=True)]
@@ -217,6 +242,7 @@ class TokenArray(TokenReader):
         else:
             values = np.concatenate([part.flat() for part in parts])
             lengths = [part.lengths for part in parts]
+            shapes = [part.shapes for part in parts]
         return cls(
             values,
             offsets_of(np.concatenate(lengths)),
@@ -227,6 +253,7 @@ class TokenArray(TokenReader):
                 else None
             ),
             source=first.source if all(p.source == first.source for p in parts) else None,
+            shapes=join_shapes(shapes),
         )
 
     def _view(self, index: Array) -> Self:
@@ -274,10 +301,16 @@ class TokenArray(TokenReader):
         Returns
         -------
         tokens : TokenArray
-            The new values, cut into samples of the same lengths; nothing else is stored.
+            The new values, cut into samples of the same lengths and shapes; nothing else is
+            stored.
         """
-        offsets = offsets_of(self.lengths)
-        return type(self)(values, offsets, feature_names=feature_names, source=source)
+        return type(self)(
+            values,
+            offsets_of(self.lengths),
+            feature_names=feature_names,
+            source=source,
+            shapes=self.shapes,
+        )
 
     def with_stored_values(
         self,
@@ -299,10 +332,15 @@ class TokenArray(TokenReader):
         Returns
         -------
         tokens : TokenArray
-            The samples shown, with their index, in the new values.
+            The samples shown, with their index and shapes, in the new values.
         """
         return type(self)(
-            values, self.offsets, self.index, feature_names=feature_names, source=source
+            values,
+            self.offsets,
+            self.index,
+            feature_names=feature_names,
+            source=source,
+            shapes=self._shapes,
         )
 
     def map(

@@ -10,6 +10,7 @@ import numpy as np
 from skact.arguments import SEQUENCE, checked
 from skact.rows import Array
 from skact.tokens._array import TokenArray
+from skact.tokens._shapes import same_shapes
 from skact.tokens._view import SampleView
 
 __all__ = ["LayerStack"]
@@ -21,7 +22,7 @@ class LayerStack(SampleView):
     Parameters
     ----------
     layers : mapping of int to TokenArray
-        Tokens by block. All show the same samples with the same lengths.
+        Tokens by block. All show the same samples with the same lengths and shapes.
 
     Attributes
     ----------
@@ -33,7 +34,7 @@ class LayerStack(SampleView):
     Raises
     ------
     ValueError
-        If there is no layer, or two layers differ in samples, lengths or width.
+        If there is no layer, or two layers differ in samples, lengths, shapes or width.
 
     Examples
     --------
@@ -67,6 +68,11 @@ class LayerStack(SampleView):
                     f"layers must hold the same samples: layer {block} has {tokens!r}, "
                     f"layer {first_block} has {first!r}."
                 )
+            if not same_shapes(tokens.shapes, first.shapes):
+                raise ValueError(
+                    f"layers must hold the same samples: the shapes of layer {block} are not those "
+                    f"of layer {first_block}."
+                )
         self._layers = {block: layers[block] for block in sorted(layers)}
         self.index = np.arange(len(first))
 
@@ -89,6 +95,11 @@ class LayerStack(SampleView):
     def lengths(self) -> Array:
         """Tokens of each sample, int64 of shape (n_samples,)."""
         return self.layer(self.layers[0]).lengths
+
+    @property
+    def shapes(self) -> Array | None:
+        """Rows and columns of each sample, int64 of shape (n_samples, 2); None for runs."""
+        return self.layer(self.layers[0]).shapes
 
     def layer(self, block: int) -> TokenArray:
         """Take one layer out; the tokens are not copied.

@@ -9,7 +9,7 @@ import torch
 import transformers
 from PIL import Image
 
-from skact.embedding import TransformerEmbedder
+from skact.embedding import TransformerEmbedder, embed_to_store
 from skact.models._geometry import (
     Patch,
 )
@@ -44,6 +44,7 @@ def test_padding_is_out_of_an_embedder(images):
     for tokens, row, state in zip(X, found.tokens_of(images), states, strict=True):
         own = state[[4 * p.row + p.column for p in row]]
         np.testing.assert_allclose(tokens, own, atol=1e-5, rtol=1e-4)
+    assert X.shapes.tolist() == [[3, 4], [4, 4], [4, 2], [3, 4], [2, 4]]
     pooled = TransformerEmbedder((model, processor), pooling="mean").transform(images)
     np.testing.assert_allclose(pooled, X.mean(), atol=1e-5, rtol=1e-4)
 
@@ -273,6 +274,31 @@ def test_what_fills_no_patch_is_named(size, options, message, images):
     found = TransformerEmbedder((model, processor))
     with pytest.raises(ValueError, match=message):
         found.transform([images[0], np.zeros(size, np.uint8)])
+
+
+def test_tokens_of_images_have_rows_and_columns(images, tmp_path):
+    masks = [np.ones(image.shape[:2], bool) for image in images]
+    for kind in tiny_models.IMAGE:
+        found = embedder(kind, layer=[0, 2])
+        last = [patches[-1] for patches in found.tokens_of(images)]
+        expected = [(one.row + 1, one.column + 1) for one in last]
+        stack, labels = found.transform(images), found.align_masks(images, masks)
+        for tokens in (stack, stack.layer(2), labels):
+            assert list(map(tuple, tokens.shapes)) == expected
+        assert list(map(tuple, stack[[2, 0]].shapes)) == [expected[2], expected[0]]
+        kept = embedder(kind, special_tokens=True)
+        assert kept.transform(images).shapes is None
+        assert kept.align_masks(images, masks).shapes is None
+        pooled = embedder(kind, layer=[0], pooling="mean").transform(images)
+        assert pooled.shapes is None
+        store = tmp_path / kind
+        embed_to_store(images[:2], found, store)
+        stored = found.set_params(store=store).transform(images)
+        assert list(map(tuple, stored.shapes)) == expected
+        pooled = embedder(kind, layer=[0], pooling="mean", store=store).transform(images)
+        assert pooled.shapes is None
+    text = TransformerEmbedder(tiny_models.text_pair("bert"))
+    assert text.transform(["the cat", "sat"]).shapes is None
 
 
 BAD_IMAGES = [

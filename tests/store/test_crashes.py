@@ -269,7 +269,7 @@ def test_a_full_disk_that_shows_on_writing_only(tmp_path):
 
 def sink_for_one(folder, n_rows):
     layers, worker = identities(0), _chunk.Worker()
-    return _chunk.ChunkSink(folder, "abc-0", "float32", layers, [key(0)], [n_rows], 4, worker)
+    return _chunk.ChunkSink(folder, "abc-0", "float32", layers, [key(0)], [n_rows], 4, None, worker)
 
 
 def write_beyond_the_limit(folder):
@@ -427,8 +427,8 @@ def test_a_damaged_index_is_named(tmp_path):
 
 
 INDEXES = [
-    ("PRAGMA user_version = 99", "index of format 99; .* reads format 2. Update skact"),
-    ("PRAGMA user_version = 1", "index of format 1; .* reads format 2. Remove the folder, or use"),
+    ("PRAGMA user_version = 99", "index of format 99; .* reads format 3. Update skact"),
+    ("PRAGMA user_version = 1", "index of format 1; .* reads format 3. Remove the folder, or use"),
     ("PRAGMA application_id = 5", "no index of an ActivationStore"),
 ]
 

@@ -73,14 +73,16 @@ def test_values_are_mapped_where_a_block_of_the_disk_begins(tmp_path, dtype):
     assert part.offset == 8 + n_header == 4096
 
 
-PARTS = ["values", "lengths", "samples", "checksums", "identity", "the length of the header"]
+PARTS = ["values", "lengths", "samples", "checksums", "shapes"]
+PARTS += ["identity", "the length of the header"]
 
 
 @pytest.mark.parametrize("dtype", TORCH)
 @pytest.mark.parametrize("part", PARTS)
 def test_a_flipped_bit_in_any_part_of_a_shard_is_found(tmp_path, dtype, part):
     store = ActivationStore(tmp_path, dtype)
-    fill(store, NUMBERS)
+    about = {"model": "grids" if part == "shapes" else "toy"}
+    fill(store, NUMBERS, **about)
     assert store.verify() == []  # the control
     (path,) = shards(store)
     content = path.read_bytes()
@@ -95,10 +97,37 @@ def test_a_flipped_bit_in_any_part_of_a_shard_is_found(tmp_path, dtype, part):
     damage(path, place)
     n_lost = 1 if part in ("values", "samples", "checksums") else 23
     assert store.verify(repair=True) == [f"'{path}' is damaged in {n_lost} of 23 samples"]
-    assert len(held(store, NUMBERS)) == 23 - n_lost
-    fill(store, NUMBERS)
-    check(store, NUMBERS)
+    assert len(held(store, NUMBERS, **about)) == 23 - n_lost
+    fill(store, NUMBERS, **about)
+    check(store, NUMBERS, **about)
     assert store.verify() == []
+
+
+def test_shapes_go_with_their_samples(tmp_path):
+    store = ActivationStore(tmp_path / "a", chunk_size=5)
+    fill(store, NUMBERS, model="grids")
+    fill(store, NUMBERS)
+    order = [7, 22, 0, 7, 3, 16, 1]
+    check(store, order, model="grids")
+    check(store, order)  # another layer, of runs
+    for model in ("grids", "toy"):
+        other = ActivationStore(tmp_path / model, chunk_size=4)
+        assert store.export(tmp_path / "file", model=model) == 23
+        with safe_open(tmp_path / "file", framework="np") as content:
+            assert ("shapes" in content.keys()) == (model == "grids")  # noqa: SIM118
+        assert other.import_(tmp_path / "file") == 23
+        check(other, order, model=model)
+        assert other.verify() == []
+
+
+def test_shapes_that_the_index_does_not_know_are_damage(tmp_path):
+    store = ActivationStore(tmp_path)
+    fill(store, [1, 2], model="grids")
+    (path,) = shards(store)
+    grids, content = np.array([[1, 2], [3, 1]], "<i8"), path.read_bytes()
+    assert content.count(grids.tobytes()) == 1
+    path.write_bytes(content.replace(grids.tobytes(), grids[:, ::-1].tobytes()))
+    assert store.verify() == [f"'{path}' is damaged in 2 of 2 samples"]
 
 
 def test_checksums_are_those_of_zlib(rng):
@@ -207,6 +236,12 @@ DAMAGED = [
     (lambda c: header_changed(c, lambda h: h["values"].update(shape=[1, 1])), "holds no layer"),
     (lambda c: header_changed(c, lambda h: h["values"].update(shape=[180])), "do not fit together"),
     (lambda c: header_changed(c, lambda h: h["values"].update(dtype="I32")), "do not fit together"),
+    (
+        lambda c: header_changed(
+            c, lambda h: h["__metadata__"].update(format="skact activations 1")
+        ),
+        "activations 1', expected 'skact activations 2'",
+    ),
     (lambda c: c.replace(key(3), key(4)), "do not fit together"),
     (lambda c: c.replace((3).to_bytes(8, "little"), (4).to_bytes(8, "little")), "do not fit"),
 ]

@@ -26,6 +26,11 @@ def n_rows(number):
     return 1 + number % 3
 
 
+def shape_of(number):
+    """Of the samples of the model "grids"."""
+    return (1, n_rows(number)) if number % 2 else (n_rows(number), 1)
+
+
 def rows_of(number, block):
     """The truth: exact in every dtype of a store."""
     first = np.arange(n_rows(number))[:, None] + np.arange(WIDTH)
@@ -37,9 +42,10 @@ class Job:
 
     n_features = WIDTH
 
-    def __init__(self, numbers, log=None, pause=None):
+    def __init__(self, numbers, log=None, pause=None, grids=False):
         self.numbers = numbers
         self.n_rows = self.n_tokens = np.array([n_rows(n) for n in numbers])
+        self.shapes = np.array([shape_of(n) for n in numbers]) if grids else None
         self.log = log
         self.pause = pause
 
@@ -60,12 +66,12 @@ class Job:
 
 def fill(store, numbers, blocks=(0,), also=(), log=None, pause=None, **about):
     """Put samples into a store; ``log`` then lists what was embedded."""
-    about = {"dtype": store.dtype, **about}
+    about, grids = {"dtype": store.dtype, **about}, about.get("model") == "grids"
     return store.fill(
         [key(n) for n in numbers],
         identities(*blocks, **about),
         identities(*also, **about),
-        lambda places: Job([numbers[i] for i in places], log, pause),
+        lambda places: Job([numbers[i] for i in places], log, pause, grids),
     )
 
 
@@ -84,5 +90,9 @@ def check(store, numbers, block=0, **about):
     tokens = store.read([key(n) for n in numbers], identity(block, **about))
     assert tokens is not None
     assert tokens.lengths.tolist() == [n_rows(n) for n in numbers]
+    if about.get("model") == "grids":
+        assert tokens.shapes.tolist() == [list(shape_of(n)) for n in numbers]
+    else:
+        assert tokens.shapes is None
     for n, rows in zip(numbers, tokens, strict=True):
         np.testing.assert_array_equal(rows, rows_of(n, block))
