@@ -72,6 +72,16 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     chat_tokens : {"all", "last"} or str, default="all"
         Turns that count where samples are chats: all, the last one, or those of a role, such as
         "assistant". The model reads the whole chat; its markup never counts.
+    crop : {"auto", "whole", "processor"}, default="auto"
+        What of an image the model is shown. "whole": all of it, resized with its proportions so
+        that each side has whole patches, and about as many patches in all as the processor makes;
+        for models that take images of any size, by themselves (DINOv2, DINOv3) or by
+        interpolating their positions (CLIP, ViT, SigLIP). "processor": what the image processor
+        makes of it, which may cut off its sides. "auto": the whole image for models that take any
+        size by themselves, else what the processor makes, with a warning if that hides more than
+        a tenth of an image.
+    max_patches : int, default=1024
+        Patches of a whole image at most.
     device : str, default="auto"
         Where a named model runs; "auto" takes CUDA where there is some.
     dtype : {"auto", "float32", "float16", "bfloat16"}, default="auto"
@@ -129,6 +139,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
         "sink": [str, Interval(Integral, 0, None, closed="left"), None],
         "chat_tokens": [str],
+        "crop": [StrOptions({"auto", "whole", "processor"})],
+        "max_patches": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
         "dtype": [StrOptions({"auto", "float32", "float16", "bfloat16"})],
         "store": [
@@ -152,6 +164,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         max_length: int | None = None,
         sink: str | int | None = "auto",
         chat_tokens: str = "all",
+        crop: str = "auto",
+        max_patches: int = 1024,
         device: str = "auto",
         dtype: str = "auto",
         store: ActivationStore | str | Path | None = None,
@@ -168,6 +182,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         self.max_length = max_length
         self.sink = sink
         self.chat_tokens = chat_tokens
+        self.crop = crop
+        self.max_patches = max_patches
         self.device = device
         self.dtype = dtype
         self.store = store
@@ -423,6 +439,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
             batch_size=self.batch_size,
             max_length=self.max_length,
             sink=models.find_sink(loaded, self.sink),
+            crop=self.crop,
         )
 
     def _check_params(self) -> None:
@@ -442,6 +459,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
             dtype=self.dtype,
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
+            crop=self.crop,
+            max_patches=self.max_patches,
         )
 
     def _start(self, X: Any, need: str | None = None) -> tuple[list[Any], Reader]:

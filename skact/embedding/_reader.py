@@ -11,13 +11,14 @@ import numpy as np
 
 from skact import models
 from skact.embedding._keys import layer_identities
-from skact.rows import offsets_of
+from skact.rows import Array, offsets_of
 from skact.store import Identity
 from skact.tokens import Source, TokenArray
 from skact.warning import warn
 
 __all__ = ["Reader"]
 
+_MUCH = 0.1  # of an image
 _POOLED = {"cls": "CLS position", "mean": "mean of the tokens", "last": "last token"}
 
 
@@ -31,7 +32,7 @@ class Reader:
         The model.
     by_weights : bool
         Whether somebody else may have changed its weights.
-    pooling, special_tokens, batch_size, max_length
+    pooling, special_tokens, batch_size, max_length, crop
         As in :class:`~skact.embedding.TransformerEmbedder`.
     sink : int or None
         Token that the model reads before each text.
@@ -45,6 +46,7 @@ class Reader:
     special_tokens: bool
     batch_size: int
     max_length: int | None
+    crop: str
     sink: int | None
     chat_tokens: str | None = None
 
@@ -80,6 +82,7 @@ class Reader:
         offsets = offsets_of(job.n_rows)
         values = job.embed(np.arange(len(samples)), blocks, progress=progress)
         self.warn_of(job.seen)
+        self.warn_of_hidden(job.inputs.hidden)
         return {
             block: TokenArray(rows, offsets, source=self.source(block), shapes=job.shapes)
             for block, rows in values.items()
@@ -95,6 +98,24 @@ class Reader:
                 "NormClip(ratio=20) bounds them."
             )
 
+    def warn_of_hidden(self, hidden: Array) -> None:
+        """Warn if the model was not shown much of some images, and nobody asked for that.
+
+        Parameters
+        ----------
+        hidden : ndarray of shape (n_samples,)
+            Share of the pixels of each that no patch shows.
+        """
+        much = hidden[hidden > _MUCH]
+        if self.crop == "auto" and len(much):
+            warn(
+                f"{type(self.loaded.processor).__name__} crops {len(much)} of {len(hidden)} images "
+                f"by more than a tenth: they lose {much.mean():.0%} of their pixels on average, "
+                f"{much.max():.0%} at most. The model {self.loaded.name!r} never sees these, and "
+                'what is labelled there only has no token. crop="whole" shows whole images to '
+                'models that take them; crop="processor" keeps the crop without this warning.'
+            )
+
     def label(self, samples: Sequence[Any], labelled: Any, concepts: Any) -> TokenArray:
         """Turn labels of characters or pixels into labels of tokens."""
         inputs = self.prepare(samples, with_spans=True)
@@ -106,6 +127,8 @@ class Reader:
     def convention(self) -> str:
         """What is read after a block."""
         convention = "residual stream after the block"
+        if self.loaded.framing is not None:
+            convention += self.loaded.framing.convention
         if self.chat_tokens is not None:
             convention += f", turns of chats: {self.chat_tokens}"
         elif self.sink is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,8 @@ class StoredSamples:
         Layers that are asked for.
     progress : bool
         Whether to show a bar.
+    hidden : dict of int to float
+        Share of the pixels that no patch shows, of each image that was made ready to be embedded.
     """
 
     store: ActivationStore
@@ -42,6 +44,7 @@ class StoredSamples:
     samples: list[Any]
     blocks: Sequence[int]
     progress: bool
+    hidden: dict[int, float] = field(default_factory=dict)
 
     @cached_property
     def keys(self) -> list[bytes]:
@@ -66,7 +69,9 @@ class StoredSamples:
 
         def prepare(places: Sequence[int]) -> Job:
             chosen = [numbers[place] for place in places]
-            return self.reader.forward_pass([self.samples[i] for i in chosen], chosen, seen)
+            job = self.reader.forward_pass([self.samples[i] for i in chosen], chosen, seen)
+            self.hidden.update(zip(chosen, job.inputs.hidden.tolist(), strict=True))
+            return job
 
         also = self.reader.identities(self._blocks_to_keep(), self.store.dtype)
         filled = self.store.fill(list(first), self.identities, also, prepare, self.progress)
@@ -90,5 +95,6 @@ class StoredSamples:
                     break
                 layers[block] = tokens
             else:
+                self.reader.warn_of_hidden(np.array(list(self.hidden.values())))
                 return layers
             self.fill()

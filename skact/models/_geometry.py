@@ -74,6 +74,11 @@ class Axis:
         """Take positions of the processed image back to the original one."""
         return (position + self.start) * self.original / self.resized
 
+    def seen(self, patch: int) -> float:
+        """Share of the original pixels that lies in a patch."""
+        stop = min(self.start + self.size // patch * patch, self.resized)
+        return max(0, stop - max(self.start, 0)) / self.resized
+
     def patch_pixels(self, patch: int) -> tuple[Array, Array]:
         """First and one-past-last original pixel that overlaps each patch; equal if none does."""
         edges = (np.arange(self.size // patch + 1) * patch + self.start) * self.original
@@ -97,6 +102,10 @@ class Geometry:
     def grid(self, patch: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patches."""
         return self.rows.size // patch[0], self.columns.size // patch[1]
+
+    def hidden(self, patch: tuple[int, int]) -> float:
+        """Share of the original pixels that no patch shows."""
+        return 1 - self.rows.seen(patch[0]) * self.columns.seen(patch[1])
 
     def _real(self, patch: tuple[int, int]) -> tuple[Array, Array]:
         """Which rows and columns of patches hold more than padding."""

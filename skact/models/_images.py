@@ -1,4 +1,4 @@
-"""What an image processor does to images, and their masks."""
+"""Where images and their masks go."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from skact.models._geometry import Geometry, image_geometry, mask_to_patches
+from skact.models._framing import Framing
+from skact.models._geometry import Geometry, mask_to_patches
 from skact.rows import Array, as_numpy
 from skact.samples import image_size
 
@@ -15,16 +16,16 @@ __all__ = ["image_geometries", "label_patches"]
 
 
 def image_geometries(
-    images: Sequence[Any], processor: Any, numbers: Sequence[int]
+    images: Sequence[Any], framing: Framing, numbers: Sequence[int]
 ) -> list[Geometry]:
-    """Check all images and say what the processor will do to each.
+    """Check all images and say where the pixels of each will go.
 
     Parameters
     ----------
     images : sequence
         In the forms :func:`open_image` takes.
-    processor : image processor of transformers
-        The processor.
+    framing : ProcessorFraming or WholeFraming
+        How they are shown.
     numbers : sequence of int
         Number of each image in what the user gave; for errors.
 
@@ -43,7 +44,7 @@ def image_geometries(
     for i, size in zip(numbers, sizes, strict=True):
         if size not in known:
             try:
-                known[size] = image_geometry(processor, *size)
+                known[size] = framing.geometry(*size)
             except ValueError as error:
                 raise ValueError(f"sample {i}: {error}") from error
     return [known[size] for size in sizes]

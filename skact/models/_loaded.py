@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from skact.models._framing import Framing, choose_framing
 from skact.models._hooks import Place
 from skact.models._hub import first_weight, passing, sentence_length
 from skact.models._processors import calling, private_copy
@@ -61,6 +62,8 @@ class Loaded:
         For the :class:`~skact.tokens.Source` of activations.
     sentence_length : int or None
         Positions of the sentences it was trained for, where a named model states them.
+    framing : ProcessorFraming or WholeFraming, default=None
+        How images are shown; None for text.
     """
 
     base: nn.Module
@@ -76,6 +79,13 @@ class Loaded:
     name: str
     revision: str
     sentence_length: int | None = None
+    framing: Framing | None = None
+
+    @property
+    def shown(self) -> Framing:
+        """How images are shown; only of a model for images."""
+        assert self.framing is not None
+        return self.framing
 
     @property
     def config(self) -> Any:
@@ -100,7 +110,8 @@ class Loaded:
     @property
     def extra(self) -> dict[str, Any]:
         """Keyword arguments that belong to every forward pass."""
-        return pass_options(self.base)
+        options = pass_options(self.base)
+        return options if self.framing is None else {**options, **self.framing.extra}
 
     @property
     def n_ids(self) -> int:
@@ -130,12 +141,14 @@ def load(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    crop: str = "auto",
+    max_patches: int = 1024,
 ) -> Loaded:
     """Load a model, or take it from the cache of this process, and check that it can be read.
 
     Parameters
     ----------
-    model, modality, device, dtype, revision, trust_remote_code
+    model, modality, device, dtype, revision, trust_remote_code, crop, max_patches
         As in :class:`~skact.embedding.TransformerEmbedder`.
 
     Returns
@@ -166,6 +179,12 @@ def load(
         commit = getattr(tower.whole.config, "_commit_hash", None)
         revision = commit or _of_checkpoint(tower, model, dtype, **options) or revision
         length = sentence_length(tower.name, options["revision"])
+    framing = None
+    if side == "image":
+        patch = pair_of_ints(base.config.patch_size)  # type: ignore[union-attr]
+        framing = choose_framing(
+            crop, known.processor, patch, max_patches, known.any_size, tower.name
+        )
     return Loaded(
         base=base,
         blocks=known.places.blocks,
@@ -180,6 +199,7 @@ def load(
         name=tower.name,
         revision=revision,
         sentence_length=length,
+        framing=framing,
     )
 
 

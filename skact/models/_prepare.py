@@ -86,6 +86,11 @@ class TextInputs:
         return self.encoded.is_cut
 
     @property
+    def hidden(self) -> Array:
+        """Nothing of a text is hidden as pixels of an image may be: zeros (n_samples,)."""
+        return np.zeros(len(self.texts))
+
+    @property
     def shapes(self) -> None:
         """No rows and columns: a text is a run of tokens."""
         return None
@@ -167,7 +172,7 @@ class ImageInputs:
     images : list of n_samples images
         The images.
     geometries : list of n_samples Geometry
-        What the processor does to each.
+        Where the pixels of each go.
     special_tokens : bool
         Whether the positions before and behind the patches count as tokens.
     numbers : sequence of int
@@ -216,6 +221,12 @@ class ImageInputs:
         known = {one: one.shape(self.loaded.patch) for one in set(self.geometries)}
         return np.array([known[one] for one in self.geometries], np.int64)
 
+    @cached_property
+    def hidden(self) -> Array:
+        """Share of the pixels of each image that no patch shows, float64 (n_samples,)."""
+        known = {one: one.hidden(self.loaded.patch) for one in set(self.geometries)}
+        return np.array([known[one] for one in self.geometries])
+
     @property
     def shapes(self) -> Array | None:
         """Rows and columns of each image, int64 (n_samples, 2); None with special tokens."""
@@ -253,12 +264,12 @@ class ImageInputs:
 
     def _pixels(self, i: int, size: tuple[int, int]) -> Tensor:
         """Open and process one image: no two are held in full size."""
-        processor = self.loaded.processor
         image = open_image(self.images[i], self.numbers[i])
-        pixels: Tensor = processor(images=[image], return_tensors="pt")["pixel_values"]
+        pixels: Tensor = self.loaded.shown.pixels(image, size)
         if pixels.ndim != 4 or pixels.shape[2:] != size:
             raise ValueError(
-                f"{type(processor).__name__} is not understood: sample {self.numbers[i]} became "
+                f"{type(self.loaded.processor).__name__} is not understood: sample "
+                f"{self.numbers[i]} became "
                 f"pixel_values of shape {tuple(pixels.shape)}, expected height and width {size}."
             )
         return pixels
@@ -351,7 +362,7 @@ def prepare(
     """
     numbers = range(len(samples)) if numbers is None else numbers
     if loaded.modality == "image":
-        geometries = image_geometries(samples, loaded.processor, numbers)
+        geometries = image_geometries(samples, loaded.shown, numbers)
         return ImageInputs(loaded, list(samples), geometries, special_tokens, numbers)
     limit = max_positions(loaded, max_length)
     if are_chats(samples):

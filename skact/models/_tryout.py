@@ -50,6 +50,8 @@ class Facts:
         Ours to change.
     original : tokenizer or image processor
         What was passed; held, so that the id by which facts are found is not used again.
+    any_size : dict or None, default=None
+        Keyword arguments with which the model takes images of any size; None if it takes one only.
     """
 
     places: Places
@@ -58,6 +60,7 @@ class Facts:
     suffix: int
     processor: Any
     original: Any
+    any_size: Inputs | None = None
 
     @property
     def width(self) -> int:
@@ -302,6 +305,29 @@ def try_out(whole: nn.Module, base: nn.Module, processor: Any, side: str) -> Fac
     if size is not None and not isinstance(base, FirstTile):
         # Most models read any size; a small image takes no time.
         with untouched(whole), suppress(ValueError, RuntimeError):
-            return Facts(*_try_images(base, small, patch), mine, processor)
+            return Facts(*_try_images(base, small, patch), mine, processor, {})
     with untouched(whole):
-        return Facts(*_try_images(base, size or small, patch), mine, processor)
+        places, sharing, prefix, suffix = _try_images(base, size or small, patch)
+        any_size = (
+            {}
+            if size is None
+            else _any_size(base, places, small, prefix + suffix + _SMALL[0] * _SMALL[1])
+        )
+        return Facts(places, sharing, prefix, suffix, mine, processor, any_size)
+
+
+def _any_size(
+    base: nn.Module, places: Places, size: tuple[int, int], n_positions: int
+) -> Inputs | None:
+    """Try an image of another size with what makes a model interpolate its positions."""
+    options = {"interpolate_pos_encoding": True}
+    if not options.keys() & inspect.signature(base.forward).parameters.keys():
+        return None
+    pixels = torch.zeros((1, 3, *size)).to(first_weight(base))
+    try:
+        states = _states(base, places, {"pixel_values": pixels, **options})
+    except Exception as error:  # a model says in its own way that it does not take this size
+        if out_of_memory(error):
+            raise
+        return None
+    return options if states[-1].shape[1] == n_positions else None

@@ -117,7 +117,7 @@ def test_workers_that_embed_something_else_are_found_out(bert_folder, tmp_path, 
 
     def wrong(samples, todo, embedder, n_jobs, chunk_size, progress):
         other.set_params(store=embedder.store)
-        return other._in_store(samples).fill().n_embedded
+        return other._in_store(samples).fill().n_embedded, []
 
     monkeypatch.setattr(_parallel, "_share_out", wrong)
     with pytest.raises(RuntimeError, match="the store lacks 5"):

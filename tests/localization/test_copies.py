@@ -132,7 +132,7 @@ def test_patches_are_painted_over(baseline, rng):
 def test_a_grid_that_does_not_fill_the_image():
     pair = tiny_models.image_pair("dinov2")
     image = PIL.Image.new("RGB", (60, 32), "red")
-    perturbed = one(TransformerEmbedder(pair, layer=0), image)
+    perturbed = one(TransformerEmbedder(pair, layer=0, crop="processor"), image)
     inputs, kept = perturbed.copies.batch(np.zeros((2, perturbed.n_players), bool))
     assert inputs["pixel_values"].shape[0] == len(kept) == 2
     assert kept.sum(axis=1).tolist() == [perturbed.n_players] * 2
@@ -160,6 +160,17 @@ def test_batches_shrink_when_memory_does_not_suffice(error):
     np.testing.assert_allclose(found, perturbed.run(masks, mean_state), atol=1e-5)
     with pytest.raises(torch.OutOfMemoryError):
         perturbed.run(masks[:1], lambda state, left: (_ for _ in ()).throw(error))
+
+
+@pytest.mark.parametrize("kind", tiny_models.IMAGE)
+def test_the_untouched_copy_of_a_whole_image_is_what_the_embedder_sees(kind, rng):
+    embedder = TransformerEmbedder(tiny_models.image_pair(kind), layer=2, crop="whole")
+    image = rng.integers(0, 256, (30, 90, 3), dtype=np.uint8)
+    perturbed = one(embedder, image)
+    tokens = embedder.transform([image])
+    assert perturbed.n_players == tokens.n_tokens
+    found = perturbed.run(np.ones((1, perturbed.n_players), bool), mean_state)[0]
+    np.testing.assert_allclose(found[:-1], tokens.sum()[0], atol=1e-4, rtol=1e-4)
 
 
 def test_patches_of_padding_are_no_players(rng):
@@ -190,8 +201,8 @@ def test_patches_of_padding_are_no_players(rng):
 def test_block_inputs_give_the_state_and_its_gradient(kind, rng):
     image = kind in tiny_models.IMAGE
     pair = tiny_models.image_pair(kind) if image else tiny_models.text_pair(kind)
-    sample = rng.integers(0, 256, (28, 28, 3), dtype=np.uint8) if image else "the cat sat"
-    embedder = TransformerEmbedder(pair, layer=2)
+    sample = rng.integers(0, 256, (20, 36, 3), dtype=np.uint8) if image else "the cat sat"
+    embedder = TransformerEmbedder(pair, layer=2, crop="whole")
     expected = embedder.transform([sample])[0]
     model_inputs = ModelInputs(embedder, [sample])
     read, kept = model_inputs.whole(0)

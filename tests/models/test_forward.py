@@ -88,7 +88,7 @@ def test_text_activations_equal_the_models_own_states(kind, texts):
 @pytest.mark.parametrize("kind", tiny_models.IMAGE)
 def test_image_activations_equal_the_models_own_states(kind, images):
     pair = model, processor = tiny_models.image_pair(kind)
-    found = all_layers(pair, images, batch_size=2)
+    found = all_layers(pair, images, batch_size=2, crop="processor")
     for i, image in enumerate(images):
         own = slow_states(model, processor(images=[image], return_tensors="pt"))[:, 1:]
         np.testing.assert_allclose(
@@ -318,10 +318,11 @@ def test_heads_and_towers_are_left_out(texts, images):
 def test_both_towers_of_clip(images):
     model = tiny_models.clip_model()
     tokenizer, processor = tiny_models.wordpiece_tokenizer(), tiny_models.image_pair("clip")[1]
-    seen = TransformerEmbedder((model, processor)).transform(images)
-    np.testing.assert_array_equal(
-        seen.values, TransformerEmbedder((model.vision_model, processor)).transform(images).values
+    seen, alone = (
+        TransformerEmbedder((part, processor), crop="processor").transform(images)
+        for part in (model, model.vision_model)
     )
+    np.testing.assert_array_equal(seen.values, alone.values)
     read = TransformerEmbedder((model, tokenizer), modality="text").transform(["the cat sat"])
     ids = torch.tensor([tokenizer("the cat sat")["input_ids"]])
     own = slow_states(model.text_model, {"input_ids": ids})

@@ -18,7 +18,8 @@ from tests import tiny_models
 
 
 def embedder(kind="vit", **params):
-    return TransformerEmbedder(tiny_models.image_pair(kind), **params)
+    """An embedder that leaves the geometry to the processor."""
+    return TransformerEmbedder(tiny_models.image_pair(kind), crop="processor", **params)
 
 
 def test_padding_is_out_of_an_embedder(images):
@@ -271,7 +272,7 @@ def test_no_two_images_are_held_in_full_size(monkeypatch, images):
 def test_what_fills_no_patch_is_named(size, options, message, images):
     model, _ = tiny_models.image_pair("dinov2")
     processor = transformers.BitImageProcessorPil(do_center_crop=False, **options)
-    found = TransformerEmbedder((model, processor))
+    found = TransformerEmbedder((model, processor), crop="processor")
     with pytest.raises(ValueError, match=message):
         found.transform([images[0], np.zeros(size, np.uint8)])
 

@@ -41,6 +41,7 @@ def samples(kind, images):
 
 
 def everything(pair, X, **params):
+    params = {"crop": "processor", **params}
     n_blocks = TransformerEmbedder(pair, **params).n_blocks
     return TransformerEmbedder(pair, layer=list(range(n_blocks)), **params).transform(X)
 
@@ -48,7 +49,8 @@ def everything(pair, X, **params):
 @pytest.mark.parametrize("kind", TABLE)
 def test_blocks_and_depths(kind, images):
     n_blocks, depths = TABLE[kind]
-    found = TransformerEmbedder(tiny_models.paper_pair(kind), layer=[p / 100 for p in depths])
+    layer = [p / 100 for p in depths]
+    found = TransformerEmbedder(tiny_models.paper_pair(kind), layer, crop="processor")
     assert found.n_blocks == n_blocks
     assert found.transform(samples(kind, images)).layers == list(depths.values())
 
@@ -303,9 +305,9 @@ def test_both_sides_of_llama_from_a_folder(llama_folder, images):
 def test_the_other_models_from_a_folder(kind, tmp_path, images):
     pair, X = tiny_models.paper_pair(kind), samples(kind, images)
     folder = tiny_models.save_pair(pair, tmp_path)
-    found = TransformerEmbedder(folder, layer=-1)
+    found = TransformerEmbedder(folder, layer=-1, crop="processor")
     assert found.n_blocks == TABLE[kind][0]
-    expected = TransformerEmbedder(pair, layer=-1).transform(X)
+    expected = TransformerEmbedder(pair, layer=-1, crop="processor").transform(X)
     np.testing.assert_allclose(found.transform(X).values, expected.values, atol=1e-5, rtol=1e-4)
 
 

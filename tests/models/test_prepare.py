@@ -13,7 +13,8 @@ from tests import tiny_models
 
 def loaded(kind):
     text = kind in tiny_models.TEXT
-    return load(tiny_models.text_pair(kind) if text else tiny_models.image_pair(kind))
+    pair = tiny_models.text_pair(kind) if text else tiny_models.image_pair(kind)
+    return load(pair, crop="processor")
 
 
 @pytest.mark.parametrize("special_tokens", [False, True])
