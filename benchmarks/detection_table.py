@@ -4,11 +4,12 @@
         [--methods NAME ...] [--out TABLE.json]
 
 FOLDER holds texts with spans (``samples.jsonl``) or images with masks (``index.jsonl``), split into
-train, cal and test. Scalers and concept vectors are fitted on train. ConceptSearchCV then sets the
-thresholds on cal, matches units with concepts there, and takes for each concept and detector the
-(layer, delta) with the best cal F1 (ties: the smaller delta, then the earlier layer). The decisions
-of these winners on test are scored: F1 weighted by the number of test samples with the concept,
-with a 95 % percentile bootstrap over samples. Nothing is chosen on test.
+train, cal and test. Of an image the model sees what the image processor makes of it. Scalers and
+concept vectors are fitted on train. ConceptSearchCV then sets the thresholds on cal, matches units
+with concepts there, and takes for each concept and detector the (layer, delta) with the best cal F1
+(ties: the smaller delta, then the earlier layer). The decisions of these winners on test are
+scored: F1 weighted by the number of test samples with the concept, with a 95 % percentile bootstrap
+over samples. Nothing is chosen on test.
 
 Methods without labels are fitted on every third layer only, to keep the run short. With
 ``--methods`` the rows of other methods in the file ``--out`` are kept, so that a table can be made
@@ -127,7 +128,7 @@ class Row:
 
 def embed(model, samples, layers):
     """Return token and CLS activations of all layers, one forward pass for each."""
-    settings = {"layer": layers, "progress": sys.stderr.isatty()}
+    settings = {"layer": layers, "crop": "processor", "progress": sys.stderr.isatty()}
     tokens = TransformerEmbedder(model, **settings).transform(samples)
     return tokens, TransformerEmbedder(model, pooling="cls", **settings).transform(samples)
 
@@ -294,7 +295,8 @@ def load(folder, model, layers):
         labels = TransformerEmbedder(model).align_spans(data.data, data.spans, data.target_names)
     else:
         data = load_masks(folder)
-        labels = TransformerEmbedder(model).align_masks(data.data, data.masks, data.target_names)
+        reader = TransformerEmbedder(model, crop="processor")
+        labels = reader.align_masks(data.data, data.masks, data.target_names)
     tokens, cls = embed(model, data.data, layers)
     # A concept that is cut off by truncation is not in what the model sees.
     return Problem(tokens, cls, labels, data.target, data.split, list(data.target_names))

@@ -101,7 +101,7 @@ def load(name, model, layer, concepts, at_most):
     kept = np.sort(np.concatenate(kept))
     for name in ("data", "target", "split", "spans" if "spans" in data else "masks"):
         data[name] = _safe_indexing(data[name], kept)
-    embedder = TransformerEmbedder(model, layer)
+    embedder = TransformerEmbedder(model, layer, crop="processor")
     if "spans" in data:
         data.labels = embedder.align_spans(data.data, data.spans, data.target_names)
     else:
