@@ -242,7 +242,7 @@ def test_adam_repeats_by_its_seed(problem):
     ("params", "y", "message"),
     [
         ({"solver": "sgd"}, None, "'solver' parameter of LinearSeparator must be a str among"),
-        ({"solver": Adam}, None, "'solver' parameter of LinearSeparator must be .* an instance of"),
+        ({"solver": Adam}, None, "'solver' parameter of LinearSeparator .* an object: LBFGS"),
         ({"weight_decay": -1.0}, None, "'weight_decay' parameter"),
         ({"balance": "sample"}, None, 'balance="sample" needs solver="adam"; LBFGS balances by w'),
         ({"solver": Adam(init=np.zeros((1, 5)))}, None, r"init must have shape \(1, 2\), got"),
