@@ -1,7 +1,7 @@
 """Detection with whole images against the crop of the image processor, on the same photographs.
 
     python benchmarks/whole_images.py --data FOLDER --model FOLDER_OR_NAME
-        [--layers BLOCK ...] [--at-most SAMPLES] [--out RESULT.json]
+        [--layers BLOCK ...] [--every N] [--out RESULT.json]
 
 FOLDER holds images with masks (``index.jsonl``), split into train, cal and test. The protocol is
 that of ``detection_table.py``, once with ``crop="processor"`` and once with ``crop="whole"``: only
@@ -72,11 +72,11 @@ def main():
     parser.add_argument("--data", required=True, help="folder with index.jsonl")
     parser.add_argument("--model", required=True, help="folder or hub name of the model")
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 5, 8, 11], help="blocks")
-    parser.add_argument("--at-most", type=int, help="samples of each split; default all")
+    parser.add_argument("--every", type=int, default=1, help="take every Nth sample only")
     parser.add_argument("--out", help="write the result as JSON to this file")
     args = parser.parse_args()
     data = load_masks(args.data)
-    kept = [np.flatnonzero(data.split == split)[: args.at_most] for split in SPLITS]
+    kept = [np.flatnonzero(data.split == split)[:: args.every] for split in SPLITS]
     for name in ("data", "masks", "target", "split"):
         data[name] = _safe_indexing(data[name], np.concatenate(kept))
     truth = data.target[data.split == "test"]
