@@ -213,7 +213,7 @@ class ImageInputs:
     @cached_property
     def n_tokens(self) -> Array:
         """Tokens of each image, int64 of shape (n_samples,)."""
-        return self._grids.prod(axis=1) + self.loaded.prefix * self.special_tokens
+        return self._grids.prod(axis=1) + sum(self._extra)
 
     @cached_property
     def _grids(self) -> Array:

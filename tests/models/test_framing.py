@@ -14,8 +14,7 @@ from PIL import Image
 from skact import ActivationStore, MeanPrototype, embed_to_store
 from skact.embedding import TransformerEmbedder
 from skact.models._framing import ProcessorFraming, WholeFraming, whole_grid
-from skact.models._hooks import find_blocks
-from skact.models._loaded import _any_size, load
+from skact.models._loaded import load
 from tests import tiny_models
 
 
@@ -199,9 +198,9 @@ def test_rotary_positions_take_any_size():
         num_register_tokens=2,
     )
     model = transformers.DINOv3ViTModel(config).eval()
-    pixels = torch.randn(1, 3, 14, 21)
-    found = [_any_size(model, find_blocks(model, 4), pixels, n) for n in (3 + 6, 1 + 6)]
-    assert found == [{}, None]
+    loaded = load((model, small_crop(4)))
+    assert (loaded.prefix, loaded.extra) == (3, {})
+    assert isinstance(loaded.shown, WholeFraming)
 
 
 def test_whole_images_are_refused_where_a_model_takes_one_size():

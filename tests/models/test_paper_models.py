@@ -41,7 +41,7 @@ def samples(kind, images):
 
 
 def everything(pair, X, **params):
-    params = {"crop": "processor", **params}
+    params = {"crop": "processor", "sink": None, **params}
     n_blocks = TransformerEmbedder(pair, **params).n_blocks
     return TransformerEmbedder(pair, layer=list(range(n_blocks)), **params).transform(X)
 
@@ -185,10 +185,10 @@ def test_llama_images_equal_the_models_own_states(small):
 
 def test_llama_blocks_equal_what_both_encoders_report(small):
     base = FirstTile(tiny_models.paper_pair(LLAMA_IMAGE)[0])
-    pixels = torch.randn(2, 3, TILE, TILE)
+    pixels = torch.randn(1, 3, TILE, TILE)
     found = find_places(base, {"pixel_values": pixels}, [base.blocks])
     assert [place.module for place in found.read] == list(base.blocks)
-    assert {state.shape for state in found.states} == {(2, 17, tiny_models.WIDTH)}
+    assert {state.shape for state in found.states} == {(1, 17, tiny_models.WIDTH)}
     swapped = torch.nn.ModuleList([*base.blocks[32:], *base.blocks[:32]])
     with pytest.raises(RuntimeError, match="FirstTile"):
         find_places(base, {"pixel_values": pixels}, [swapped])

@@ -42,7 +42,9 @@ def test_dinov3_is_not_taken_for_its_encoder(dinov3, images):
     loaded = load((dinov3, processor))
     assert loaded.base is dinov3
     assert (loaded.prefix, loaded.suffix) == (1 + N_REGISTERS, 0)
-    found = TransformerEmbedder((dinov3, processor), layer=[0, 1, 2, 3], special_tokens=True)
+    found = TransformerEmbedder(
+        (dinov3, processor), layer=[0, 1, 2, 3], special_tokens=True, crop="processor"
+    )
     X = found.transform(images)
     with torch.no_grad():
         pixels = processor(images, return_tensors="pt")
@@ -59,12 +61,12 @@ def test_dinov3_from_a_folder_needs_no_torchvision(kind, dinov3, tmp_path, image
     size = {"height": 32, "width": 48}
     settings = {"do_resize": True, "size": size, "do_rescale": True, "do_normalize": True}
     folder = save(dinov3, tmp_path, image_processor_type=kind, **settings)
-    found = TransformerEmbedder(folder)
+    found = TransformerEmbedder(folder, crop="processor")
     assert found.transform(images).lengths.tolist() == [4 * 6] * 5
     plain = transformers.ViTImageProcessorPil(
         size=size, resample=2, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
     )
-    expected = TransformerEmbedder((dinov3, plain)).transform(images)
+    expected = TransformerEmbedder((dinov3, plain), crop="processor").transform(images)
     np.testing.assert_allclose(found.transform(images).values, expected.values, atol=1e-5)
     settings |= {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
     save(dinov3, tmp_path, image_processor_type=kind, **settings)

@@ -339,4 +339,4 @@ def test_a_large_model_is_tried_on_a_small_image():
         lambda m, args, kwargs: seen.append(kwargs["pixel_values"].shape[2:]), with_kwargs=True
     )
     load((model, processor))  # reads images of its own size alone
-    assert seen[-1] == (IMAGE_SIZE, IMAGE_SIZE)
+    assert (IMAGE_SIZE, IMAGE_SIZE) in seen
