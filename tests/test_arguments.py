@@ -264,7 +264,7 @@ def test_bad_arguments_of_containers(call, error, message):
         ),
         (lambda: MeanPrototype().fit(X, TOKENS), "y must hold a label per sample, got a TokenArr"),
         (lambda: SuperActivator().fit(X, LayerStack({0: TOKENS})), "y .* got a LayerStack"),
-        (lambda: SuperActivator().fit(X, [[1], [1, 0]] * 5), "y must be 1-D, or 2-D"),
+        (lambda: SuperActivator().fit(X, [[1], [1, 0]] * 5), "y holds lists of labels"),
         (
             lambda: MeanPrototype().partial_fit(X, Y, classes=[5, 6]),
             r"y holds the classes \[0, 1\], which classes lacks: \[5, 6\]",

@@ -20,6 +20,7 @@ from skact import MeanPrototype, SuperActivator
 from skact.embedding import TransformerEmbedder
 from skact.store import ActivationStore
 from tests import tiny_models
+from tests.watching import watch
 
 
 def embedder(kind="bert", **params):
@@ -32,7 +33,8 @@ def embedder(kind="bert", **params):
 def counted(model):
     """Number of samples that go through a model, batch by batch."""
     sizes = []
-    handle = model.register_forward_pre_hook(
+    handle = watch(
+        model,
         lambda module, args, kwargs: sizes.append(len(next(iter(kwargs.values())))),
         with_kwargs=True,
     )
@@ -299,7 +301,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(tmp_path, texts):
             failed.append(1)
             raise torch.OutOfMemoryError("out of memory")
 
-    handle = found.model[0].register_forward_pre_hook(fail, with_kwargs=True)
+    handle = watch(found.model[0], fail, with_kwargs=True)
     try:
         stored = found.transform(texts * 2)
     finally:

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from skact.embedding._reader import Reader
 from skact.localization import METHODS
 from skact.localization import _inputs as inputs
+from tests.watching import watch
 
 SETTINGS = {"n_masks": 66, "n_steps": 1}
 N = 3
@@ -45,8 +46,10 @@ def embedded(shapes):
     """How many samples went through the model in batches of the embedder, or as copies."""
     sizes = []
     base = shapes.embedder._load().base
-    handle = base.register_forward_pre_hook(
-        lambda module, args, kwargs: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
+    handle = watch(
+        base,
+        lambda module, args, kwargs: sizes.append(len(kwargs["pixel_values"])),
+        with_kwargs=True,
     )
     yield sizes
     handle.remove()

@@ -26,6 +26,7 @@ from skact.localization._parts import take_apart
 from skact.localization._samples import Samples
 from skact.localization._targets import resolve_target
 from tests import tiny_models
+from tests.watching import watch
 
 ON_GAMES = ["lime", "kernel_shap", "rise", "shapiq"]
 WITH_GRADIENTS = ["integrated_gradients", "full_grad", "mfaba"]
@@ -170,8 +171,10 @@ def test_all_concepts_share_the_forward_passes(method, shapes):
         localizer.fit(shapes.samples[:2], y[:2][:, columns], token_labels[:2][:, columns])
         seen = []
         base = shapes.embedder._load().base
-        handle = base.register_forward_pre_hook(
-            lambda module, args, kwargs: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
+        handle = watch(
+            base,
+            lambda module, args, kwargs: seen.append(len(kwargs["pixel_values"])),
+            with_kwargs=True,
         )
         localizer.transform(shapes.samples[:1])
         handle.remove()
@@ -199,7 +202,7 @@ def test_blocks_beyond_the_layer_are_not_run(shapes):
     blocks = shapes.embedder._load().blocks
     seen = []
     handles = [
-        block.register_forward_hook(lambda m, a, o, b=b: seen.append(b))
+        watch(block, after=True, hook=lambda m, a, o, b=b: seen.append(b))
         for b, block in enumerate(blocks)
     ]
     for method in ("rise", "integrated_gradients", "full_grad", "mfaba", "direct"):
@@ -568,7 +571,7 @@ def test_a_model_without_gradients(method, shapes):
     def detach(module, args, output):
         return tuple(o.detach() for o in output) if isinstance(output, tuple) else output.detach()
 
-    handle = block.register_forward_hook(detach)
+    handle = watch(block, detach, after=True)
     try:
         with pytest.raises(
             ValueError, match=rf'method="{method}" needs gradients.*Methods that wo'
@@ -583,7 +586,7 @@ def test_other_errors_of_the_model_pass_through(shapes):
     def fail(module, args):
         raise RuntimeError("out of order")
 
-    handle = shapes.embedder._load().blocks[1].register_forward_pre_hook(fail)
+    handle = watch(shapes.embedder._load().blocks[1], fail)
     try:
         with pytest.raises(RuntimeError, match="out of order"):
             FullGrad().check(samples_of(shapes, shapes.samples[:1]).first())
