@@ -14,6 +14,9 @@ from weakref import WeakValueDictionary
 import transformers
 from torch import nn
 
+# Before transformers 5.18 the name `transformers.AutoImageProcessor` asks for torchvision.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
 from skact.models._hub import Checkpoint, PairKind, first_weight, load_pair, where_from
 from skact.models._mllama import FirstTile
 from skact.models._pair import DetachedPair
@@ -123,8 +126,7 @@ class _PilProcessor:
         kind = str(settings.get("image_processor_type")).removesuffix("Fast")
         if kind in _PLAIN:
             return transformers.BitImageProcessorPil.from_dict(_PLAIN[kind] | settings)
-        auto = transformers.AutoImageProcessor
-        return auto.from_pretrained(name, backend="pil", **options)
+        return AutoImageProcessor.from_pretrained(name, backend="pil", **options)
 
 
 def _fetch(

@@ -205,7 +205,7 @@ def shipped(transformers):
 @pytest.fixture(scope="module")
 def probe_data(transformers):
     """Return pixels, patch labels and targets of images to fit probes on and of fresh images."""
-    processor = transformers.AutoImageProcessor.from_pretrained(shapes_model_path(), backend="pil")
+    processor = transformers.ViTImageProcessorPil.from_pretrained(shapes_model_path())
     parts = []
     for seed in (101, 102):
         shapes = make_shapes(90, random_state=seed)
