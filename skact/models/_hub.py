@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +22,7 @@ import transformers
 from torch import nn
 
 from skact.models._device import check_device
+from skact.warning import warn
 
 __all__ = [
     "Checkpoint",
@@ -98,6 +99,17 @@ def sentence_length(name: str, revision: str | None) -> int | None:
         return None
     length = json.loads(Path(file).read_text(encoding="utf-8")).get("max_seq_length")
     return length if isinstance(length, int) and length > 0 else None
+
+
+def _warn_of_random(name: str, missing: Iterable[str]) -> None:
+    """Warn of weights that no file of a model holds; a pooler comes after all that is read."""
+    random = sorted(key for key in missing if "pooler." not in key)
+    if random:
+        warn(
+            f"model={name!r}: {len(random)} weights, such as {random[0]!r}, are in none of its "
+            "files and have random values: it was saved by another version of transformers, or for "
+            "another kind of model. What is read behind them means nothing."
+        )
 
 
 @contextmanager
@@ -196,7 +208,15 @@ class Checkpoint:
         if dtype == "auto" and torch.device(device).type == "cpu":
             dtype = "float32"
         # safetensors are taken where a model has them.
-        return self._once("model", what, device, {"dtype": dtype})
+        options = {"dtype": dtype, "output_loading_info": True}
+        return self._once("model", what, device, options)
+
+    def _placed(self, model: Any, info: dict[str, Any], device: str) -> Any:
+        _warn_of_random(self.name, info["missing_keys"])
+        # What comes from a GGUF file is widened, whatever its config says.
+        if self.name.endswith(_GGUF) and hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        return model.to(device).eval()
 
     def _once(self, part: str, what: Any, device: str | None, options: dict[str, Any]) -> Any:
         options |= {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
@@ -220,10 +240,8 @@ class Checkpoint:
                     f'model="/path/to/folder". ({error})'
                 ) from error
             if device is not None:
-                # What comes from a GGUF file is widened, whatever its config says.
-                if self.name.endswith(_GGUF) and hasattr(loaded.config, "quantization_config"):
-                    del loaded.config.quantization_config
-                loaded = loaded.to(device).eval()
+                model, info = loaded
+                loaded = self._placed(model, info, device)
             _LOADED[key] = loaded
         return _LOADED[key]
 

@@ -4,10 +4,12 @@ import copy
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
+from skact.embedding import TransformerEmbedder
 from skact.models import _hub as hub
 from skact.models._hub import (
     Checkpoint,
@@ -172,3 +174,83 @@ def test_what_is_loaded_in_passing_is_not_kept(folder):
         passed = checkpoint(folder).fetch("tokenizer", transformers.AutoTokenizer)
     assert checkpoint(folder).fetch("config", transformers.AutoConfig) is kept
     assert checkpoint(folder).fetch("tokenizer", transformers.AutoTokenizer) is not passed
+
+
+def test_random_weights_are_warned_about(folder):
+    from safetensors.torch import load_file, save_file
+
+    file = Path(folder, "model.safetensors")
+    weights = load_file(file)
+    checkpoint(folder).model(transformers.AutoModel, "cpu", "float32")  # warns of nothing
+    name = next(name for name in weights if "layer.2.output.dense.weight" in name)
+    pooled = {k: v for k, v in weights.items() if "pooler" not in k}
+    save_file(pooled, file, metadata={"format": "pt"})
+    checkpoint(folder).model(transformers.AutoModel, "cpu", "float32")
+    del pooled[name]
+    save_file(pooled, file, metadata={"format": "pt"})
+    with pytest.warns(UserWarning, match=r"1 weights, such as .*layer.2.output.dense.weight"):
+        checkpoint(folder).model(transformers.AutoModel, "cpu", "float32")
+
+
+def test_the_length_of_trained_sentences_is_read_where_it_is_stated(folder):
+    assert hub.sentence_length(folder, None) is None
+    hub.sentence_length.cache_clear()
+    Path(folder, "sentence_bert_config.json").write_text('{"max_seq_length": 7}')
+    assert hub.sentence_length(folder, None) == 7
+    found = TransformerEmbedder(folder, layer=0)
+    with pytest.warns(UserWarning, match="1 of 1 texts was too long"):
+        assert found.transform(["the cat sat on the thing the cat"]).lengths.tolist() == [5]
+    assert TransformerEmbedder(folder, max_length=9).prepare(["cat " * 20]).n_tokens == 7
+
+
+def write_gguf(path):
+    """A tiny language model in the format of llama.cpp."""
+    gguf = pytest.importorskip("gguf", reason="GGUF files need the extra 'gguf'")
+    pytest.importorskip("accelerate", reason="GGUF files need the extra 'gguf'")
+    rng, wide, n_blocks = np.random.default_rng(0), 32, 2
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁the", "▁cat", "a"]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(wide)
+    writer.add_block_count(n_blocks)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(4)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(len(words))
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(words)
+    writer.add_token_scores([-float(i) for i in range(len(words))])
+    writer.add_token_types([2, 3, 3, *[6] * 256, 1, 1, 1])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    shapes = {"token_embd": (len(words), wide), "output_norm": (wide,)}
+    for b in range(n_blocks):
+        square = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (wide, wide))
+        fed = {"ffn_gate": (48, wide), "ffn_up": (48, wide), "ffn_down": (wide, 48)}
+        norms = dict.fromkeys(("attn_norm", "ffn_norm"), (wide,))
+        shapes |= {f"blk.{b}.{name}": shape for name, shape in (square | fed | norms).items()}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", rng.normal(size=shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file_is_a_model_like_a_folder(tmp_path):
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path)
+    found = TransformerEmbedder(str(path), layer=[0, 1], store=tmp_path / "store")
+    tokens = found.transform(["the cat", "a"])
+    assert tokens.layers == [0, 1]
+    assert tokens.layer(1).source.model == str(path)
+    again = TransformerEmbedder(path, layer=1).transform(["the cat", "a"])
+    np.testing.assert_array_equal(again.flat(), tokens.layer(1).flat())
+
+
+def test_a_gguf_file_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"model names the file '.*no.gguf', which does not exist"):
+        checkpoint("folder/no.gguf")
