@@ -339,3 +339,51 @@ def test_a_cls_token_that_is_not_put_first_is_no_cls_position():
     assert without.cls_token_id is not None
     with pytest.raises(ValueError, match="needs a CLS position"):
         embedder(tokenizer=without, pooling="cls").transform(["a"])
+
+
+@pytest.mark.parametrize("kind", tiny_models.TEXT)
+def test_no_token_counts_the_white_space_before_its_word(kind):
+    texts = ["the cat  sat", "\tI am\n happy", "not  "]
+    for text, row in zip(texts, embedder(kind).tokens_of(texts), strict=True):
+        for token in row:
+            said = text[token.start : token.end]
+            assert not said[:1].isspace() or said.isspace()
+
+
+@pytest.mark.parametrize("kind", tiny_models.TEXT)
+def test_a_span_that_ends_in_a_blank_does_not_label_the_next_word(kind):
+    text = "the cat sat"
+    found = embedder(kind)
+    for span in ((4, 8), (4, 7)):
+        labels = found.align_spans([text], [[(*span, "a")]])[0][:, 0]
+        named = {
+            t.text for t, label in zip(found.tokens_of([text])[0], labels, strict=True) if label
+        }
+        assert "".join(sorted(named, key=text.find)).strip() == "cat"
+
+
+def test_spans_may_be_dicts():
+    spans = [[{"start": 4, "end": 7, "label": "a", "score": 0.5}]]
+    labels = embedder().align_spans(["the cat"], spans)
+    assert (labels.flat() == embedder().align_spans(["the cat"], [[(4, 7, "a")]]).flat()).all()
+    with pytest.raises(
+        ValueError, match=r"spans\[0\]\[0\] must be \(start, end, label\), or a dict"
+    ):
+        embedder().align_spans(["the cat"], [[{"begin": 4, "end": 7}]])
+
+
+@pytest.mark.parametrize("text", ["a\ud83d", "\udc00", "cat \udfff cat"])
+def test_half_of_a_surrogate_pair_is_named(text):
+    with pytest.raises(
+        ValueError, match=r"sample 1 holds .* at character .*half of a surrogate pair"
+    ):
+        embedder().transform(["cat", text])
+    whole = "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")
+    assert embedder().transform([f"cat {whole}"]).n_tokens
+
+
+@pytest.mark.parametrize("max_length", [1, 2])
+def test_a_length_without_room_for_a_token_is_refused(max_length):
+    with pytest.raises(ValueError, match=f"max_length={max_length} leaves no token of a text"):
+        embedder(max_length=max_length).transform(["the cat"])
+    assert embedder(max_length=3).transform(["the cat"]).n_tokens == 1
