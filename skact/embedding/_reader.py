@@ -140,15 +140,14 @@ class Reader:
         return convention
 
     @cached_property
-    def identity(self) -> models.ModelIdentity:
-        """Which model it is, with what works on it now."""
-        return models.identify(self.loaded)
+    def outside(self) -> list[str]:
+        """What works on the model and is no part of it."""
+        return models.find_outside(self.loaded.base)
 
     def source(self, block: int) -> Source:
         """Say where activations after a block come from."""
-        model = self.identity
-        said = [self.convention, *(f"with {what}" for what in model.outside)]
-        return Source(model.name, model.revision, block, ", ".join(said))
+        said = ", with ".join([self.convention, *self.outside])
+        return Source(self.loaded.name, self.loaded.revision, block, said)
 
     def identities(self, blocks: Sequence[int], stored_as: str) -> dict[int, Identity]:
         """Name layers, in one precision, by all that decides their numbers."""

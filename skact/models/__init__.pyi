@@ -23,6 +23,7 @@ from ._loaded import load as load
 from ._loaded import max_positions as max_positions
 from ._memory import out_of_memory as out_of_memory
 from ._memory import run_batches as run_batches
+from ._outside import find_outside as find_outside
 from ._pair import DetachedPair as DetachedPair
 from ._prepare import ImageInputs as ImageInputs
 from ._prepare import TextInputs as TextInputs

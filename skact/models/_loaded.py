@@ -174,11 +174,9 @@ def load(
     if (id(processor), side) not in facts:
         facts[id(processor), side] = try_out(tower.whole, base, processor, side)
     known = facts[id(processor), side]
-    revision, length = fingerprint(base), None
-    if isinstance(model, str | Path):
-        commit = getattr(tower.whole.config, "_commit_hash", None)
-        revision = commit or _of_checkpoint(tower, model, dtype, **options) or revision
-        length = sentence_length(tower.name, options["revision"])
+    named = isinstance(model, str | Path)
+    revision = _of_checkpoint(tower, model, dtype, **options) if named else fingerprint(base)
+    length = sentence_length(tower.name, options["revision"]) if named else None
     framing = None
     if side == "image":
         patch = pair_of_ints(base.config.patch_size)  # type: ignore[union-attr]
@@ -203,16 +201,17 @@ def load(
     )
 
 
-def _of_checkpoint(tower: Tower, model: Any, dtype: str, **options: Any) -> str | None:
-    """Fingerprint of what a model in half precision was made from; None for any other."""
-    if dtype not in ("float16", "bfloat16"):
-        return None
+def _of_checkpoint(tower: Tower, model: Any, dtype: str, **options: Any) -> str:
+    """Commit of a named model, or the fingerprint of the weights that it has in its files."""
     known = _MADE_FROM.setdefault(tower.whole, {})
-    if tower.modality not in known:
-        with passing():
-            whole = find_tower(model, tower.modality, "cpu", "auto", **options)
-            known[tower.modality] = fingerprint(whole.base)
-    return known[tower.modality]
+    commit = getattr(tower.whole.config, "_commit_hash", None)
+    if not commit and tower.modality not in known:
+        whole = tower
+        if dtype in ("float16", "bfloat16"):  # some digits may be lost
+            with passing():
+                whole = find_tower(model, tower.modality, "cpu", "auto", **options)
+        known[tower.modality] = fingerprint(whole.base)
+    return commit or known[tower.modality]
 
 
 def max_positions(loaded: Loaded, max_length: int | None) -> int | None:
