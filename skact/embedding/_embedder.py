@@ -67,8 +67,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         Token that the model reads before each text and that counts for none: a decoder without BOS
         puts its attention sink there and not on the first word. "auto" gives one to causal models
         whose tokenizer begins a text with nothing of its own, and finds by trying which of its
-        special tokens serves best. A str or an id names one, None switches it off. Nothing for
-        images, and for models that are not causal.
+        special tokens serves best. A str or an id names one, None switches it off. Before a chat it
+        stands only where the template, or a cut, leaves no control token at the beginning.
     chat_tokens : {"all", "last"} or str, default="all"
         Turns that count where samples are chats: all, the last one, or those of a role, such as
         "assistant". The model reads the whole chat; its markup never counts.
@@ -444,6 +444,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
 
     def _check_params(self) -> None:
         self._validate_params()
+        if not self.chat_tokens.strip():
+            raise ValueError('chat_tokens must be "all", "last" or a role, got an empty text.')
         self._check_remote_code()
         if isinstance(self.model, tuple) and len(self.model) != 2:
             raise ValueError(
@@ -482,6 +484,11 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         samples, reader = self._start(X)
         loaded = reader.loaded
         blocks, many = models.resolve_layers(self.layer, len(loaded.blocks))
+        if self.pooling == "cls" and reader.sink is not None:
+            raise ValueError(
+                f'pooling="cls" reads the first position, where sink={self.sink!r} stands; use '
+                'sink=None, or "mean" or "last".'
+            )
         if self.pooling == "cls" and not loaded.has_cls:
             raise ValueError(
                 f'pooling="cls" needs a CLS position, which the model {loaded.name!r} does not '

@@ -84,7 +84,6 @@ def layer_identities(
     convention: str,
     max_length: int | None,
     stored_as: str,
-    template: Any = None,
 ) -> dict[int, Identity]:
     """Name layers of a model by all that decides their numbers.
 
@@ -100,8 +99,6 @@ def layer_identities(
         Positions that a text is cut to; None for images and for no limit.
     stored_as : str
         Precision in which the numbers are stored.
-    template : str or dict or None, default=None
-        Chat template, where samples are chats.
 
     Returns
     -------
@@ -120,8 +117,6 @@ def layer_identities(
             "store=None."
         )
     about = {"convention": convention, "max_length": max_length, "stored_as": stored_as}
-    if template is not None:
-        about["template"] = hashlib.sha256(models.canonical(template).encode()).hexdigest()
     out = {}
     for block in blocks:
         text = models.canonical({**json.loads(model.content), **about, "block": block})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,14 +125,19 @@ class Reader:
         return TokenArray(labels, offsets, feature_names=concepts, shapes=inputs.shapes)
 
     @property
+    def _template(self) -> str:
+        template = models.canonical(self.loaded.processor.chat_template)
+        return hashlib.sha256(template.encode()).hexdigest()
+
+    @property
     def convention(self) -> str:
         """What is read after a block."""
         convention = "residual stream after the block"
         if self.loaded.framing is not None:
             convention += self.loaded.framing.convention
         if self.chat_tokens is not None:
-            convention += f", turns of chats: {self.chat_tokens}"
-        elif self.sink is not None:
+            convention += f", turns of chats: {self.chat_tokens} (template {self._template[:8]})"
+        if self.sink is not None:
             convention += f", after {models.sink_token(self.loaded, self.sink)!r}"
         if self.special_tokens:
             convention += ", special tokens kept"
@@ -157,5 +163,4 @@ class Reader:
             convention=self.convention,
             max_length=models.max_positions(self.loaded, self.max_length),
             stored_as=stored_as,
-            template=None if self.chat_tokens is None else self.loaded.processor.chat_template,
         )

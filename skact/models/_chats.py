@@ -14,7 +14,7 @@ import numpy as np
 
 from skact.models._processors import calling
 from skact.models._template import ChatTokens, chat_tokens, check_messages
-from skact.models._text import Encoded
+from skact.models._text import Encoded, check_texts
 from skact.rows import Array, offsets_of
 
 __all__ = [
@@ -89,6 +89,7 @@ def check_chats(
             check_messages(chat)
         except (TypeError, ValueError) as error:
             raise type(error)(f"sample {i}: {error}") from None
+        check_texts(["".join(message["content"] for message in chat) or "-"], [i])
     return list(samples)
 
 
@@ -118,6 +119,7 @@ def encode_chats(
     *,
     which: str,
     max_length: int | None,
+    sink: int | None = None,
     numbers: Sequence[int] | None = None,
 ) -> Encoded:
     """Render chats to tokens, of which those of some turns count.
@@ -132,6 +134,9 @@ def encode_chats(
         Turns that count; a role takes those of that role.
     max_length : int or None
         Positions that a chat is cut to, on the tokenizer's truncation side.
+    sink : int or None, default=None
+        Token to put before chats that begin with no control token of their template, as where the
+        cut has taken it; it is none of the sample.
     numbers : sequence of int or None, default=None
         Number of each sample in what the user gave; None counts from 0.
 
@@ -155,10 +160,7 @@ def encode_chats(
         except (TypeError, ValueError) as error:
             raise type(error)(f"sample {i}: {error}") from None
         is_cut.append(max_length is not None and len(tokens.ids) > max_length)
-        if is_cut[-1]:
-            left = tokenizer.truncation_side == "left"
-            part = slice(-(max_length or 0), None) if left else slice(max_length)
-            tokens = ChatTokens(*(values[part] for values in tokens))
+        tokens = _fitted(tokens, tokenizer, max_length, sink)
         ids.append(tokens.ids)
         is_token.append(np.isin(tokens.message, counted))
         spans.append(tokens.spans + _starts(chat)[tokens.message][:, None])
@@ -174,6 +176,23 @@ def encode_chats(
         np.concatenate(spans),
         np.array(is_cut),
     )
+
+
+def _fitted(
+    tokens: ChatTokens, tokenizer: Any, max_length: int | None, sink: int | None
+) -> ChatTokens:
+    """Cut a chat to its length, and let it begin with a token that takes the attention sink."""
+    n, room = len(tokens.ids), max_length or len(tokens.ids) + 1
+    left = tokenizer.truncation_side == "left"
+    begins = tokens.ids[0] in tokenizer.all_special_ids and not (left and n > room)
+    if sink is None or begins:
+        part = slice(-room, None) if left else slice(room)
+        return ChatTokens(*(values[part] for values in tokens))
+    room -= 1
+    part = slice(max(n - room, 0), None) if left else slice(room)
+    ids, message, spans = (values[part] for values in tokens)
+    none = np.zeros((1, 2), np.int64)
+    return ChatTokens(np.append(sink, ids), np.append(-1, message), np.concatenate([none, spans]))
 
 
 def chat_key(chat: Chat) -> bytes:
@@ -221,12 +240,12 @@ def chat_spans(chats: Sequence[Chat], spans: Any) -> list[list[tuple[int, int, A
             expected = f"spans[{i}][{j}] must be (message, start, end, label)"
             try:
                 message, start, end, label = span
-                length = len(chat[message]["content"])
-            except (TypeError, ValueError, IndexError):
+                length = len(dict(enumerate(chat))[message]["content"])
+            except (TypeError, ValueError, KeyError):
                 raise ValueError(
                     f"{expected} with one of the {len(chat)} messages, got {span!r}."
                 ) from None
-            if not (message >= 0 and 0 <= start < end <= length):
+            if not 0 <= start < end <= length:
                 raise ValueError(
                     f"{expected} with 0 <= start < end <= {length}, the length of message "
                     f"{message}; got ({start}, {end})."

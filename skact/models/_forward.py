@@ -221,11 +221,19 @@ class ForwardPass:
                 sent = {name: send(value, loaded.device) for name, value in inputs.items()}
                 tokens = send(torch.from_numpy(is_token), loaded.device)
 
+                left = set(blocks)
+
                 def take(block: int, state: Tensor) -> None:
                     writer.take(block, state)
                     self.seen.look(block, state, tokens)
+                    left.discard(block)
 
                 run(sent | loaded.extra, take)
+                if left:
+                    raise RuntimeError(
+                        f"block {min(left)} of the model {loaded.name!r} did not run; its blocks "
+                        "were replaced after they were found."
+                    )
                 writer.end()
 
             for samples, _ in run_batches(ahead.cut, run_batch, self.budget, batches.n_positions):

@@ -6,15 +6,12 @@ Imports torch: import this module only where a model is at hand.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
+from skact.models._content import model_content
 from skact.models._loaded import Loaded
-from skact.models._outside import find_outside
-from skact.models._processors import canonical, processor_content, without
-from skact.models._weights import active_adapters, fingerprint
+from skact.models._processors import canonical, processor_content
 
 __all__ = ["ModelIdentity", "identify"]
 
@@ -23,11 +20,6 @@ _LIBRARIES = {
     "text": ("torch", "transformers", "tokenizers"),
     "image": ("torch", "transformers", "pillow"),
 }
-# Settings that name things, or come after the blocks.
-_NAMES = {
-    "_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type",
-    "return_dict", "transformers_version", "use_cache",
-}  # fmt: skip
 
 
 @cache
@@ -75,22 +67,17 @@ def identify(loaded: Loaded, *, thorough: bool = False) -> ModelIdentity:
     identity : ModelIdentity
         Equal for models that give the same numbers.
     """
-    model: dict[str, Any] = {"name": loaded.name, "commit": loaded.revision}
-    if loaded.revision.startswith("weights:"):
-        settings = json.loads(loaded.config.to_json_string(use_diff=False))
-        model = {
-            "weights": fingerprint(loaded.base, thorough=thorough),
-            "config": without(settings, _NAMES),
-            "class": type(loaded.base).__name__,
-        }
+    model = model_content(loaded.base, thorough=thorough)
+    about = {name: model.pop(name) for name in ("adapters", "dtype")}
+    outside = tuple(model.pop("outside"))
+    if not loaded.revision.startswith("weights:"):
+        model = {"name": loaded.name, "commit": loaded.revision}
     content = {
-        "adapters": active_adapters(loaded.base),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        **about,
         "libraries": {name: _major(name) for name in _LIBRARIES[loaded.modality]},
         "modality": loaded.modality,
         "model": model,
         "processor": processor_content(loaded.processor),
         "reader": _READER,
     }
-    outside = tuple(find_outside(loaded.base))
     return ModelIdentity(loaded.name, loaded.revision, canonical(content), outside)

@@ -171,9 +171,11 @@ def load(
     base, side = tower.base, tower.modality
     processor = private_copy(tower.processor)
     facts = _FACTS.setdefault(tower.whole, {})
-    if (id(processor), side) not in facts:
-        facts[id(processor), side] = try_out(tower.whole, base, processor, side)
-    known = facts[id(processor), side]
+    # A block that was replaced is tried out again.
+    key = id(processor), side, tuple(map(id, base.modules()))
+    if key not in facts:
+        facts[key] = try_out(tower.whole, base, processor, side)
+    known = facts[key]
     named = isinstance(model, str | Path)
     revision = _of_checkpoint(tower, model, dtype, **options) if named else fingerprint(base)
     length = sentence_length(tower.name, options["revision"]) if named else None

@@ -16,18 +16,19 @@ class DetachedPair:
     ----------
     name : str
         Where the model said it came from; tried again on first use. Empty if it did not say.
-    revision : str
-        Fingerprint of the weights, so that other weights under that name are refused.
-    kind : str
-        Class of the model.
+    content : str
+        Canonical JSON of all of the model that decides its numbers, so that another model under
+        that name is refused.
     dtype : str
         Its number format.
+    modality : {"text", "image"}
+        What it was used for.
     processor : tokenizer, image processor or processor
         As it was, which travels whole.
     """
 
     name: str
-    revision: str
-    kind: str
+    content: str
     dtype: str
+    modality: str
     processor: Any

@@ -368,8 +368,9 @@ def prepare(
     if are_chats(samples):
         chats = check_chats(samples, loaded.processor, numbers)
         encoded = encode_chats(
-            chats, loaded.processor, which=chat_tokens, max_length=limit, numbers=numbers
+            chats, loaded.processor, which=chat_tokens, max_length=limit, sink=sink, numbers=numbers
         )
+        _check_ids(loaded, encoded, numbers)
         return ChatInputs(loaded, chat_texts(chats), encoded, special_tokens, chats)
     texts = check_texts(samples, numbers)
     encoded = encode(

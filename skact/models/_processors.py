@@ -21,6 +21,7 @@ __all__ = ["calling", "canonical", "private_copy", "processor_content"]
 
 _PLACES = {"name_or_path", "padding_side", "processor_class", "tokenizer_file", "vocab_file"}
 _BACKEND = ("normalizer", "pre_tokenizer", "post_processor")
+_MODEL = ("dropout", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
 
 _COPIES: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _CONTENTS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -71,9 +72,12 @@ def _settings(processor: Any) -> Any:
     steps: list[Any] = []
     if processor.is_fast:
         backend = processor.backend_tokenizer
-        steps.append(backend.get_vocab_size())
+        steps += [backend.get_vocab_size(), *(getattr(backend.model, n, None) for n in _MODEL)]
         with suppress(Exception):  # a step written in Python does not tell
             steps += [getattr(getattr(backend, s), "__getstate__", bytes)() for s in _BACKEND]
+    else:
+        parts = [one for one in vars(processor).values() if hasattr(one, "__dict__")]
+        steps = [canonical(vars(part)) for part in parts]
     said = ("truncation_side", "model_max_length", "split_special_tokens", "chat_template")
     return (
         [str(getattr(processor, name, None)) for name in said],

@@ -44,7 +44,8 @@ class Seen:
             Positions that are tokens.
         """
         if self._n_tokens.get(block, 0) < _ENOUGH:
-            norms = torch.linalg.vector_norm(state, dim=-1, dtype=torch.float32)[is_token]
+            wide = torch.promote_types(state.dtype, torch.float32)
+            norms = torch.linalg.vector_norm(state, dim=-1, dtype=wide)[is_token]
             self._norms.setdefault(block, []).append(norms)
             self._n_tokens[block] = self._n_tokens.get(block, 0) + len(norms)
 

@@ -135,9 +135,9 @@ def find_sink(loaded: Loaded, sink: Any) -> int | None:
         raise ValueError(f"sink={sink!r}, but the model {loaded.name!r} reads images.")
     tokenizer = loaded.processor
     vocabulary = tokenizer.get_vocab()
-    token = vocabulary.get(sink) if isinstance(sink, str) else int(sink)
+    token = vocabulary.get(sink) if isinstance(sink, str) else sink
     n_words = loaded.config.get_text_config().vocab_size
-    if token is None or not 0 <= token < n_words:
+    if token is None or isinstance(token, bool) or not 0 <= token < n_words:
         special = ", ".join(map(repr, tokenizer.all_special_tokens[:8]))
         raise ValueError(
             f"sink={sink!r} is no token of {type(tokenizer).__name__} with {n_words} tokens; its "

@@ -96,7 +96,7 @@ def chat_tokens(
     control = _control_tokens(reader, len(reader), str(tokenizer.chat_template))
     inside = _owners(places, len(text))
     ids, spans = _tokenise(reader, text, _cuts(text, inside, control))
-    return _assign(ids, spans, inside, places, control)
+    return _assign(ids, spans, inside, places, control, text)
 
 
 def check_messages(messages: Any) -> None:
@@ -312,7 +312,12 @@ def _tokenise(reader: Any, text: str, cuts: list[int]) -> tuple[Array, Array]:
 
 
 def _assign(
-    ids: Array, spans: Array, owners: Array, places: Sequence[_Place], control: dict[int, str]
+    ids: Array,
+    spans: Array,
+    owners: Array,
+    places: Sequence[_Place],
+    control: dict[int, str],
+    text: str,
 ) -> ChatTokens:
     """Give tokens to messages by their characters."""
     n = len(owners)
@@ -322,7 +327,12 @@ def _assign(
     of_content = first[spans[:, 0]] < spans[:, 1]
     number, begin, end, skipped = np.array(places)[owners[first[spans[of_content, 0]]]].T
     start, stop = spans[of_content].T
-    is_control = np.isin(ids[of_content], list(control))
+    # An unknown character may become a control token too, without spelling it.
+    spelled = [
+        control.get(i) == text[a:b].strip()
+        for i, (a, b) in zip(ids[of_content], spans[of_content], strict=True)
+    ]
+    is_control = np.isin(ids[of_content], list(control)) & spelled
     for k in np.flatnonzero(is_control & (start >= begin) & (stop <= end)):
         raise ValueError(
             f"the content of message {number[k]} spells the control token "

@@ -6,6 +6,7 @@ Imports torch and transformers: import this module only where a model is needed.
 from __future__ import annotations
 
 import inspect
+import json
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,11 +18,11 @@ from torch import nn
 # Before transformers 5.18 the name `transformers.AutoImageProcessor` asks for torchvision.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from skact.models._content import model_content
 from skact.models._hub import Checkpoint, PairKind, first_weight, load_pair, where_from
 from skact.models._mllama import FirstTile
 from skact.models._pair import DetachedPair
-from skact.models._processors import private_copy
-from skact.models._weights import fingerprint
+from skact.models._processors import canonical, private_copy
 
 __all__ = ["Tower", "detach", "find_tower"]
 
@@ -41,7 +42,7 @@ _SIDES = {
     "text": ("text_model", "language_model"),
 }
 # Models that a pickle of this process stands for: it finds them again as long as they live.
-_LIVE: WeakValueDictionary[tuple[str, str, str], nn.Module] = WeakValueDictionary()
+_LIVE: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -174,6 +175,17 @@ def _reads_samples(model: nn.Module) -> bool:
     return needed <= {"input_ids", "pixel_values"}
 
 
+def _check_prompts(model: Any) -> None:
+    """Refuse tokens that peft learns, which stand before the model and not in it."""
+    for name, config in (getattr(model, "peft_config", None) or {}).items():
+        if getattr(config, "is_prompt_learning", False):
+            raise ValueError(
+                f"{type(model).__name__} has learnt prompts (the adapter {name!r}, "
+                f"{type(config).__name__}), which are not read; take adapters that change weights, "
+                "or the model below them."
+            )
+
+
 def _base(model: nn.Module, side: str) -> nn.Module:
     base = model
     for name in ("base_model", "model"):  # a head whose class misnames what is below it has both
@@ -197,9 +209,12 @@ def _base(model: nn.Module, side: str) -> nn.Module:
 
 
 def _reattach(saved: DetachedPair, modality: str, device: str, dtype: str, **options: Any) -> Tower:
-    if (live := _LIVE.get((saved.revision, saved.kind, saved.dtype))) is not None:
-        tower = _find((live, saved.processor), modality, device, dtype, **options)
-        if fingerprint(tower.base) == saved.revision:
+    side = saved.modality if modality == "auto" else modality
+    if dtype not in ("auto", saved.dtype):
+        raise ValueError(f"dtype={dtype!r}, but the model was loaded in {saved.dtype}.")
+    if (live := _LIVE.get(saved.content)) is not None:
+        tower = _find((live, saved.processor), side, device, dtype, **options)
+        if _said(tower.base) == saved.content:
             return tower
     lost = (
         "this embedder was saved with a loaded model, whose weights are not saved. Give it the "
@@ -207,15 +222,19 @@ def _reattach(saved: DetachedPair, modality: str, device: str, dtype: str, **opt
     )
     if not saved.name:
         raise ValueError(lost)
-    if dtype not in ("auto", saved.dtype):
-        raise ValueError(f"dtype={dtype!r}, but the model was loaded in {saved.dtype}.")
     try:
-        found = _find(saved.name, modality, device, saved.dtype, **options)
+        found = _find(saved.name, side, device, saved.dtype, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"{lost} ({saved.name!r} could not be loaded.)") from error
-    if fingerprint(found.base) != saved.revision:
-        raise ValueError(f"{lost} (The weights in {saved.name!r} are not the ones it had.)")
-    return found._replace(processor=_part(saved.processor, found.modality))
+    if _said(found.base) != saved.content:
+        now, then = model_content(found.base), json.loads(saved.content)
+        other = ", ".join(name for name in now if now[name] != then[name])
+        raise ValueError(f"{lost} (In {saved.name!r} there is another one: by its {other}.)")
+    return found._replace(processor=_part(saved.processor, side))
+
+
+def _said(base: nn.Module) -> str:
+    return canonical(model_content(base))
 
 
 def find_tower(model: Any, modality: str, device: str, dtype: str, **options: Any) -> Tower:
@@ -248,7 +267,9 @@ def detach(pair: Any, modality: str) -> DetachedPair:
     """Remember a loaded pair, but for its weights, which are found again by their fingerprint."""
     options = {"revision": None, "trust_remote_code": False}
     tower = _find(pair, modality, "auto", "auto", **options)
-    revision, kind = fingerprint(tower.base), type(tower.whole).__name__
+    content = _said(tower.base)
+    _LIVE[content] = tower.whole
     dtype = str(first_weight(tower.base).dtype).removeprefix("torch.")
-    _LIVE[revision, kind, dtype] = tower.whole
-    return DetachedPair(where_from(tower.whole), revision, kind, dtype, private_copy(pair[1]))
+    return DetachedPair(
+        where_from(tower.whole), content, dtype, tower.modality, private_copy(pair[1])
+    )

@@ -93,7 +93,13 @@ def usable_pad(base: nn.Module, tokenizer: Any) -> int:
     return pad if pad is not None and pad < embedding_rows(base) else 0
 
 
-def _check_weights(base: nn.Module) -> None:
+def _check_weights(base: Any) -> None:
+    if getattr(base.config, "attention_type", None) == "block_sparse":
+        raise ValueError(
+            f"{type(base).__name__} reads long texts sparsely and changes that for good with a "
+            "short one, so its numbers depend on their order; load it with attention_type="
+            '"original_full".'
+        )
     for name, values in chain(base.named_parameters(), base.named_buffers()):
         if name.endswith("weight") and (not values.is_floating_point() or values.itemsize == 1):
             raise ValueError(
@@ -179,11 +185,20 @@ def _try_texts(base: nn.Module, tokenizer: Any) -> tuple[Places, str]:
     places = find_places(base, inputs(long))
     first = _check_again(base, places, inputs(long))
     alone = [first, _states(base, places, inputs(short))]
+    if _lengths_matter(base.config):
+        return places, "equal"
     if _in_a_batch(base, places, inputs(long, short), alone):
         return places, "any"
     alone = [first, _states(base, places, inputs(other))]
     equal = _in_a_batch(base, places, inputs(long, other), alone)
     return places, "equal" if equal else "none"
+
+
+def _lengths_matter(config: Any) -> bool:
+    """Whether the longest text of a batch decides how the others are read, beyond some length."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}
+    return bool(kinds & {"longrope", "dynamic"})
 
 
 def _find_patches(

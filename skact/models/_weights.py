@@ -23,7 +23,7 @@ __all__ = ["active_adapters", "fingerprint"]
 
 _CHUNK = 2**24  # values that are widened at a time
 _DIGESTS: Any = WeakIdKeyDictionary()
-_SAMPLES: WeakKeyDictionary[nn.Module, list[bytes]] = WeakKeyDictionary()
+_SAMPLES: WeakKeyDictionary[nn.Module, dict[bool, list[bytes]]] = WeakKeyDictionary()
 
 
 def _parts(flat: Tensor) -> Iterator[Tensor]:
@@ -53,14 +53,18 @@ def _version(values: Tensor) -> Any:
 
 
 def _total(values: Tensor) -> int:
-    """Sum of the bits of a tensor, which also shows changes behind its back."""
+    """Sum of the bits of a tensor by their places, which also shows changes behind its back."""
     flat = values.detach().contiguous().reshape(-1).view(torch.uint8)
     whole = len(flat) // 8 * 8
     try:
-        words = flat[:whole].view(torch.int64)
+        parts = [*torch.split(flat[:whole].view(torch.int64), _CHUNK), flat[whole:].long()]
     except RuntimeError:  # laid out at an odd place
-        words, whole = flat[:0], 0
-    return int(words.sum(dtype=torch.int64)) + int(flat[whole:].sum(dtype=torch.int64))
+        parts = [flat.long()]
+    total = 0
+    for part in parts:
+        places = 2 * torch.arange(len(part), device=part.device) + 1
+        total = (31 * total + int((part * places).sum())) % 2**64
+    return total
 
 
 def _sample(tensors: Iterable[Tensor]) -> list[bytes]:
@@ -130,10 +134,12 @@ def _idle(model: nn.Module) -> tuple[str, ...]:
     )
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def _tensors(model: nn.Module, buffers: bool) -> dict[str, Tensor]:
     """Weights that decide what blocks put out, by the names they have without adapters."""
     # Poolers come after the blocks, and a model loaded with a head has none.
     weights = model.state_dict(keep_vars=True)
+    if buffers:
+        weights |= dict(model.named_buffers())
     idle = _idle(model)
     without = "pooler.", *(f"{name}." for name in idle)
     return {
@@ -143,13 +149,16 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def fingerprint(model: nn.Module, *, thorough: bool = False) -> str:
+def fingerprint(model: nn.Module, *, buffers: bool = False, thorough: bool = False) -> str:
     """Name a model by all of its weights.
 
     Parameters
     ----------
     model : Module
         The model.
+    buffers : bool, default=False
+        Whether buffers that are not saved with the model count as well, such as frequencies of
+        positions; they may differ between versions and devices.
     thorough : bool, default=False
         Whether to look at every weight again. If not, a change through ``weight.data`` shows only
         if it meets one of 64 values of each weight.
@@ -165,15 +174,16 @@ def fingerprint(model: nn.Module, *, thorough: bool = False) -> str:
     ValueError
         If weights are not in memory.
     """
-    tensors = _tensors(model)
+    tensors = _tensors(model, buffers)
     if away := [name for name, values in tensors.items() if values.is_meta]:
         raise ValueError(
             f"{len(away)} weights of {type(model).__name__} are not in memory (offloaded, or on "
             f"the meta device), such as {away[0]!r}, so it is not known which model it is; load "
             "it whole."
         )
-    if _SAMPLES.get(model) != (sample := _sample(tensors.values())):
-        thorough, _SAMPLES[model] = True, sample
+    samples = _SAMPLES.setdefault(model, {})
+    if samples.get(buffers) != (sample := _sample(tensors.values())):
+        thorough, samples[buffers] = True, sample
     digests = {name: _known(values, thorough) for name, values in tensors.items()}
     if new := [name for name, digest in digests.items() if digest is None]:
         with ThreadPoolExecutor(os.cpu_count()) as threads:

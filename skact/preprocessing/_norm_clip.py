@@ -25,9 +25,10 @@ class NormClip(OneToOneFeatureMixin, TokenTransformer):
     .. math:: z' = z \, \min\!\Big(1, \frac{r\,m}{\lVert z \rVert}\Big), \qquad
         m = \operatorname{median}_i \lVert z_i \rVert
 
-    with the median over all training tokens. A few massive activations, at delimiters of some
-    language models and at register-like patches of some vision transformers, carry nearly all of
-    the squared norm, so that means, scales and separators are about them [1]_. Clipped, they keep
+    with the median over all training tokens that are not zero. A few massive activations, at
+    delimiters of some language models and at register-like patches of some vision transformers,
+    carry nearly all of the squared norm, so that means, scales and separators are about them [1]_.
+    Clipped, they keep
     their place, their label and their direction. Goes before :class:`TokenScaler`.
 
     Parameters
@@ -38,7 +39,7 @@ class NormClip(OneToOneFeatureMixin, TokenTransformer):
     Attributes
     ----------
     median_norm_ : float
-        Median norm of the training tokens.
+        Median norm of the training tokens that are not zero; 0 if all are.
     n_clipped_ : int
         Training tokens beyond the largest norm.
     n_features_in_ : int
@@ -89,12 +90,12 @@ class NormClip(OneToOneFeatureMixin, TokenTransformer):
         self._validate_params()
         tokens = check_tokens(self, X, reset=True)
         norms = np.concatenate(list(tokens.each_block(lambda _, block: _norms(block))))
-        self.median_norm_ = float(np.median(norms))
+        self.median_norm_ = float(np.median(norms[norms > 0])) if norms.any() else 0.0
         self.n_clipped_ = int((norms > self.ratio * self.median_norm_).sum())
         return self
 
     def _transform(self, tokens: TokenArray) -> TokenArray:
-        limit = self.ratio * self.median_norm_
+        limit = self.ratio * self.median_norm_ or np.inf
         digest = hashlib.sha256(np.float64(limit).tobytes()).hexdigest()
         return tokens.map(
             partial(_clipped, limit=limit),

@@ -72,3 +72,36 @@ def test_a_store_refuses_what_it_cannot_name(model, tmp_path):
         embedder.transform(["happy"])
     assert embedder.missing(["the cat sat", "happy"]).tolist() == [False, True]
     assert (embedder.transform(["the cat sat"]).flat() == plain.flat()).all()
+
+
+def test_a_replaced_block_is_read_and_a_pair_travels_with_what_works_on_it(model):
+    import copy
+    import pickle
+
+    _, tokenizer = tiny_models.text_pair("bert")
+    embedder = TransformerEmbedder((model, tokenizer), layer=1)
+    before = embedder.transform(["the cat sat"])
+    model.encoder.layer[1] = copy.deepcopy(model.encoder.layer[1])
+    assert (embedder.transform(["the cat sat"]).flat() == before.flat()).all()
+    data = pickle.dumps(embedder)
+    handle = model.encoder.layer[0].register_forward_hook(steer)
+    with pytest.raises(ValueError, match="set_params"):
+        pickle.loads(data).transform(["the cat sat"])
+    handle.remove()
+    assert (pickle.loads(data).transform(["the cat sat"]).flat() == before.flat()).all()
+
+
+def test_models_of_equal_weights_and_other_settings_are_not_mixed_up(model):
+    import copy
+    import pickle
+
+    _, tokenizer = tiny_models.text_pair("bert")
+    other = copy.deepcopy(model)
+    for block in other.encoder.layer:
+        block.output.LayerNorm.eps = 1.0
+    pairs = [TransformerEmbedder((one, tokenizer), layer=1) for one in (model, other)]
+    expected = [pair.transform(["the cat sat"]).flat() for pair in pairs]
+    data = [pickle.dumps(pair) for pair in pairs]
+    for one, values in zip(data, expected, strict=True):
+        assert (pickle.loads(one).transform(["the cat sat"]).flat() == values).all()
+    assert (expected[0] != expected[1]).any()

@@ -129,3 +129,19 @@ def test_adapters_count_while_they_are_active():
     assert fingerprint(inner) == seen["default"]
     adapted.merge_adapter()
     assert fingerprint(inner) not in {base, *seen.values()}
+
+
+def test_swapped_rows_show_if_looked_for(model):
+    before = fingerprint(model, thorough=True)
+    rows = model.embeddings.word_embeddings.weight.data
+    rows[[5, 7]] = rows[[7, 5]].clone()
+    assert fingerprint(model, thorough=True) != before
+
+
+def test_buffers_that_are_not_saved_count_if_asked_for():
+    model = copy.deepcopy(tiny_models.text_pair("llama")[0])
+    saved, all_of_it = fingerprint(model), fingerprint(model, buffers=True)
+    with torch.no_grad():
+        model.rotary_emb.inv_freq.mul_(0.5)
+    assert fingerprint(model) == saved
+    assert fingerprint(model, buffers=True) != all_of_it
