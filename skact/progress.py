@@ -24,7 +24,9 @@ class _NoBar:
         pass
 
 
-def token_bar(progress: bool | Bar, n_tokens: int | None = None) -> AbstractContextManager[Any]:
+def token_bar(
+    progress: bool | Bar, n_tokens: int | None = None, *, unit: str = "token"
+) -> AbstractContextManager[Any]:
     """Return the bar to count in while the context is open.
 
     Parameters
@@ -33,6 +35,8 @@ def token_bar(progress: bool | Bar, n_tokens: int | None = None) -> AbstractCont
         Whether to show a bar, or one that is there already and stays open.
     n_tokens : int or None, default=None
         How many there will be, if it is known.
+    unit : str, default="token"
+        What is counted, if not tokens.
 
     Returns
     -------
@@ -46,6 +50,6 @@ def token_bar(progress: bool | Bar, n_tokens: int | None = None) -> AbstractCont
     from tqdm.auto import tqdm
 
     bar: AbstractContextManager[Any] = tqdm(
-        total=n_tokens, desc="Embedding", unit="token", unit_scale=True
+        total=n_tokens, desc="Embedding" if unit == "token" else None, unit=unit, unit_scale=True
     )
     return bar

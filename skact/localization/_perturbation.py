@@ -62,46 +62,42 @@ def check_budget(n_players: int, n_masks: int, what: str = "the sample") -> None
         )
 
 
-class _SharedSurrogate:
-    """Captum's interpretable model for all targets at once: weighted least squares on the game."""
+class _Drawn:
+    """Captum's interpretable model that only takes the masks and weights that captum draws."""
 
-    def __init__(self, game: Game) -> None:
-        self.game = game
-        self.values = np.empty((0, game.n_targets))
-        self.coefficients = self.values
-
-    def evaluate(self, masks: Any) -> Any:
-        """Captum's forward function: evaluates all targets, hands out the first."""
-        self.values = self.game(masks.numpy().astype(bool))
-        return masks.new_tensor(self.values[:, 0])
+    masks: Array
+    weights: Array
 
     def fit(self, train_data: Any) -> None:
-        masks, _, weights = next(iter(train_data))
-        model = LinearRegression().fit(
-            masks.numpy().astype(np.float64), self.values, weights.numpy().astype(np.float64)
-        )
-        self.coefficients = model.coef_.T
+        masks, _, weights = (part.numpy().astype(np.float64) for part in next(iter(train_data)))
+        self.masks, self.weights = masks, weights
 
     def representation(self) -> Array:
-        return self.coefficients
+        return self.masks[:1]
 
 
 def _surrogate(game: Game, method: str, n_masks: int, random_state: int) -> Array:
+    """Weighted least squares on the values of captum's masks, for all targets at once."""
     check_budget(game.n_players, n_masks)
     attr = need("captum.attr", method)
     import torch
 
-    surrogate = _SharedSurrogate(game)
-    explainer = (attr.Lime if method == "lime" else attr.KernelShap)(surrogate.evaluate)
-    explainer.interpretable_model = surrogate
-    with torch.random.fork_rng(devices=[]):
+    from skact.models import drawing
+
+    drawn = _Drawn()
+    explainer = (attr.Lime if method == "lime" else attr.KernelShap)(lambda masks: masks[:, 0])
+    explainer.interpretable_model = drawn
+    with drawing():
         torch.manual_seed(random_state)
-        return explainer.attribute(
+        explainer.attribute(
             torch.ones(1, game.n_players),
             n_samples=n_masks,
             perturbations_per_eval=n_masks,
             return_input_shape=False,
         )
+    values = game(drawn.masks.astype(bool))
+    coefficients: Array = LinearRegression().fit(drawn.masks, values, drawn.weights).coef_.T
+    return coefficients
 
 
 @explains_a_game

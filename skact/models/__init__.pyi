@@ -1,3 +1,4 @@
+from ._alone import evaluating as evaluating
 from ._chat import load_chat as load_chat
 from ._chats import ChatToken as ChatToken
 from ._chats import are_chats as are_chats
@@ -14,7 +15,6 @@ from ._geometry import Patch as Patch
 from ._hooks import DeepEnoughError as DeepEnoughError
 from ._hooks import capture as capture
 from ._hooks import hooked as hooked
-from ._hub import evaluating as evaluating
 from ._identity import ModelIdentity as ModelIdentity
 from ._identity import identify as identify
 from ._inputs import BlockInputs as BlockInputs
@@ -38,3 +38,4 @@ from ._text import Token as Token
 from ._text import check_spans as check_spans
 from ._text import check_texts as check_texts
 from ._towers import detach as detach
+from ._untouched import drawing as drawing

@@ -18,13 +18,8 @@ import torch
 import transformers
 from torch import nn
 
-from skact.models._hub import (
-    Checkpoint,
-    PairKind,
-    evaluating,
-    first_weight,
-    load_pair,
-)
+from skact.models._alone import alone, evaluating
+from skact.models._hub import Checkpoint, PairKind, first_weight, load_pair
 from skact.models._memory import run_batches
 from skact.models._template import apply_template, chat_tokens, check_options
 from skact.models._weights import fingerprint
@@ -121,18 +116,27 @@ class Generator:
             name: value.to(parameter) if value.is_floating_point() else value.to(parameter.device)
             for name, value in inputs.items()
         }
-        ends = self.model.generation_config.eos_token_id
-        settings = transformers.GenerationConfig(
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=self.max_new_tokens,
-            eos_token_id=self.tokenizer.eos_token_id if ends is None else ends,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-        with _at_rest(self.model, settings), torch.inference_mode():
+        with self._greedy() as settings, torch.inference_mode():
             written = self.model.generate(**inputs, generation_config=settings)
         answers = self.tokenizer.batch_decode(written[:, n_read:], skip_special_tokens=True)
         return [str(answer) for answer in answers]
+
+    @contextmanager
+    def _greedy(self) -> Iterator[Any]:
+        """No dropout, and nothing from the checkpoint's own settings that bends decoding."""
+        with alone(self.model) as undo, evaluating(self.model):
+            of_checkpoint = self.model.generation_config
+            ends = of_checkpoint.eos_token_id
+            settings = transformers.GenerationConfig(
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=self.max_new_tokens,
+                eos_token_id=self.tokenizer.eos_token_id if ends is None else ends,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+            undo.callback(setattr, self.model, "generation_config", of_checkpoint)
+            self.model.generation_config = settings
+            yield settings
 
     def _messages(self, prompt: Any) -> list[dict[str, Any]]:
         roles = {"system": self.system, "user": prompt.text}
@@ -189,18 +193,6 @@ class Generator:
                 f"{self.max_new_tokens} exceed the {limit} positions of the model; shorten the "
                 f"samples. It begins {prompt.text[:60]!r}."
             )
-
-
-@contextmanager
-def _at_rest(model: Any, settings: Any) -> Iterator[None]:
-    """No dropout, and nothing from the checkpoint's own settings that bends greedy decoding."""
-    of_checkpoint = model.generation_config
-    model.generation_config = settings
-    try:
-        with evaluating(model):
-            yield
-    finally:
-        model.generation_config = of_checkpoint
 
 
 def _fetch(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[nn.Module, Any]:

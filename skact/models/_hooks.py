@@ -10,17 +10,16 @@ places these are is found, and compared with the model's own states, in
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from skact.models._hub import evaluating
+from skact.models._alone import CHANGES, alone, evaluating
 
 __all__ = [
     "DeepEnoughError",
@@ -38,8 +37,6 @@ Take = Callable[[int, Tensor], None]
 Run = Callable[[dict[str, Any], Take], None]
 Hooks = Iterable[tuple[nn.Module, Callable[..., Any]]]
 
-# Hooks belong to a module, not to a thread: two passes at once would read each other's states.
-ONE_AT_A_TIME = threading.RLock()
 _OURS: set[int] = set()
 
 
@@ -83,25 +80,28 @@ def n_read(base: nn.Module, inputs: Mapping[str, Any]) -> int | None:
 
 
 @contextmanager
-def hooked(after: Hooks = (), before: Hooks = ()) -> Iterator[None]:
+def hooked(model: nn.Module, after: Hooks = (), before: Hooks = ()) -> Iterator[None]:
     """Register hooks, one thread at a time, and remove every one of them, whatever happens.
 
     Parameters
     ----------
+    model : Module
+        The model that is run, whole; what is hooked is part of it.
     after : iterable of (Module, callable)
         Forward hooks; each takes the module, its positional arguments and its output.
     before : iterable of (Module, callable)
         Forward pre-hooks; each takes the module, its positional and its keyword arguments.
     """
-    with ONE_AT_A_TIME, ExitStack() as stack:
+    with alone(model) as undo:
         handles = chain(
             (m.register_forward_pre_hook(hook, with_kwargs=True) for m, hook in before),
             (module.register_forward_hook(hook) for module, hook in after),
         )
-        for handle in handles:
-            _OURS.add(handle.id)
-            stack.callback(_OURS.discard, handle.id)
-            stack.callback(handle.remove)
+        with CHANGES:
+            for handle in handles:
+                _OURS.add(handle.id)
+                undo.callback(_OURS.discard, handle.id)
+                undo.callback(handle.remove)
         yield
 
 
@@ -151,7 +151,7 @@ def reading(
 
     before = (reader(key, place) for key, place in places.items() if place.before)
     after = (reader(key, place) for key, place in places.items() if not place.before)
-    with hooked(before=[(base, start)]), hooked(after, before):
+    with hooked(base, before=[(base, start)]), hooked(base, after, before):
         yield
 
 

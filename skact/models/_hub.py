@@ -21,6 +21,7 @@ import torch
 import transformers
 from torch import nn
 
+from skact.models._alone import lock_of
 from skact.models._device import check_device
 from skact.warning import warn
 
@@ -28,7 +29,6 @@ __all__ = [
     "Checkpoint",
     "PairKind",
     "check_placement",
-    "evaluating",
     "first_weight",
     "load_pair",
     "passing",
@@ -115,12 +115,13 @@ def _warn_of_random(name: str, missing: Iterable[str]) -> None:
 @contextmanager
 def passing() -> Iterator[None]:
     """Keep nothing of what is loaded inside."""
-    before = set(_LOADED)
-    try:
-        yield
-    finally:
-        for key in _LOADED.keys() - before:
-            del _LOADED[key]
+    with lock_of(Checkpoint):
+        before = set(_LOADED)
+        try:
+            yield
+        finally:
+            for key in _LOADED.keys() - before:
+                del _LOADED[key]
 
 
 @dataclass(frozen=True)
@@ -222,28 +223,33 @@ class Checkpoint:
         options |= {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         state = _folder_state(self.name)
         key = (self.name, state, what.__name__, device, *sorted(options.items()))
-        if key not in _LOADED:
-            try:
-                loaded = _fetch(what, self.name, **options)
-            except ImportError as error:
-                if not self.name.endswith(_GGUF):
-                    raise
-                raise ImportError(
-                    f"model={self.name!r}: reading a GGUF file needs the libraries gguf and "
-                    "accelerate: pip install 'skact[gguf]'."
-                ) from error
-            except (OSError, ValueError) as error:
+        # Loading sets what holds for the whole process, such as the default dtype of torch.
+        with lock_of(Checkpoint):
+            if key not in _LOADED:
                 where = "locally, and could not be fetched" if state is None else "in the folder"
-                raise OSError(
-                    f"model={self.name!r}: no usable {part} was found {where}. To use a model "
-                    f"without network, point to a folder that holds its {self.parts}: "
-                    f'model="/path/to/folder". ({error})'
-                ) from error
-            if device is not None:
-                model, info = loaded
-                loaded = self._placed(model, info, device)
-            _LOADED[key] = loaded
-        return _LOADED[key]
+                loaded = self._load(part, what, where, options)
+                if device is not None:
+                    model, info = loaded
+                    loaded = self._placed(model, info, device)
+                _LOADED[key] = loaded
+            return _LOADED[key]
+
+    def _load(self, part: str, what: Any, where: str, options: dict[str, Any]) -> Any:
+        try:
+            return _fetch(what, self.name, **options)
+        except ImportError as error:
+            if not self.name.endswith(_GGUF):
+                raise
+            raise ImportError(
+                f"model={self.name!r}: reading a GGUF file needs the libraries gguf and "
+                "accelerate: pip install 'skact[gguf]'."
+            ) from error
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"model={self.name!r}: no usable {part} was found {where}. To use a model "
+                f"without network, point to a folder that holds its {self.parts}: "
+                f'model="/path/to/folder". ({error})'
+            ) from error
 
 
 def first_weight(model: nn.Module) -> torch.Tensor:
@@ -377,16 +383,3 @@ def where_from(model: Any) -> str:
     """Name or absolute folder that a model says it was loaded from; empty if it does not say."""
     name = str(getattr(model.config, "name_or_path", None) or "")
     return os.path.abspath(name) if os.path.isdir(name) else name
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Turn dropout off, and leave every module in the mode it was found in."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True

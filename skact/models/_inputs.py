@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skact.models._alone import alone, evaluating
 from skact.models._hooks import DeepEnoughError, hooked, n_read, reading
-from skact.models._hub import evaluating
 from skact.models._loaded import Loaded
 from skact.rows import Array
 
@@ -125,7 +125,7 @@ class BlockInputs:
             return stream[:, self.positions]
 
         with (
-            hooked(before=[(self._entry.module, replace)]),
+            hooked(loaded.base, before=[(self._entry.module, replace)]),
             reading(loaded.base, {0: place}, read),
             evaluating(loaded.base),
             _frozen(loaded.base),
@@ -160,18 +160,16 @@ class BlockInputs:
             for module in self.loaded.blocks[: self.block + 1].modules()
             if isinstance(getattr(module, "bias", None), Tensor) and module.bias.ndim == 1
         ]
-        with hooked(after=[(module, read) for module in modules]):
+        with hooked(self.loaded.base, [(module, read) for module in modules]):
             yield seen
 
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
     """Let no parameter have a gradient, and leave each as it was."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
+    with alone(model) as undo:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                undo.callback(parameter.requires_grad_, True)
+                parameter.requires_grad_(False)
         yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)

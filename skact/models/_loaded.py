@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from skact.models._alone import alone
 from skact.models._framing import Framing, choose_framing
 from skact.models._hooks import Place
 from skact.models._hub import first_weight, passing, sentence_length
@@ -170,12 +171,7 @@ def load(
     tower = find_tower(model, modality, device, dtype, **options)
     base, side = tower.base, tower.modality
     processor = private_copy(tower.processor)
-    facts = _FACTS.setdefault(tower.whole, {})
-    # A block that was replaced is tried out again.
-    key = id(processor), side, tuple(map(id, base.modules()))
-    if key not in facts:
-        facts[key] = try_out(tower.whole, base, processor, side)
-    known = facts[key]
+    known = _facts(tower, processor)
     named = isinstance(model, str | Path)
     revision = _of_checkpoint(tower, model, dtype, **options) if named else fingerprint(base)
     length = sentence_length(tower.name, options["revision"]) if named else None
@@ -201,6 +197,18 @@ def load(
         sentence_length=length,
         framing=framing,
     )
+
+
+def _facts(tower: Tower, processor: Any) -> Facts:
+    """Try a model out, once for a processor."""
+    facts = _FACTS.setdefault(tower.whole, {})
+    # A block that was replaced is tried out again.
+    key = id(processor), tower.modality, tuple(map(id, tower.base.modules()))
+    if key not in facts:
+        with alone(tower.whole):
+            if key not in facts:
+                facts[key] = try_out(tower.whole, tower.base, processor, tower.modality)
+    return facts[key]
 
 
 def _of_checkpoint(tower: Tower, model: Any, dtype: str, **options: Any) -> str:

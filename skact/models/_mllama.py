@@ -80,7 +80,7 @@ class FirstTile(nn.Module):
         reported: list[Tensor] = []
         encoders = (self.vision.transformer, self.vision.global_transformer)
         readers = [(one, lambda m, a, output: reported.extend(output[1])) for one in encoders]
-        with hooked(after=readers if output_hidden_states else ()):
+        with hooked(self, readers if output_hidden_states else ()):
             self.vision(
                 pixel_values=tiles,
                 aspect_ratio_ids=torch.full((n_samples, 1), ratio, device=device),

@@ -22,7 +22,7 @@ _HARMLESS = ("accelerate", "peft", "torch", "transformers")
 
 
 def _foreign(hooks: dict[int, Any]) -> Iterator[str]:
-    for number, hook in hooks.items():
+    for number, hook in list(hooks.items()):  # others come and go in other threads
         library = str(getattr(hook, "__module__", "")).partition(".")[0]
         if not is_ours(number) and library not in _HARMLESS:
             yield f"the hook {getattr(hook, '__qualname__', type(hook).__name__)}"

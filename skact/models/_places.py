@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from skact.models._alone import evaluating
 from skact.models._hooks import Place, hooked, n_read, reading
-from skact.models._hub import evaluating
 from skact.models._memory import out_of_memory
 
 __all__ = ["Places", "find_blocks", "find_places", "same"]
@@ -109,7 +109,8 @@ def _runs(base: nn.Module, inputs: Inputs) -> dict[nn.ModuleList, list[nn.Module
     def seen(runs: list[nn.Module]) -> Any:
         return lambda module, args, kwargs: runs.append(module)
 
-    with hooked(before=[(m, seen(order)) for one, order in runs.items() for m in set(one)]):
+    hooks = [(m, seen(order)) for one, order in runs.items() for m in set(one)]
+    with hooked(base, before=hooks):
         _run(base, inputs)
     return runs
 
@@ -228,7 +229,7 @@ def _watch(base: nn.Module, blocks: nn.ModuleList, inputs: Inputs) -> _Pass:
     norms = (m for name, m in outer.items() if "norm" in f"{type(m).__name__} {name}".lower())
     with (
         reading(base, keys, seen.take),
-        hooked([(m, seen.leave) for m in norms], [(m, seen.enter) for m in outer.values()]),
+        hooked(base, [(m, seen.leave) for m in norms], [(m, seen.enter) for m in outer.values()]),
     ):
         output = _run(base, inputs)
     seen.reported = getattr(output, "hidden_states", None) or ()

@@ -10,12 +10,13 @@ import copy
 import hashlib
 import json
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from skact.models._alone import lock_of
 
 __all__ = ["calling", "canonical", "private_copy", "processor_content"]
 
@@ -25,8 +26,6 @@ _MODEL = ("dropout", "unk_token", "fuse_unk", "byte_fallback", "ignore_merges")
 
 _COPIES: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _CONTENTS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-_LOCKS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-_REGISTER = threading.Lock()
 
 
 def canonical(content: Any) -> str:
@@ -44,9 +43,7 @@ def without(settings: Any, names: Iterable[str]) -> Any:
 @contextmanager
 def calling(tokenizer: Any) -> Iterator[Any]:
     """Call a tokenizer, one thread at a time, and leave no truncation or padding behind."""
-    with _REGISTER:
-        lock = _LOCKS.setdefault(tokenizer, threading.RLock())
-    with lock:
+    with lock_of(tokenizer):
         try:
             yield tokenizer
         finally:
@@ -101,16 +98,14 @@ def private_copy(processor: Any) -> Any:
         Ours to call; of a tokenizer, without the truncation and padding that its last call left.
     """
     state = [_settings(part) for part in _parts(processor)]
-    with _REGISTER:
+    with lock_of(private_copy):
         known = _COPIES.get(processor)
-    if known is not None and known[0] == state:
-        return known[1]
-    twin = copy.deepcopy(processor)
-    for part in _parts(twin):
-        _rest(part)
-    with _REGISTER:
-        _COPIES[processor] = state, twin
-    return twin
+        if known is None or known[0] != state:
+            twin = copy.deepcopy(processor)
+            for part in _parts(twin):
+                _rest(part)
+            known = _COPIES[processor] = state, twin
+    return known[1]
 
 
 def _vocabulary_files(tokenizer: Any) -> dict[str, str]:

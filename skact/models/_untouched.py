@@ -10,16 +10,16 @@ Imports torch: import this module only where a model is at hand.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from skact.models._hooks import ONE_AT_A_TIME
+from skact.models._alone import alone, lock_of
 
-__all__ = ["untouched"]
+__all__ = ["drawing", "untouched"]
 
 
 def _settings(model: nn.Module) -> Iterator[Any]:
@@ -82,6 +82,19 @@ def _versions(model: nn.Module) -> list[int]:
 
 
 @contextmanager
+def drawing(devices: Sequence[torch.device] = ()) -> Iterator[None]:
+    """Put torch's state of random numbers back, which all threads share; one of them at a time.
+
+    Parameters
+    ----------
+    devices : sequence of device, default=()
+        Those other than the CPU whose state is put back as well.
+    """
+    with lock_of(torch.random), torch.random.fork_rng(devices):
+        yield
+
+
+@contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
     """Put a model, its settings and the state of random numbers back, whatever happens.
 
@@ -94,14 +107,13 @@ def untouched(model: nn.Module) -> Iterator[None]:
         The model.
     """
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with ONE_AT_A_TIME, torch.random.fork_rng(sorted(devices, key=str)):
+    with alone(model) as undo, drawing(sorted(devices, key=str)):
         modules = [_Kept(module) for module in model.modules()]
         settings = [_Kept(config) for config in _settings(model)]
         versions = _versions(model)
         trained = [(p, p.requires_grad) for p in model.parameters()]
-        try:
-            yield
-        finally:
+
+        def restore() -> None:
             for kept in settings:
                 kept.restore({*kept.now, *kept.then})
             unchanged = versions == _versions(model)
@@ -110,3 +122,6 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 kept.restore(n for n in names if unchanged or "hook" in n or n == "training")
             for parameter, was_trained in trained:
                 parameter.requires_grad_(was_trained)
+
+        undo.callback(restore)
+        yield

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skact.progress import token_bar
 from skact.prompting._answer_log import AnswerLog
 from skact.prompting._answerer import Answerer
 from skact.prompting._prompt import Prompt
@@ -87,9 +88,7 @@ def _answered(
     progress: bool,
 ) -> Iterator[dict[str, str]]:
     """Answers by key, batch by batch; an error says how many there were before it."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(keys), unit="question", disable=not progress) as bar:
+    with token_bar(progress, len(keys), unit="question") as bar:
         for start in range(0, len(keys), batch_size):
             batch = keys[start : start + batch_size]
             try:

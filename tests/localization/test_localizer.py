@@ -1,8 +1,11 @@
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
+import joblib
 import numpy as np
 import pytest
+import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -25,6 +28,7 @@ from skact.localization import METHODS, RISE, ConceptLocalizer, FullGrad, LocalT
 from skact.localization._parts import take_apart
 from skact.localization._samples import Samples
 from skact.localization._targets import resolve_target
+from skact.models import _hooks
 from tests import tiny_models
 from tests.watching import watch
 
@@ -609,3 +613,38 @@ def test_missing_library(method, library, shapes, monkeypatch):
             monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=rf'method="{method}" needs {library}, which is not'):
         shapes.localizer(method=method).fit(shapes.samples, shapes.y)
+
+
+def test_eight_threads_map_as_one_does(texts):
+    """With gradients, hooks, modes and draws: all that threads share of a model and of torch."""
+    named = [m for m in METHODS if m != "calm"]
+    fitted = {m: texts.fitted(method=m, n_masks=60) for m in named}
+    expected = {m: fitted[m].transform(texts.samples).flat() for m in named}
+
+    def same(method):
+        return np.array_equal(fitted[method].transform(texts.samples).flat(), expected[method])
+
+    model = texts.embedder.model[0]
+    before = [(p.requires_grad, m.training) for m in model.modules() for p in m.parameters()]
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(same, named * 3))
+    after = [(p.requires_grad, m.training) for m in model.modules() for p in m.parameters()]
+    assert after == before
+    assert not any(m._forward_hooks.keys() & _hooks._OURS for m in model.modules())
+
+
+def test_a_search_in_threads_finds_what_one_without_finds(texts):
+    def search():
+        grid = {"method": ["integrated_gradients", "full_grad", "lime", "direct"]}
+        localizer = texts.localizer().set_params(target="global")
+        search = GridSearchCV(localizer, grid, cv=2, refit=False, error_score="raise", n_jobs=4)
+        return search.fit(texts.samples, texts.y, token_labels=texts.labels).cv_results_
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        with joblib.parallel_config("threading"):
+            threaded = search()
+        with joblib.parallel_config("sequential"):
+            alone = search()
+    assert np.ptp(alone["mean_test_score"]) > 0
+    for name in ("split0_test_score", "split1_test_score"):
+        assert threaded[name].tolist() == alone[name].tolist()

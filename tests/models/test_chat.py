@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.base import clone
 
+from skact.embedding import TransformerEmbedder
 from skact.prompting import Prompt, PromptDetector
 
 TEMPLATE = (
@@ -104,6 +106,28 @@ def test_answers_are_greedy_and_do_not_depend_on_the_batch(tiny):
     for batch_size in (1, 2, 5):
         found = ask(tiny, system="Be brief.", max_new_tokens=6, batch_size=batch_size)
         assert found.answers(LONG_AND_SHORT).text[:, 0].tolist() == expected
+
+
+def test_threads_that_share_a_model_get_the_answers_of_one(tiny):
+    """Each leaves the settings of the checkpoint, and takes no other's for them."""
+    model, tokenizer = tiny
+    model = copy.deepcopy(model).train()
+    own, own.eos_token_id = model.generation_config, None
+    embedder = TransformerEmbedder((model, tokenizer), layer=1)
+    tokens = embedder.transform(LONG_AND_SHORT).flat()
+    params = [{"max_new_tokens": n, "batch_size": 2} for n in (1, 3, 5, 7)]
+    expected = [ask((model, tokenizer), **p).answers(LONG_AND_SHORT).text for p in params]
+
+    def same(i):
+        if i % 2:
+            return np.array_equal(embedder.transform(LONG_AND_SHORT).flat(), tokens)
+        found = ask((model, tokenizer), **params[i // 2 % 4]).answers(LONG_AND_SHORT).text
+        return np.array_equal(found, expected[i // 2 % 4])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(same, range(32)))
+    assert model.generation_config is own
+    assert all(module.training for module in model.modules())
 
 
 def test_the_checkpoint_cannot_bend_greedy_decoding(tiny):

@@ -15,7 +15,6 @@ from skact.models._hub import (
     Checkpoint,
     PairKind,
     check_placement,
-    evaluating,
     first_weight,
     load_pair,
 )
@@ -153,19 +152,6 @@ def test_a_pair_of_another_kind_is_refused(changes, dtype, error, message):
     pair = tiny_models.text_pair("bert")[0], "tokenizer"
     with pytest.raises(error, match=message):
         load_pair(pair, bert_kind(**changes), "auto", dtype, **OPTIONS)
-
-
-def test_modes_are_given_back():
-    model = copy.deepcopy(tiny_models.text_pair("bert")[0]).train()
-    model.pooler.eval()
-    modes = [module.training for module in model.modules()]
-    assert len(set(modes)) == 2
-    with evaluating(model):
-        assert not any(module.training for module in model.modules())
-    assert [module.training for module in model.modules()] == modes
-    with pytest.raises(ZeroDivisionError), evaluating(model):
-        raise ZeroDivisionError
-    assert [module.training for module in model.modules()] == modes
 
 
 def test_what_is_loaded_in_passing_is_not_kept(folder):

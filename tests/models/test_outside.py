@@ -30,7 +30,7 @@ def test_hooks_of_others_are_named_and_ours_are_not(model):
     handle = model.register_forward_pre_hook(functools.partial(lambda module, args: None))
     assert find_outside(model) == ["the hook partial on the model"]
     handle.remove()
-    with hooked(after=[(block, steer)], before=[(block, lambda m, a, k: None)]):
+    with hooked(model, after=[(block, steer)], before=[(block, lambda m, a, k: None)]):
         assert find_outside(model) == []
     assert find_outside(model) == []
 

@@ -1,0 +1,127 @@
+"""One thread at a time runs a model, and what a pass changes about it is put back.
+
+Hooks, modes and settings belong to a model, not to a thread: two passes at once would read each
+other's states. So whoever runs a model holds its lock. A model and its towers have the same one,
+whichever of them is asked for; other models have others.
+
+A forked child is the only thread there is, so it waits for nobody: it begins with new locks, and
+with models from which everything is gone that the other threads of its parent had put there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["CHANGES", "alone", "evaluating", "lock_of"]
+
+#: Held for a moment while hooks come or go; a fork waits for it, so that it finds all or none.
+CHANGES = threading.RLock()
+
+_LOCKS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_OF_MODULES: WeakKeyDictionary[nn.Module, dict[int, Any]] = WeakKeyDictionary()
+_NUMBERS = count()
+# What puts models back, and the thread that will call it.
+_UNDO: dict[ExitStack, int] = {}
+
+
+def _begin_anew() -> None:
+    CHANGES.release()
+    _LOCKS.clear()
+    _OF_MODULES.clear()
+    others = [undo for undo, thread in _UNDO.items() if thread != threading.get_ident()]
+    for undo in reversed(others):
+        del _UNDO[undo]
+        undo.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=CHANGES.acquire, after_in_parent=CHANGES.release, after_in_child=_begin_anew
+    )
+
+
+def lock_of(thing: Any) -> Any:
+    """Return the re-entrant lock of a thing, the same one as long as the thing lives.
+
+    Parameters
+    ----------
+    thing : object
+        What one thread at a time may use; not a model, which has :func:`alone`.
+
+    Returns
+    -------
+    lock : RLock
+        A forked child has another one.
+    """
+    with CHANGES:
+        return _LOCKS.setdefault(thing, threading.RLock())
+
+
+def _locks_of(model: nn.Module) -> list[Any]:
+    """Locks of a model, in the order in which everybody takes them.
+
+    One as a rule; several where towers had been used by themselves before their model was.
+    """
+    with CHANGES:
+        if model not in _OF_MODULES:
+            parts = list(model.modules())
+            found: dict[int, Any] = {}
+            for part in parts:
+                found |= _OF_MODULES.get(part, {})
+            found = found or {next(_NUMBERS): threading.RLock()}
+            for part in parts:
+                _OF_MODULES.setdefault(part, found)
+        return [lock for _, lock in sorted(_OF_MODULES[model].items())]
+
+
+@contextmanager
+def alone(model: nn.Module) -> Iterator[ExitStack]:
+    """Let no other thread run a model, nor its towers, nor what they are towers of.
+
+    Parameters
+    ----------
+    model : Module
+        The model.
+
+    Yields
+    ------
+    undo : ExitStack
+        Takes what is to be called on leaving, whatever happens, while the model is still held; and
+        in a child that is forked meanwhile by another thread.
+    """
+    with ExitStack() as held:
+        for lock in _locks_of(model):
+            held.enter_context(lock)
+        undo = ExitStack()
+        _UNDO[undo] = threading.get_ident()
+        try:
+            yield undo
+        finally:
+            with CHANGES:
+                del _UNDO[undo]
+                undo.close()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Turn dropout off, and leave every module in the mode it was found in."""
+    with alone(model) as undo:
+        training = [module for module in model.modules() if module.training]
+
+        def restore() -> None:
+            for module in training:
+                module.training = True
+
+        undo.callback(restore)
+        for module in training:
+            module.training = False
+        yield
