@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.optimize import nnls
 from sklearn.decomposition import MiniBatchNMF
 from sklearn.exceptions import ConvergenceWarning
 
@@ -34,14 +35,18 @@ __all__ = [
 
 # Rows of a minibatch of NMF.
 BATCH = 1024
-# Rows whose activations fit the cache while they are updated.
-_ROWS = 2048
+# Entries of the systems that are solved at once, and how often they are exchanged.
+_ENTRIES = 2**22
+_EXCHANGES = 50
 
 
-def activations(values: Array, parts: Array, *, tol: float = 1e-9, max_iter: int = 10_000) -> Array:
+def activations(values: Array, parts: Array) -> Array:
     r"""Solve :math:`\min_{w \ge 0} \lVert z - w H \rVert^2` for each token.
 
-    Coordinate descent on all tokens at once; a token that no step moves any more is done.
+    By exchanging sets, for many tokens at once: with the set of parts that a token holds, its
+    activations solve a linear system; parts that come out negative leave the set, and those by
+    which the loss would fall enter it, until there are none. A token for which that goes round in
+    circles is solved by :func:`scipy.optimize.nnls`.
 
     Parameters
     ----------
@@ -49,48 +54,49 @@ def activations(values: Array, parts: Array, *, tol: float = 1e-9, max_iter: int
         Tokens z.
     parts : ndarray of shape (n_concepts, n_features)
         H; a row of zeros gets no activation.
-    tol : float, default=1e-9
-        Largest step, relative to the first, at which a token is done.
-    max_iter : int, default=10000
-        Rounds through the parts at most.
 
     Returns
     -------
     activations : ndarray of shape (n_tokens, n_concepts), dtype float64
-        The minimisers; unique if the parts are linearly independent.
+        The minimisers; nearly the shortest of them if the parts are linearly dependent.
     """
     parts = parts.astype(np.float64)
-    gram = parts @ parts.T
-    lengths = np.sqrt(np.diag(gram))
-    # With parts of length 1 the steps of all parts are in the same unit, that of the tokens.
+    lengths = np.linalg.norm(parts, axis=1)
+    # With parts of length 1 the activations of all parts are in the same unit, that of the tokens.
     used = np.flatnonzero(lengths)
     units = parts[used] / lengths[used, None]
     gram = units @ units.T
     out = np.zeros((len(values), len(parts)))
-    for start in range(0, len(values), _ROWS):
-        rows = slice(start, start + _ROWS)
-        solved = _descend(units @ values[rows].T.astype(np.float64), gram, tol, max_iter)
-        out[rows, used] = (solved / lengths[used, None]).T
+    n_rows = max(_ENTRIES // max(len(used), 1) ** 2, 1)
+    for start in range(0, len(values) if len(used) else 0, n_rows):
+        rows = slice(start, start + n_rows)
+        tokens = values[rows].astype(np.float64)
+        solved, is_open = _exchange(tokens @ units.T, gram)
+        for i in np.flatnonzero(is_open):
+            solved[i] = nnls(units.T, tokens[i], maxiter=100 * len(units))[0]
+        out[rows, used] = solved / lengths[used]
     return out
 
 
-def _descend(target: Array, gram: Array, tol: float, max_iter: int) -> Array:
-    """Coordinate descent; target and result are (n_units, n_tokens)."""
-    result = np.zeros_like(target)
-    largest = tol * np.maximum(target, 0).max(axis=0, initial=0)
-    open_tokens = np.flatnonzero(largest > 0)
-    for _ in range(max_iter):
-        if len(open_tokens) == 0:
+def _exchange(target: Array, gram: Array) -> tuple[Array, Array]:
+    """Activations (n_tokens, n_units) by exchanging sets, and for which tokens they are wrong."""
+    diagonal = np.eye(len(gram))
+    if np.linalg.eigvalsh(gram)[0] < 1e-10:  # of many solutions the shortest
+        gram = gram + 1e-8 * diagonal
+    result, slack = np.zeros_like(target), 1e-10 * np.abs(target).max(axis=1, initial=0)
+    held = target > 0
+    left = np.flatnonzero(held.any(axis=1))
+    for _ in range(_EXCHANGES):
+        if not len(left):
             break
-        current, wanted = result[:, open_tokens], target[:, open_tokens]
-        moved = np.zeros(len(open_tokens))
-        for k in range(len(gram)):
-            step = np.maximum(wanted[k] - gram[k] @ current, -current[k])
-            current[k] += step
-            np.maximum(moved, np.abs(step), out=moved)
-        result[:, open_tokens] = current
-        open_tokens = open_tokens[moved > largest[open_tokens]]
-    return result
+        own, wanted = held[left], target[left]
+        system = np.where(own[:, :, None] & own[:, None, :], gram, diagonal)
+        found = np.linalg.solve(system, np.where(own, wanted, 0)[..., None])[..., 0]
+        change = np.where(own, found, found @ gram - wanted) < -slack[left, None]
+        result[left] = np.maximum(found, 0)
+        held[left] = own ^ change
+        left = left[change.any(axis=1)]
+    return result, np.isin(np.arange(len(target)), left)
 
 
 def nmf_in_blocks(

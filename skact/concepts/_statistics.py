@@ -45,9 +45,8 @@ def cosines(values: Array, vectors: Array) -> Array:
     Returns
     -------
     cosines : ndarray of shape (n_tokens, n_vectors), dtype float32 or float64
-        In the precision of the tokens, at least float32. 0 for a zero token or vector, NaN for
-        one that holds NaN. A row shorter than ten times the machine epsilon is not brought to
-        length 1, so its cosines are next to 0.
+        In the precision of the tokens, at least float32, of whatever size they are. 0 for a zero
+        token or vector, NaN for one that holds NaN.
 
     Examples
     --------
@@ -63,9 +62,17 @@ def cosines(values: Array, vectors: Array) -> Array:
 
 
 def _unit_rows(rows: Array) -> Array:
-    """Divide rows by their lengths, as ``sklearn.preprocessing.normalize`` does; NaN may be."""
+    """Divide rows by their lengths, also where squares would vanish or overflow; NaN may be."""
+    limits = np.finfo(rows.dtype)
     lengths = row_norms(rows)
-    lengths[lengths < 10 * np.finfo(lengths.dtype).eps] = 1
+    odd = ~((lengths > np.sqrt(limits.tiny / limits.eps)) & (lengths <= limits.max))
+    if odd.any():
+        # A power of two changes no digit.
+        _, exponents = np.frexp(np.abs(rows[odd]).max(axis=1))
+        rows = rows.copy()
+        rows[odd] = np.ldexp(rows[odd], -exponents[:, None])
+        lengths[odd] = row_norms(rows[odd])
+    lengths[lengths == 0] = 1
     return rows / lengths[:, None]
 
 

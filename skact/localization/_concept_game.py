@@ -63,8 +63,11 @@ class MeanCosine:
             With gradients where the state has some.
         """
         centred = state.float() - self._shift.to(state.device)
+        # Squares of very large and very small numbers are none.
+        size = centred.detach().abs().amax(dim=-1, keepdim=True)
+        centred = centred / torch.where(size > 0, size, 1)
         products = centred @ self._unit.to(state.device).T
-        return products / centred.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return products / centred.norm(dim=-1, keepdim=True).clamp_min(0.5)
 
     def __call__(self, state: Tensor, left: Tensor | None = None) -> Tensor:
         """Mean cosine over the tokens that are left; 0 where none is.

@@ -5,12 +5,14 @@ other's states. So whoever runs a model holds its lock. A model and its towers h
 whichever of them is asked for; other models have others.
 
 A forked child is the only thread there is, so it waits for nobody: it begins with new locks, and
-with models from which everything is gone that the other threads of its parent had put there.
+with models from which everything is gone that the other threads of its parent had put there. Torch
+computes in one thread there.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,6 +37,9 @@ _UNDO: dict[ExitStack, int] = {}
 
 def _begin_anew() -> None:
     CHANGES.release()
+    if _OF_MODULES:
+        # The threads in which torch computes are gone too, and it would wait for them.
+        sys.modules["torch"].set_num_threads(1)
     _LOCKS.clear()
     _OF_MODULES.clear()
     others = [undo for undo, thread in _UNDO.items() if thread != threading.get_ident()]

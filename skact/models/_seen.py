@@ -44,7 +44,8 @@ class Seen:
             Positions that are tokens.
         """
         if self._n_tokens.get(block, 0) < _ENOUGH:
-            wide = torch.promote_types(state.dtype, torch.float32)
+            # Squares of large numbers are beyond single precision.
+            wide = torch.float32 if state.device.type == "mps" else torch.float64
             norms = torch.linalg.vector_norm(state, dim=-1, dtype=wide)[is_token]
             self._norms.setdefault(block, []).append(norms)
             self._n_tokens[block] = self._n_tokens.get(block, 0) + len(norms)
@@ -63,7 +64,7 @@ class Seen:
             norms = torch.cat(parts)
             median = float(norms.median())
             n_odd = int((norms > _RATIO * median).sum())
-            if n_odd:
+            if n_odd and median:
                 found.append((float(norms.max()) / median, n_odd, len(norms), block, median))
         if not found:
             return ""

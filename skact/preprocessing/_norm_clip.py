@@ -116,5 +116,5 @@ def _clipped(block: Array, limit: float) -> Array:
     if not odd.any():
         return values
     out: Array = values.copy()
-    out[odd] *= (limit / norms[odd])[:, None].astype(values.dtype)
+    out[odd] = values[odd] * (limit / norms[odd])[:, None]  # in float64, which holds the ratio
     return out

@@ -48,12 +48,36 @@ def test_activations_of_more_parts_than_features_fit_as_well(rng):
     assert breach(np.maximum(X @ np.linalg.pinv(parts), 0)) > 0.1
 
 
+def test_activations_without_an_end_to_the_exchanges_are_solved_one_by_one(rng, monkeypatch):
+    X, parts = rng.normal(size=(60, 8)), rng.normal(size=(7, 8))
+    expected = [nnls(parts.T, z)[0] for z in X]
+    monkeypatch.setattr(_factorise, "_EXCHANGES", 1)
+    np.testing.assert_allclose(activations(X, parts), expected, atol=1e-12)
+    # Control: one exchange is not enough.
+    monkeypatch.setattr(_factorise, "nnls", lambda parts, z, maxiter: (0, 0))
+    assert not np.allclose(activations(X, parts), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e30])
+def test_activations_of_alike_and_dependent_parts_are_the_minimum(rng, scale):
+    X = (rng.normal(size=(60, 8)) * scale).astype(np.float32)
+    alike = 1 + 0.01 * rng.normal(size=(6, 8))
+    np.testing.assert_allclose(
+        activations(X, alike) / scale, [nnls(alike.T, z / scale)[0] for z in X], atol=1e-6
+    )
+    twins = np.concatenate([alike, alike[:2], alike[:1] + alike[1:2]])
+    found = activations(X, twins)
+    assert found.min() >= 0
+    residual = np.linalg.norm((X - found @ twins) / scale, axis=1)
+    np.testing.assert_allclose(residual, [nnls(twins.T, z / scale)[1] for z in X], atol=1e-6)
+
+
 def test_activations_of_a_token_do_not_depend_on_others(rng, monkeypatch):
     X, parts = rng.normal(size=(50, 6)), rng.normal(size=(5, 6))
     together = activations(X, parts)
     alone = np.concatenate([activations(z[None], parts) for z in X])
     np.testing.assert_allclose(together, alone, rtol=1e-12, atol=1e-15)
-    monkeypatch.setattr(_factorise, "_ROWS", 7)
+    monkeypatch.setattr(_factorise, "_ENTRIES", 7 * 25)
     np.testing.assert_allclose(activations(X, parts), together, rtol=1e-12, atol=1e-15)
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import sklearn
+from scipy.optimize import nnls
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import check_estimator
@@ -114,7 +115,8 @@ def test_reconstruction(tokens, signed, Method):
         errors.append(np.linalg.norm(again.flat() - X))
         # The activations of fit are no better than those of transform.
         assert errors[-1] <= method.reconstruction_err_ * (1 + 1e-9)
-        assert errors[-1] > 0.8 * method.reconstruction_err_
+        exact = [nnls(method.concept_vectors_.T, z)[1] for z in X]
+        assert errors[-1] == pytest.approx(np.linalg.norm(exact), rel=1e-6)
     assert (np.diff(errors) < 0).all()
     assert errors[3] < 0.2 * errors[0]
 

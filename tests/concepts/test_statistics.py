@@ -47,9 +47,30 @@ def test_cosines_are_those_written_slowly(rng, dtype, tol):
 def test_cosines_are_bit_for_bit_those_of_scikit_learns_lengths(rng, dtype):
     values, vectors = rng.normal(size=(300, 7)).astype(dtype), rng.normal(size=(9, 7))
     values[3] = 0
-    values[4] *= 1e-20
     expected = normalize(values) @ normalize(vectors).T.astype(dtype)
     np.testing.assert_array_equal(cosines(values, vectors), expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scales"),
+    [("f", [1e-42, 1e-30, 1e-20, 1e-10, 1, 1e19, 1e30, 1e38]), ("d", [1e-300, 1e-160, 1e300])],
+)
+def test_cosines_do_not_depend_on_the_size(rng, dtype, scales):
+    values, vectors = rng.normal(size=(30, 5)), rng.normal(size=(4, 5))
+    values /= np.abs(values).max()
+    expected = [[slow_cosine(z, v) for v in vectors] for z in values]
+    for scale in scales:
+        tol = 1e-14 if dtype == "d" else 2e-2 if scale < 1e-40 else 1e-6
+        scaled = (values * scale).astype(dtype)
+        np.testing.assert_allclose(cosines(scaled, vectors), expected, atol=tol)
+        np.testing.assert_allclose(cosines(values, scale * vectors), expected, atol=tol)
+        mixed = np.concatenate([scaled, values.astype(dtype)])
+        np.testing.assert_allclose(cosines(mixed, vectors)[30:], expected, atol=1e-6)
+    # Control: squares of such numbers are none.
+    with np.errstate(over="ignore", under="ignore"):
+        assert ((scaled**2).sum(axis=1) == np.inf).all()
+    half = cosines((65504 * values).astype("e"), vectors)
+    np.testing.assert_allclose(half, expected, atol=2e-3)
 
 
 def test_cosines_of_nothing_and_of_the_unknown():

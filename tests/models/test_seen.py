@@ -29,6 +29,24 @@ def test_norms_of_tokens_are_compared_with_their_median():
     assert "at block 7 (and in 1 other blocks)" in seen.outliers()
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1, 1e30])
+def test_norms_of_any_size_are_compared(scale):
+    seen = Seen()
+    state = torch.ones(1, 30, 4) * scale
+    state[0, 4] *= 30
+    seen.look(0, state, torch.ones(1, 30, dtype=torch.bool))
+    assert "1 of 30 tokens at block 0 have a norm above 20 times" in seen.outliers()
+    assert f"up to {60 * scale:.4g} against {2 * scale:.4g}" in seen.outliers()
+
+
+def test_zeros_are_no_measure():
+    seen = Seen()
+    state = torch.zeros(1, 5, 4)
+    state[0, 0] = 1
+    seen.look(0, state, torch.ones(1, 5, dtype=torch.bool))
+    assert seen.outliers() == ""
+
+
 def test_texts_that_were_cut_are_counted():
     seen = Seen()
     seen.n_samples, seen.n_cut = 3, 1

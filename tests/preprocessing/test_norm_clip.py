@@ -69,3 +69,16 @@ def test_precision(tokens, dtype):
 def test_bad_ratios_are_refused(tokens, ratio):
     with pytest.raises(ValueError, match="'ratio' parameter of NormClip"):
         NormClip(ratio).fit(tokens)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_outliers_of_any_size_keep_their_direction(tokens, scale):
+    small = tokens.flat() * 1e-30
+    small[3] *= scale / 1e-30
+    clip = NormClip().fit(small.astype(np.float32))
+    got = clip.transform(small.astype(np.float32)).astype(float)
+    expected, median = slow(small, small, 20)
+    assert clip.median_norm_ == pytest.approx(median, rel=1e-6)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    # Control: single precision does not hold by how much.
+    assert scale == 1e-30 or np.float32(1e-30 / scale) == 0

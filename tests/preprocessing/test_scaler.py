@@ -222,3 +222,14 @@ def test_names_pass_through(rng):
     X = TokenArray.from_list(make_list(rng), feature_names=list("abcd"))
     assert TokenScaler().fit_transform(X).feature_names == tuple("abcd")
     assert TokenScaler().fit(X).get_feature_names_out(list("abcd")).tolist() == list("abcd")
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_tokens_of_any_size_are_scaled_alike(rng, scale):
+    X = rng.normal(size=(40, 5)) + 1
+    expected = TokenScaler().fit_transform(X)
+    found = TokenScaler().fit_transform((X * scale).astype(np.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # Control: squares of such numbers are none in single precision.
+    with np.errstate(over="ignore", under="ignore"):
+        assert np.square(np.float32(scale)) in (0, np.inf)
