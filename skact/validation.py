@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -95,12 +96,22 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
         if tokens.n_features == 0:
             raise ValueError(f"X has 0 features, {name} needs at least one.")
         validate_data(estimator, tokens, skip_check_array=True, reset=reset)
+    _check_names(tokens.feature_names or (), name)
     tokens = _finite(tokens, name)
     if reset:
         estimator.source_ = tokens.source
     elif getattr(estimator, "source_", None) is not None:
         _check_source(estimator.source_, tokens.source, name)
     return tokens
+
+
+def _check_names(columns: Sequence[Any], name: str) -> None:
+    for column, n in Counter(columns).items():
+        if n > 1:
+            raise ValueError(
+                f"X names {n} columns {column!r}, but {name} tells columns apart by their names; "
+                "name each once, or none: X.with_values(X.flat())."
+            )
 
 
 def _is_text(X: Any) -> bool:

@@ -320,3 +320,20 @@ def test_a_failed_call_loses_nothing(estimator, samples, y):
     again = use(X)
     for a, b in zip(again, before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("form", ["tokens", "frame"])
+@pytest.mark.parametrize("estimator", [MeanPrototype(), SuperActivator(match_columns=False)])
+def test_columns_of_one_name_are_refused(form, estimator):
+    y = np.eye(2, dtype=int)[[0, 1, 0, 1]]
+    values = np.arange(8.0).reshape(4, 2)
+    for names in (["joy", "food"], ["joy", "joy"]):
+        if form == "tokens":
+            X = TokenArray(values, np.arange(5), feature_names=names)
+        else:
+            X = pd.DataFrame(values, columns=names)
+        if len(set(names)) == 2:
+            estimator.fit(X, y)
+        else:
+            with pytest.raises(ValueError, match=r"'joy'( 2 times|.*name each once)"):
+                estimator.fit(X, y)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
 
 from skact.concepts._adam_steps import AdamState, Examples, Group, take_steps
@@ -24,6 +25,7 @@ from skact.concepts._statistics import balanced_weights
 from skact.concepts._stopping import count_stagnant
 from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
+from skact.warning import warn
 
 __all__ = ["Adam"]
 
@@ -131,6 +133,13 @@ class Adam(Solver):
         vectors, curves = self._train(values, examples, init, problem.weight_decay, seed, report)
         loss, f1 = ([np.array([p[i] for p in curve]) for curve in curves] for i in range(2))
         n_iter = max(map(len, curves))
+        n_left = sum(len(curve) == self.max_epochs for curve in curves)
+        if n_left and self.max_epochs > self.patience:
+            warn(
+                f"{n_left} of {len(curves)} separators did not converge in max_epochs="
+                f"{self.max_epochs}: their losses still fell by more than tol={self.tol:g}.",
+                ConvergenceWarning,
+            )
         return Solution(vectors, n_iter, {"loss_curves_": loss, "f1_curves_": f1})
 
     def _initial(self, shape: tuple[int, int], random: np.random.RandomState) -> Array:

@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 from tqdm import tqdm
 
@@ -26,6 +27,7 @@ from skact.concepts._stopping import count_stagnant
 from skact.models import check_device
 from skact.rows import Array
 from skact.tokens import TokenArray
+from skact.warning import warn
 
 __all__ = ["TrainingResult", "TrainingState", "train"]
 
@@ -111,7 +113,10 @@ def train(
             bar.set_postfix(loss=f"{loss:.4g}", dead=int((~fired).sum()))
             best, n_stagnant = count_stagnant(loss, best, n_stagnant, training.tol)
             stopped = report is not None and report(partial(rows.unscaled, model))
-            if stopped or n_stagnant >= training.patience or epoch == training.max_epochs:
+            if stopped or n_stagnant >= training.patience:
+                break
+            if epoch == training.max_epochs:
+                _warn_not_converged(training, losses)
                 break
             if training.resample_dead and epoch % training.resample_dead == 0 and not fired.all():
                 _restart_dead(model, rows, ~fired, training, random)
@@ -121,6 +126,17 @@ def train(
         int((~fired).sum()),
         TrainingState(rows.mean, rows.scale, model.memory()),
     )
+
+
+def _warn_not_converged(training: AutoencoderTraining, losses: list[float]) -> None:
+    """Say that training ended before its loss did, where there was room for it to end."""
+    if training.max_epochs > training.patience:
+        warn(
+            f"the autoencoder did not converge in max_epochs={training.max_epochs}: its loss still "
+            f"fell, from {losses[-training.patience - 1]:.4g} to {losses[-1]:.4g} in the last "
+            f"{training.patience} epochs.",
+            ConvergenceWarning,
+        )
 
 
 class ScaledRows:

@@ -91,16 +91,24 @@ def kmeans(
     in_memory = tokens.may_be_held
     data = _InMemory(tokens) if in_memory else _InBlocks(tokens)
     best: Clusters | None = None
+    converged = False
     for _ in range(n_init):
         start = data.rows(random.permutation(tokens.n_tokens)[:n_clusters])
         if isinstance(data, _InMemory) and backend == "minibatch":
-            centroids, n_iter = _minibatches(data, start, max_iter, random, report)
+            centroids, n_iter, done = _minibatches(data, start, max_iter, random, report)
         else:
-            centroids, n_iter = _iterate(data, start, max_iter, report)
+            centroids, n_iter, done = _iterate(data, start, max_iter, report)
         labels, inertia = data.nearest(centroids)
         if best is None or inertia < best.inertia:
+            converged = done
             best = Clusters(centroids.astype(np.float64) + data.mean, labels, inertia, n_iter)
     assert best is not None
+    if not converged:
+        warn(
+            f"k-means did not converge in max_iter={max_iter} iterations: its centroids still "
+            "moved.",
+            ConvergenceWarning,
+        )
     n_empty = n_clusters - len(np.unique(best.labels))
     if n_empty:
         warn(
@@ -242,15 +250,15 @@ class _InBlocks:
 
 def _iterate(
     data: _InMemory | _InBlocks, centroids: Array, max_iter: int, report: Report | None
-) -> tuple[Array, int]:
-    """Repeat Lloyd's iteration until no centroid moves."""
+) -> tuple[Array, int, bool]:
+    """Repeat Lloyd's iteration until no centroid moves; tell whether none does."""
     n_iter, done = 0, False
     while not done and n_iter < max_iter:
         before, centroids = centroids, data.step(centroids)
         n_iter += 1
         stopped = report is not None and report(partial(np.add, centroids, data.mean))
         done = stopped or np.array_equal(before, centroids)
-    return centroids, n_iter
+    return centroids, n_iter, done
 
 
 def _minibatches(
@@ -259,7 +267,7 @@ def _minibatches(
     max_iter: int,
     random: np.random.RandomState,
     report: Report | None,
-) -> tuple[Array, int]:
+) -> tuple[Array, int, bool]:
     """Go through the tokens in mini-batches until the centroids no longer get better."""
     method = MiniBatchKMeans(
         len(centroids), init=centroids, n_init=1, max_iter=max_iter, random_state=random
@@ -267,7 +275,7 @@ def _minibatches(
     centroids = np.asarray(method.cluster_centers_)
     if report is not None:
         report(partial(np.add, centroids, data.mean))
-    return centroids, int(method.n_iter_)
+    return centroids, int(method.n_iter_), bool(method.n_iter_ < max_iter)
 
 
 def _split_for_empty(centroids: Array, counts: Array) -> Array:

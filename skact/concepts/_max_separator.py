@@ -221,9 +221,11 @@ class MaxSeparator(BaseConcepts):
             method="L-BFGS-B",
             options={"maxiter": self.max_iter, "ftol": self.tol, "gtol": 1e-6},
         )
-        if result.status == 1:
+        if result.status != 0:
+            why = "" if result.nit >= self.max_iter else f": {result.message}"
             warn(
-                f"the separators did not converge in max_iter={self.max_iter} iterations.",
+                f"the separators did not converge in max_iter={self.max_iter} iterations, of which "
+                f"they took {result.nit}{why}.",
                 ConvergenceWarning,
             )
         self.n_iter_ = max(int(result.nit), 1)

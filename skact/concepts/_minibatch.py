@@ -27,18 +27,21 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
+from sklearn.utils.extmath import row_norms
 
 from skact.concepts._callbacks import Report
 from skact.concepts._solver import Problem, Solution, Solver
 from skact.concepts._statistics import RUN, balanced_weights, places_of, run_numbers, shuffled_runs
 from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
+from skact.warning import warn
 
 __all__ = ["Descent", "Minibatch", "descend"]
 
 
 _BATCH = 2048  # tokens of a minibatch
 _RATE, _STEADY = 0.3, 50
+_RATIO = 20  # of a norm to the median
 
 
 class Minibatch(Solver):
@@ -130,18 +133,20 @@ class Descent:
         """
         n_features = tokens.n_features
         step = max(tokens.n_tokens // max(RUN // 8, 4 * n_features), 1)
-        moment, n_read = np.zeros((n_features, n_features)), 0
+        moment, norms = np.zeros((n_features, n_features)), [np.empty(0)]
         # Whole runs: single samples from all over a file would map most of it.
         for _, block in tokens[run_numbers(tokens) % step == 0].blocks():
             values = as_floats(block)
             moment += values.T @ values
-            n_read += len(values)
+            norms.append(row_norms(values))
+        _warn_of_outliers(np.concatenate(norms))
+        n_read = sum(map(len, norms))
         moment /= 4 * n_read
-        # Few tokens say little of the directions in which they vary least.
+        # Few tokens say little of the correlations of features.
         unsure = n_features / (n_features + n_read)
-        diagonal = l2 + unsure * moment.trace() / n_features
+        diagonal = l2 + unsure * moment.diagonal()
         moment *= 1 - unsure
-        moment[np.diag_indices(n_features)] += diagonal or 1
+        moment[np.diag_indices(n_features)] += np.where(diagonal > 0, diagonal, 1)
         return cls(
             vectors.astype(np.float32),
             vectors.astype(np.float64),
@@ -149,6 +154,19 @@ class Descent:
             0,
             np.zeros(len(vectors)),
             0,
+        )
+
+
+def _warn_of_outliers(norms: Array) -> None:
+    """Say that tokens have a norm far above that of others: steps would be about them."""
+    median = float(np.median(norms))
+    n_odd = int((norms > _RATIO * median).sum())
+    if n_odd and median:
+        warn(
+            f"{n_odd} of {len(norms)} tokens have a norm above {_RATIO} times the median, up to "
+            f"{norms.max():.4g} against {median:.4g}: minibatches will be about them and learn "
+            'little of the others. NormClip(ratio=20) bounds them; solver="lbfgs" finds the '
+            "minimum."
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from skact.rows import Array, Sink, runs
+from skact.rows import Array, Sink, all_finite, runs
 from skact.store._entries import layer_slots, shard_rows
 from skact.store._format import LayerFile
 from skact.store._index import Index
@@ -19,7 +19,7 @@ from skact.store._layer_writer import LayerWriter, sync_folder
 from skact.store._records import Identity
 from skact.store._shards import ShardFolder
 
-__all__ = ["CopyJob", "export", "one_layer"]
+__all__ = ["CopyJob", "check_width", "export", "one_layer"]
 
 _PIECE = 2**24  # bytes to copy at a time
 
@@ -132,6 +132,29 @@ def export(index: Index, folder: ShardFolder, identity: Identity, file: Path) ->
     return n_samples
 
 
+def _are_numbers(rows: Array) -> bool:
+    """Whether rows hold neither NaN nor infinity."""
+    if rows.dtype == np.uint16:  # bfloat16, the upper half of a float32
+        return bool(((rows & 0x7F80) != 0x7F80).all())
+    return all_finite(rows)
+
+
+def check_width(index: Index, layer: LayerFile) -> None:
+    """Refuse rows of another width than those that the store holds of the layer."""
+    with index.reading() as connection:
+        found = connection.execute(
+            "SELECT n_features FROM shards WHERE identity = "
+            "(SELECT id FROM identities WHERE digest = ?) LIMIT 1",
+            (layer.identity.digest,),
+        ).fetchone()
+    n_features = int(layer.values.shape[1])
+    if found is not None and found[0] != n_features:
+        raise ValueError(
+            f"{str(layer.path)!r} holds {n_features} features of a token, but the store has "
+            f"{found[0]} of the same layer ({layer.identity.block} of {layer.identity.model!r})."
+        )
+
+
 class CopyJob:
     """Samples of a file, as a :class:`~skact.store.Job` that copies rows and runs no model.
 
@@ -159,6 +182,12 @@ class CopyJob:
                 f"{str(self.layer.path)!r} is damaged: the rows of {len(bad)} samples do not have "
                 "their checksums. What was imported before is intact."
             )
+        for i in numbers:
+            if not _are_numbers(self.layer.rows(i)):
+                raise ValueError(
+                    f"{str(self.layer.path)!r} holds NaN or infinity in the rows of its sample "
+                    f"{i}. What was imported before is intact."
+                )
         n_bytes = self.n_rows[rows] * self.n_features * self.layer.values.itemsize
         for part in runs(n_bytes, _PIECE):
             batch = np.arange(part.start, part.stop)

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import RealNotInt, StrOptions
 from skact.arguments import PATH, Number, Such, checked
 from skact.rows import Array, Shards, offsets_of
 from skact.store._entries import find, missing, shard_rows
-from skact.store._exchange import CopyJob, export, one_layer
+from skact.store._exchange import CopyJob, check_width, export, one_layer
 from skact.store._fill import Filled, Job, fill
 from skact.store._format import RAW, read_layer
 from skact.store._index import Index
@@ -263,9 +263,11 @@ class ActivationStore:
         Raises
         ------
         ValueError
-            If the file is no such export, truncated or damaged.
+            If the file is no such export, truncated or damaged, or its rows hold NaN or are of
+            another width than those of the same layer here.
         """
         layer = read_layer(Path(file).expanduser().absolute())
+        check_width(self._index, layer)
         filled = fill(
             self._index,
             self._folder,

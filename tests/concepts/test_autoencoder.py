@@ -1,10 +1,12 @@
 import pickle
+import warnings
 from collections import Counter
 
 import numpy as np
 import pytest
 import sklearn
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import check_estimator
 
 from skact import AutoencoderTraining, Source, TokenArray
@@ -582,3 +584,21 @@ def test_battery(activation):
     count = Counter(result["status"] for result in results)
     assert count["passed"] >= 45
     assert set(count) == {"passed"}, [r for r in results if r["status"] != "passed"]
+
+
+def test_it_says_that_its_loss_still_falls(rng):
+    X = rng.normal(size=(200, 6)).astype(np.float32)
+
+    def fit(**training):
+        training = AutoencoderTraining(learning_rate=1e-3, **training)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            method = SparseAutoencoder(8, training=training, random_state=0).fit(X)
+        return method, [one for one in caught if one.category is ConvergenceWarning]
+
+    method, (said,) = fit(max_epochs=6, patience=2, tol=0)
+    before, after = method.loss_curve_[[3, 5]]
+    assert f"from {before:.4g} to {after:.4g} in the last 2 epochs" in str(said.message)
+    assert not fit(max_epochs=200, patience=2, tol=1e-2)[1]
+    # Where patience has no room, nobody expects it.
+    assert not fit(max_epochs=2, patience=2)[1]

@@ -339,3 +339,15 @@ def test_a_large_mean_in_single_precision_is_no_trouble(rng):
         double = LinearSeparator().fit(X.astype(np.float64), present.astype(int))
     for v, w in zip(single.concept_vectors_, double.concept_vectors_, strict=True):
         np.testing.assert_allclose(v, w, atol=5e-3 * np.abs(w).max())
+
+
+def test_adam_says_that_losses_still_fall(rng):
+    X = rng.normal(size=(60, 4))
+    y = (X[:, 0] > 0).astype(int)
+    for tol, warns in ((0.0, True), (3.0, False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            LinearSeparator(Adam(max_epochs=20, patience=15, tol=tol), random_state=0).fit(X, y)
+        said = [str(w.message) for w in caught if w.category is ConvergenceWarning]
+        assert len(said) == warns
+        assert not warns or "1 of 1 separators did not converge in max_epochs=20" in said[0]

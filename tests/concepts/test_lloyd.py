@@ -1,11 +1,13 @@
 """k-means as functions on tokens; what the estimators make of it is tested beside them."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import sklearn
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from skact import TokenArray
 from skact.concepts._lloyd import _InBlocks, _InMemory, kmeans, nearest, update_means
@@ -124,3 +126,15 @@ def test_updated_means_are_those_of_all_tokens_ever_assigned(tokens, working_mem
             np.testing.assert_array_equal(counts, [len(m) for m in members])
             assert inertia == pytest.approx(distance)
     assert n_blocks == 2 if working_memory else n_blocks > 2
+
+
+@pytest.mark.parametrize("backend", ["faiss", "minibatch"])
+@pytest.mark.parametrize("working_memory", [1024, 0])
+def test_it_says_that_it_has_not_converged(tokens, backend, working_memory):
+    options = {"n_init": 1, "random_state": 0, "backend": backend}
+    with sklearn.config_context(working_memory=working_memory):
+        with pytest.warns(ConvergenceWarning, match="did not converge in max_iter=1 iterations"):
+            kmeans(tokens, 5, max_iter=1, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            kmeans(tokens, 5, max_iter=300, **options)

@@ -1,8 +1,10 @@
+import warnings
+
 import numpy as np
 import pytest
 from scipy.special import expit
 
-from skact import TokenArray
+from skact import LinearSeparator, Minibatch, TokenArray
 from skact.concepts import _minibatch
 from skact.concepts._minibatch import Descent, descend
 
@@ -92,3 +94,53 @@ def test_float64_and_half_precision_take_the_same_steps(problem):
         found.append(descent.vectors)
     np.testing.assert_allclose(*found, atol=1e-5)
     assert np.abs(found[0]).max() > 1e-2
+
+
+@pytest.mark.parametrize("change", ["unit", "offset"])
+def test_units_of_features_change_nothing(rng, change):
+    """Neither a feature of large numbers nor one far from zero keeps the others from learning."""
+    values = rng.normal(size=(4000, 16))
+    labels = (values @ rng.normal(size=16) > 3)[:, None]
+
+    def loss(values):
+        X = TokenArray(values.astype(np.float32), np.arange(0, 4001, 10))
+        marks = X.with_values(labels)
+        descent = Descent.start(X, np.zeros((1, 16)), 1e-4)
+        descent.n_positive += labels.sum(axis=0)
+        descent.n_tokens += X.n_tokens
+        random = np.random.RandomState(0)
+        for _ in range(2):
+            descend(descent, X, marks, l2=1e-4, balanced=True, random=random)
+        signs, share = np.where(labels, 1, -1), np.where(labels, labels.mean(), 1 - labels.mean())
+        return np.mean(np.logaddexp(0, -signs * (values @ descent.mean.T)) / (2 * share))
+
+    plain, changed = loss(values), values.copy()
+    if change == "unit":
+        changed[:, 5] *= 3000
+        assert loss(changed) == pytest.approx(plain, rel=1e-2)
+    else:
+        changed[:, 5] += 3000
+        assert loss(changed) < 1.1 * plain
+    assert plain < 0.75 * np.log(2)
+
+
+def test_outliers_are_told_with_figures(rng):
+    values = rng.normal(size=(400, 8))
+    y = rng.integers(2, size=40)
+    for n_odd in (0, 3):
+        X = values.copy()
+        X[: 100 * n_odd : 100] *= 5000 / np.linalg.norm(X[: 100 * n_odd : 100], axis=1)[:, None]
+        X = TokenArray(X, np.arange(0, 401, 10))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            LinearSeparator(Minibatch(), random_state=0).fit(X, y)
+        said = [str(one.message) for one in caught]
+        if n_odd:
+            (said,) = said
+            median = np.median(np.linalg.norm(X.flat(), axis=1))
+            assert said.startswith(
+                "3 of 400 tokens have a norm above 20 times the median, up to 5000 against "
+                f"{median:.4g}: "
+            )
+        else:
+            assert not said

@@ -260,6 +260,41 @@ def test_a_file_that_is_no_export(tmp_path, change, message):
     assert not other.path.exists()
 
 
+@pytest.mark.parametrize("dtype", TORCH)
+@pytest.mark.parametrize("change", ["NaN", "infinity", "width", None])
+def test_what_others_have_written_is_taken_in_only_if_it_is_numbers_that_fit(
+    tmp_path, dtype, change
+):
+    """With sums that are right: what is wrong is what they are sums of."""
+    from safetensors.torch import load_file, save_file
+
+    store = ActivationStore(tmp_path / "a", dtype)
+    fill(store, NUMBERS)
+    store.export(tmp_path / "file")
+    with safe_open(tmp_path / "file", framework="np") as content:
+        about = content.metadata()
+    tensors = load_file(tmp_path / "file")
+    if change == "width":
+        tensors["values"] = tensors["values"][:, :-1].contiguous()
+    elif change:
+        tensors["values"][7, 1] = float("nan" if change == "NaN" else "inf")
+    raw = tensors["values"].view(torch.uint8).numpy()
+    keys = [row.tobytes() for row in tensors["samples"].numpy()]
+    sums = checksums(raw, tensors["lengths"].numpy(), keys)
+    tensors["checksums"] = torch.from_numpy(sums.astype(np.int64)).to(torch.uint32)
+    save_file(tensors, tmp_path / "file", metadata=about)
+    other = ActivationStore(tmp_path / "b", dtype)
+    fill(other, NUMBERS[:2])
+    if change:
+        said = "features of a token, but the store has" if change == "width" else "NaN or infinity"
+        with pytest.raises(ValueError, match=said):
+            other.import_(tmp_path / "file")
+        assert held(other, NUMBERS) == held(other, NUMBERS[:2])
+    else:
+        assert other.import_(tmp_path / "file") == 21
+    check(other, NUMBERS[:2])
+
+
 def test_a_flipped_byte_in_an_export_is_not_taken_in(tmp_path):
     store = ActivationStore(tmp_path / "a")
     fill(store, NUMBERS)
