@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from functools import cache
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skact.files import check_size
 from skact.rows import Array, as_numpy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["as_list", "image_size", "open_image"]
+__all__ = ["PIXELS_PER_BYTE", "as_list", "image_size", "open_image"]
+
+#: Most pixels that a byte of a large image file stands for; deflate gives a thousand grey ones.
+PIXELS_PER_BYTE = 2000
 
 # Values 5 to 8 of the EXIF orientation lay the image on its side.
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
@@ -108,6 +113,9 @@ def _opened(image: Any, i: int) -> Iterator[Image]:
             yield image
         else:
             with Image.open(image) as file:
+                if isinstance(image, str | Path):
+                    pixels = file.width * file.height
+                    check_size(pixels, os.path.getsize(image), PIXELS_PER_BYTE)
                 yield file
     except Image.DecompressionBombError as error:
         raise ValueError(

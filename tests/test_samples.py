@@ -264,3 +264,13 @@ def test_bad_containers(X, message):
 def test_bad_images(read, image, message):
     with pytest.raises(ValueError, match=message):
         read(image, 4)
+
+
+def test_a_claimed_size_is_judged_before_it_takes_memory(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (6000, 4000), "red").save(path)
+    assert open_image(path, 0).size == (6000, 4000)
+    header = path.read_bytes()[:100]
+    path.write_bytes(header)
+    with pytest.raises(ValueError, match=r"sample 3: .*a\.png.*100 bytes claim a size of 24000000"):
+        image_size(path, 3)

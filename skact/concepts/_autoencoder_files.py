@@ -7,18 +7,21 @@ returns the weights with these conventions, so that one formula serves all.
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError, deserialize, safe_open
+from numpy.lib import format as npy
+from safetensors import safe_open
 
 from skact.concepts._autoencoder_weights import Activation, AutoencoderWeights, InputScaling
+from skact.files import check_size, parse_json, read_json
 from skact.rows import Array
 
 __all__ = ["read_weights"]
@@ -26,9 +29,11 @@ __all__ = ["read_weights"]
 
 T = TypeVar("T")
 
-# safetensors leaves it without types.
-_deserialize: Any = deserialize
-
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_RAW = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+# Numbers that were learnt hardly shrink; a few biases of zero do.
+_EXPANSION = 100
 _ARCHITECTURES: dict[str, Activation] = {
     "standard": "relu",
     "topk": "topk",
@@ -66,9 +71,9 @@ def read_weights(path: str | os.PathLike[str]) -> AutoencoderWeights:
     """
     file = _weights_file(Path(path))
     if file.suffix == ".npz":
-        return _gemma_scope(_Tensors(file, _read_npz(file)))
+        return _gemma_scope(_Tensors(file, _open_npz(file)))
     config = _Config(file.parent / "cfg.json")
-    tensors = _Tensors(file, _read_safetensors(file))
+    tensors = _Tensors(file, _open_safetensors(file))
     return _topk(tensors, config) if "encoder.weight" in tensors else _sae_lens(tensors, config)
 
 
@@ -92,46 +97,79 @@ def _weights_file(path: Path) -> Path:
     return found[0]
 
 
-def _read_npz(file: Path) -> dict[str, Array]:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (
-        AttributeError,  # a lone array instead of an archive
-        EOFError,
-        KeyError,
-        OSError,
-        TypeError,
-        ValueError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise ValueError(f"{file} is no readable npz archive of arrays: {error}") from error
+class _Entry(NamedTuple):
+    """What a file says of one of its arrays, and how to read it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[], Array]
 
 
-def _read_safetensors(file: Path) -> dict[str, Array]:
+@contextmanager
+def _reading(file: Path, what: str) -> Iterator[None]:
+    # Damage is told by whatever error it leads to, deep in zip, zlib or numpy.
     try:
-        with safe_open(file, framework="np") as archive:
-            keys = list(archive.keys())
-            if not any(archive.get_slice(key).get_dtype() == "BF16" for key in keys):
-                return {key: archive.get_tensor(key) for key in keys}
+        yield
+    except Exception as error:
+        raise ValueError(f"{file} is no readable {what}: {error}") from error
+
+
+def _open_npz(file: Path) -> dict[str, Callable[[], _Entry]]:
+    with _reading(file, "npz archive of arrays"), zipfile.ZipFile(file) as archive:
+        return {
+            info.filename.removesuffix(".npy"): partial(_npz_entry, file, info)
+            for info in archive.infolist()
+        }
+
+
+def _npz_entry(file: Path, info: zipfile.ZipInfo) -> _Entry:
+    with _reading(file, f"npz archive of arrays, {info.filename!r}"):
+        n_packed = min(info.compress_size, file.stat().st_size)
+        check_size(info.file_size, n_packed, _EXPANSION)
+        with zipfile.ZipFile(file) as archive, archive.open(info) as member:
+            shape, _, dtype = _HEADERS[npy.read_magic(member)](member)
+            n_bytes = info.file_size - member.tell()
+        if dtype.hasobject:
+            raise ValueError("it is an array of objects, which are a pickle")
+        if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != n_bytes:
+            raise ValueError(f"shape {shape} of dtype {dtype} does not take {n_bytes} bytes")
+        return _Entry(str(dtype), shape, partial(_npz_array, file, info))
+
+
+def _npz_array(file: Path, info: zipfile.ZipInfo) -> Array:
+    with (
+        _reading(file, f"npz archive of arrays, {info.filename!r}"),
+        zipfile.ZipFile(file) as archive,
+        archive.open(info) as member,
+    ):
+        return np.asarray(npy.read_array(member, allow_pickle=False))
+
+
+def _open_safetensors(file: Path) -> dict[str, Callable[[], _Entry]]:
+    with _reading(file, "safetensors file"):
+        with safe_open(file, framework="np"):  # verifies that header, shapes and length fit
+            pass
+        with file.open("rb") as opened:
+            n_header = int.from_bytes(opened.read(8), "little")
+            header = parse_json(opened.read(n_header).decode("utf-8"), "its header")
+        header.pop("__metadata__", None)
+        return {
+            key: partial(_safetensors_entry, file, 8 + n_header, about)
+            for key, about in header.items()
+        }
+
+
+def _safetensors_entry(file: Path, start: int, about: Mapping[str, Any]) -> _Entry:
+    code, shape, (begin, _) = about["dtype"], tuple(about["shape"]), about["data_offsets"]
+    dtype = _DTYPES.get(code, code)
+
+    def read() -> Array:
+        raw = np.fromfile(file, _RAW[code], math.prod(shape), offset=start + begin)
         # numpy has no bfloat16: it is the upper half of a float32.
-        return {key: _as_array(entry) for key, entry in _deserialize(file.read_bytes())}
-    except (KeyError, OSError, SafetensorError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} is no readable safetensors file: {error}") from error
+        values = (raw.astype("<u4") << 16).view("<f4") if code == "BF16" else raw
+        return np.asarray(values.reshape(shape))
 
-
-def _as_array(entry: Mapping[str, Any]) -> Array:
-    if entry["dtype"] == "BF16":
-        upper = np.frombuffer(entry["data"], "<u2").astype(np.uint32)
-        return (upper << 16).view(np.float32).reshape(entry["shape"])
-    dtype = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}.get(entry["dtype"])
-    # Counters and the like are not weights.
-    return (
-        np.empty(0)
-        if dtype is None
-        else np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
-    )
+    return _Entry(dtype, shape, read)
 
 
 class _Config:
@@ -141,10 +179,7 @@ class _Config:
         self.file = file
         if not file.is_file():
             raise ValueError(f"{file} is missing; it says how the weights beside it are used.")
-        try:
-            self.values = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} is no readable JSON: {error}") from error
+        self.values = read_json(file)
         if not isinstance(self.values, dict):
             raise ValueError(f"{file} must hold an object, got {type(self.values).__name__}.")
 
@@ -191,18 +226,18 @@ class _Config:
 
 
 class _Tensors:
-    """Named arrays of one file; whatever is wrong with one names file and key."""
+    """Arrays of one file, read when they are wanted; whatever is wrong names file and key."""
 
-    def __init__(self, file: Path, arrays: dict[str, Array]) -> None:
+    def __init__(self, file: Path, entries: Mapping[str, Callable[[], _Entry]]) -> None:
         self.file = file
-        self.arrays = arrays
+        self.entries = entries
 
     def __contains__(self, key: str) -> bool:
-        return key in self.arrays
+        return key in self.entries
 
     def first(self, *keys: str) -> str:
         """Return the first of the keys that is there, else the last."""
-        return next((key for key in keys if key in self.arrays), keys[-1])
+        return next((key for key in keys if key in self), keys[-1])
 
     def matrix(self, key: str) -> Array:
         """Return weights of any 2-D shape."""
@@ -213,20 +248,22 @@ class _Tensors:
         return self._checked(key, shape)
 
     def _checked(self, key: str, shape: tuple[int, ...] | None) -> Array:
-        if key not in self.arrays:
-            raise ValueError(f"{self.file}: the key {key!r} is missing; has {sorted(self.arrays)}.")
-        array = self.arrays[key]
-        if array.dtype.kind != "f":
-            raise ValueError(f"{self.file}: {key!r} must hold floats, got {array.dtype}.")
-        if shape is None and (array.ndim != 2 or 0 in array.shape):
-            raise ValueError(f"{self.file}: {key!r} must be a matrix, got shape {array.shape}.")
-        if shape is not None and array.shape != shape:
+        if key not in self:
+            raise ValueError(
+                f"{self.file}: the key {key!r} is missing; has {sorted(self.entries)}."
+            )
+        entry = self.entries[key]()
+        if not entry.dtype.startswith(("float", "bfloat")):
+            raise ValueError(f"{self.file}: {key!r} must hold floats, got {entry.dtype}.")
+        if shape is None and (len(entry.shape) != 2 or 0 in entry.shape):
+            raise ValueError(f"{self.file}: {key!r} must be a matrix, got shape {entry.shape}.")
+        if shape is not None and entry.shape != shape:
             raise ValueError(
                 f"{self.file}: {key!r} must have shape {shape} to fit the encoder, got "
-                f"{array.shape}."
+                f"{entry.shape}."
             )
         with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array, dtype=np.float32)
+            array = np.ascontiguousarray(entry.read(), dtype=np.float32)
         if not np.isfinite(array).all():
             raise ValueError(f"{self.file}: {key!r} holds NaN or infinity.")
         return array

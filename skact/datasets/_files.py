@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from sklearn.utils._param_validation import StrOptions
 
 from skact.arguments import PATH, check_concepts, checked
+from skact.files import parse_json, read_text
 
 SPLITS = ("train", "cal", "test")
 
@@ -25,51 +25,47 @@ def open_folder(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}.") from error
-
-
 def read_description(folder: Path) -> str:
     """Return the text of the folder's README.md, empty if there is none."""
     path = folder / "README.md"
     return read_text(path) if path.is_file() else ""
 
 
-def read_records(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Read a file of one JSON object per line.
+def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a file of one JSON object per line, one after the other.
 
     Parameters
     ----------
     path : Path
         The file. Empty lines are passed over.
 
-    Returns
-    -------
-    records : list of (str, dict)
-        Where a record stands ("PATH, line 3"), for error messages, and the record.
+    Yields
+    ------
+    where : str
+        Where a record stands ("PATH, line 3"), for error messages.
+    record : dict
+        The record.
     """
-    records = []
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    is_empty = True
     # Only line feeds end a line: JSON strings may hold the other line separators of Unicode.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error}).") from error
-        if not isinstance(record, dict):
-            raise ValueError(f"{where}: expected a JSON object, got {type(record).__name__}.")
-        records.append((where, record))
-    if not records:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{where} is not UTF-8: {error}.") from error
+            record = parse_json(text, where)
+            if not isinstance(record, dict):
+                raise ValueError(f"{where}: expected a JSON object, got {type(record).__name__}.")
+            is_empty = False
+            yield where, record
+    if is_empty:
         raise ValueError(f"{path} holds no samples.")
-    return records
 
 
 def get_string(record: dict[str, Any], key: str, where: str) -> str:
@@ -130,5 +126,10 @@ def select_rows(splits: Sequence[str], split: str | None, path: Path) -> list[in
 
 def indicator(labels: Sequence[Collection[str]], names: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the (n_samples, n_concepts) matrix of 0 and 1 that says who carries which label."""
-    rows = [[int(name in own) for name in names] for own in labels]
-    return np.asarray(rows, dtype=np.int64).reshape(len(labels), len(names))
+    columns = {name: column for column, name in enumerate(names)}
+    matrix = np.zeros((len(labels), len(names)), np.int64)
+    for row, own in zip(matrix, labels, strict=True):
+        for name in own:
+            if name in columns:
+                row[columns[name]] = 1
+    return matrix

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,8 @@ import numpy.typing as npt
 from sklearn.utils import Bunch
 
 from skact.datasets import _files
+from skact.files import check_size, inside, read_json
+from skact.samples import PIXELS_PER_BYTE
 
 
 class MaskFiles:
@@ -118,23 +119,27 @@ class MaskFiles:
         )
 
     def _decode(self, row: int) -> npt.NDArray[np.bool_]:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         path = self.paths[row]
         if not os.path.isfile(path):
             raise FileNotFoundError(f"There is no mask {path}.")
+        size = None if self._sizes is None else self._sizes[row]
         try:
             with Image.open(path) as image:
-                mode, pixels = image.mode, np.asarray(image)
-        except (UnidentifiedImageError, OSError) as error:
+                mode, shape = image.mode, (image.height, image.width)
+                # What the header claims is judged before the pixels take memory.
+                check_size(image.width * image.height, os.path.getsize(path), PIXELS_PER_BYTE)
+                fits = mode in ("L", "P") and size in (None, shape)
+                pixels = np.asarray(image) if fits else np.empty(0)
+        except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"Mask {path} cannot be read as an image: {error}.") from error
         if mode not in ("L", "P"):
             raise ValueError(
                 f"Mask {path} must be a grey or palettised image of 8 bits, got mode {mode!r}."
             )
-        size = None if self._sizes is None else self._sizes[row]
-        if size is not None and pixels.shape != size:
-            raise ValueError(f"Mask {path} has (height, width) {pixels.shape}, expected {size}.")
+        if not fits:
+            raise ValueError(f"Mask {path} has (height, width) {shape}, expected {size}.")
         if self._known is not None:
             unknown = sorted(set(np.unique(pixels).tolist()) - self._known)
             if unknown:
@@ -256,10 +261,7 @@ class _Sample(NamedTuple):
 
 
 def _read_classes(path: Path) -> _Classes:
-    try:
-        content = json.loads(_files.read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}).") from error
+    content = read_json(path)
     classes = content.get("classes") if isinstance(content, dict) else None
     if not isinstance(classes, dict) or not classes:
         raise ValueError(f"{path}: 'classes' must be an object of names by pixel value.")
@@ -291,20 +293,9 @@ def _read_sample(record: dict[str, Any], root: Path, names: frozenset[str], wher
         size = (height, width)
     return _Sample(
         _files.get_string(record, "id", where),
-        _inside(root, record, "image", where),
-        _inside(root, record, "mask", where),
+        inside(root, _files.get_string(record, "image", where), f"{where}: 'image'"),
+        inside(root, _files.get_string(record, "mask", where), f"{where}: 'mask'"),
         labels,
         _files.get_split(record, where),
         size,
     )
-
-
-def _inside(root: Path, record: dict[str, Any], key: str, where: str) -> str:
-    """Return the absolute path of a file of the folder."""
-    name = _files.get_string(record, key, where)
-    path = os.path.normpath(root / name)
-    if os.path.isabs(name) or not Path(path).is_relative_to(root) or Path(path) == root:
-        raise ValueError(f"{where}: {key!r} must be a path inside the folder, got {name!r}.")
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{where}: there is no file {path}.")
-    return path

@@ -84,13 +84,14 @@ def parse_tags(text: str) -> tuple[str, list[Span]]:
     >>> parse_tags("Rain again. <SARCASM> Just perfect. </SARCASM> I stay in.")
     ('Rain again. Just perfect. I stay in.', [Span(start=12, end=25, label='sarcasm')])
     """
-    clean, position = "", 0
-    opened: list[tuple[str, int, int]] = []  # label, place of the tag, start of the span
+    pieces, length, position = [], 0, 0
+    opened: dict[str, tuple[int, int]] = {}  # label: place of the tag, start of the span
     found: list[tuple[int, Span]] = []  # place of the opening tag, span
     for meeting in _MEETING.finditer(text):
         body = text[position : meeting.start()]
         words = body.rstrip()
-        clean += words
+        pieces.append(words)
+        length += len(words)
         tags = list(_TAG.finditer(text, *meeting.span()))
         position = _skip_white_space(text, meeting.end())
         gaps = [body[len(words) :]]
@@ -99,18 +100,19 @@ def parse_tags(text: str) -> tuple[str, list[Span]]:
 
         # In a valid text closing tags come first where tags meet, or an element would be empty.
         n_closing = sum(bool(tag[1]) for tag in tags)
-        at_edge = not clean or position == len(text)
+        at_edge = not length or position == len(text)
         kept = gaps[n_closing] or ("" if at_edge else next(filter(None, gaps), ""))
         for tag in tags:
             if tag[1]:
-                found.append(_close(tag, opened, end=len(clean)))
+                found.append(_close(tag, opened, end=length))
             else:
-                _open(tag, opened, start=len(clean) + len(kept))
-        clean += kept
+                _open(tag, opened, start=length + len(kept))
+        pieces.append(kept)
+        length += len(kept)
     if opened:
-        label, place, _ = opened[-1]
+        label, (place, _) = opened.popitem()
         raise ValueError(f"Tag <{label}> at position {place} is never closed.")
-    return clean + text[position:], [span for _, span in sorted(found)]
+    return "".join([*pieces, text[position:]]), [span for _, span in sorted(found)]
 
 
 def _skip_white_space(text: str, position: int) -> int:
@@ -119,22 +121,21 @@ def _skip_white_space(text: str, position: int) -> int:
     return position
 
 
-def _open(tag: re.Match[str], opened: list[tuple[str, int, int]], start: int) -> None:
+def _open(tag: re.Match[str], opened: dict[str, tuple[int, int]], start: int) -> None:
     label = tag[2].lower()
-    for other, place, _ in opened:
-        if other == label:
-            raise ValueError(
-                f"Tag {tag[0]} at position {tag.start()} stands inside another <{label}>, "
-                f"opened at position {place}."
-            )
-    opened.append((label, tag.start(), start))
+    if label in opened:
+        raise ValueError(
+            f"Tag {tag[0]} at position {tag.start()} stands inside another <{label}>, "
+            f"opened at position {opened[label][0]}."
+        )
+    opened[label] = tag.start(), start
 
 
-def _close(tag: re.Match[str], opened: list[tuple[str, int, int]], end: int) -> tuple[int, Span]:
+def _close(tag: re.Match[str], opened: dict[str, tuple[int, int]], end: int) -> tuple[int, Span]:
     label = tag[2].lower()
-    if label not in (other for other, _, _ in opened):
+    if label not in opened:
         raise ValueError(f"Tag {tag[0]} at position {tag.start()} closes what was never opened.")
-    last, place, start = opened.pop()
+    last, (place, start) = opened.popitem()
     if last != label:
         raise ValueError(
             f"Tag {tag[0]} at position {tag.start()} crosses <{last}>, opened at position {place} "
@@ -232,7 +233,8 @@ def load_spans(
     labels = sorted({span.label for own in spans for span in own})
     names = _files.select_concepts(concepts, labels, path)
     rows = _files.select_rows(splits, split, path)
-    kept = [[span for span in spans[row] if span.label in names] for row in rows]
+    wanted = set(names)
+    kept = [[span for span in spans[row] if span.label in wanted] for row in rows]
     identifiers = list(ids)
     return Bunch(
         data=[texts[row] for row in rows],

@@ -8,7 +8,6 @@ Imports torch and transformers: import this module only where a model is needed.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import torch
 import transformers
 from torch import nn
 
+from skact.files import read_json
 from skact.models._alone import lock_of
 from skact.models._device import check_device
 from skact.warning import warn
@@ -97,7 +97,8 @@ def sentence_length(name: str, revision: str | None) -> int | None:
         file = transformers.utils.cached_file(name, "sentence_bert_config.json", revision=revision)
     except OSError:
         return None
-    length = json.loads(Path(file).read_text(encoding="utf-8")).get("max_seq_length")
+    settings = read_json(Path(file))
+    length = settings.get("max_seq_length") if isinstance(settings, dict) else None
     return length if isinstance(length, int) and length > 0 else None
 
 

@@ -159,6 +159,8 @@ def check_options(tokenizer: Any, options: Mapping[str, Any]) -> None:
 def apply_template(tokenizer: Any, messages: Any, **options: Any) -> Any:
     """Call ``apply_chat_template``, and say it in our words where the template refuses.
 
+    A template that loops is not stopped: that would take another thread or process.
+
     Parameters
     ----------
     tokenizer : tokenizer or processor of transformers

@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from skact.files import parse_json
+
 __all__ = ["AnswerLog"]
 
 _START = '{"key": "'
@@ -57,7 +59,7 @@ class AnswerLog:
         for number, line in enumerate(lines, start=1):
             text = line.decode("ascii", errors="replace")
             try:
-                record = json.loads(text)
+                record = parse_json(text, "it")
                 answers[str(record["key"])] = str(record["answer"])
             except (ValueError, TypeError, KeyError) as error:
                 is_torn = text.startswith(_START) or _START.startswith(text)

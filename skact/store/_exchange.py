@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,11 @@ def export(index: Index, folder: ShardFolder, identity: Identity, file: Path) ->
     first, *_ = shards.values()
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}.tmp")
     n_samples = sum(map(len, slots.values()))
+    # The name is for people; whoever gets the file is not to read where the model lies here.
+    name = os.path.basename(identity.model) if os.path.isabs(identity.model) else identity.model
     writer = LayerWriter(
         temporary,
-        identity,
+        replace(identity, model=name),
         first.dtype,
         n_samples=n_samples,
         n_rows=sum(int(row.lengths[slots[shard]].sum()) for shard, row in shards.items()),

@@ -235,7 +235,8 @@ class ActivationStore:
         -------
         n_samples : int
             Samples written. The tensors are values, lengths, samples (the keys), checksums, and
-            shapes where samples are grids.
+            shapes where samples are grids. Of a model that lies in a folder the file has the last
+            part of the path.
 
         Raises
         ------

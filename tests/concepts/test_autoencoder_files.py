@@ -1,4 +1,6 @@
 import json
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -411,9 +413,13 @@ def test_nothing_is_unpickled(tmp_path, arrays):
 
     folder = tmp_path / "a"
     folder.mkdir()
-    np.savez(folder / "params.npz", **arrays, extra=np.array([Trap()], dtype=object))
-    with pytest.raises(ValueError, match=r"params.npz is no readable npz"):
-        SparseAutoencoder.from_pretrained(folder)
+    trap = np.array([Trap()] * N, dtype=object)
+    for changed in ({"b_enc": trap}, {"W_dec": np.array(Trap(), dtype=object)}):
+        np.savez(folder / "params.npz", **{**arrays, **changed})
+        with pytest.raises(ValueError, match=r"params.npz is no readable npz.* a pickle"):
+            SparseAutoencoder.from_pretrained(folder)
+    np.savez(folder / "params.npz", **arrays, extra=trap)
+    SparseAutoencoder.from_pretrained(folder)
     np.save(tmp_path / "lone.npy", arrays["W_enc"])
     (tmp_path / "lone.npy").rename(tmp_path / "lone.npz")
     with pytest.raises(ValueError, match=r"lone.npz is no readable npz"):
@@ -433,13 +439,107 @@ def test_missing_and_doubtful_paths(tmp_path, arrays):
     with pytest.raises(ValueError, match=r"found \['params.npz', 'sae.safetensors'\]"):
         SparseAutoencoder.from_pretrained(tmp_path / "both")
     folder = sae_lens(tmp_path / "sae", arrays)
-    for text, message in [("{", "no readable JSON"), ("[1]", "must hold an object, got list")]:
+    for text, message in [
+        ("{", r"not JSON \(.*\), at column 2"),
+        ("[1]", "must hold an object, got list"),
+        ("[" * 10**5, "nested more than 100 deep, at column 101"),
+        ('{"k":\n' + "1" * 5000 + "}", "a number of 5000 digits, at line 2 column 1"),
+    ]:
         (folder / "cfg.json").write_text(text)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=rf"cfg.json.* {message}"):
             SparseAutoencoder.from_pretrained(folder)
     (folder / "cfg.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="no readable JSON"):
+    with pytest.raises(ValueError, match=r"cfg.json is not UTF-8"):
         SparseAutoencoder.from_pretrained(folder)
     (folder / "cfg.json").unlink()
     with pytest.raises(ValueError, match=r"cfg.json is missing"):
         SparseAutoencoder.from_pretrained(folder)
+
+
+def write_npz(path, arrays, **members):
+    """An archive whose further members are a shape that is claimed, and zeros that follow it."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, array in arrays.items():
+            with archive.open(f"{key}.npy", "w") as member:
+                np.save(member, array)
+        for key, (shape, n_bytes) in members.items():
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, header)
+                for _ in range(n_bytes // 2**20):
+                    member.write(bytes(2**20))
+                member.write(bytes(n_bytes % 2**20))
+    return path
+
+
+def peak_of(function):
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_arrays_that_nobody_needs_are_not_read(tmp_path, arrays, X):
+    plain = SparseAutoencoder.from_pretrained(write_npz(tmp_path / "a.npz", arrays)).transform(X)
+    size = 2**27
+    big = write_npz(tmp_path / "b.npz", arrays, junk=((size // 4,), size), huge=((10**12,), 0))
+    assert peak_of(lambda: SparseAutoencoder.from_pretrained(big)) < size / 100
+    found = SparseAutoencoder.from_pretrained(big).transform(X)
+    np.testing.assert_array_equal(found.flat(), plain.flat())
+    # The control: whoever reads the array needs the memory.
+    assert peak_of(lambda: np.load(big)["junk"]) > size
+    tensors = {**arrays, "junk": np.zeros(size // 4, np.float32)}
+    folder = sae_lens(tmp_path / "sae", tensors)
+    assert peak_of(lambda: SparseAutoencoder.from_pretrained(folder)) < size / 100
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "n_bytes", "message"),
+    [
+        ("W_enc", (10**6, 10**6), 0, r"'W_enc.npy': shape \(1000000, 1000000\) .* take 0 bytes"),
+        ("W_enc", (-4, -5), 80, r"shape \(-4, -5\) of dtype float32 does not take 80"),
+        ("W_enc", (2**12, 2**13), 2**27, r"'W_enc.npy': \d+ bytes claim a size of 134217856"),
+        ("b_enc", (2**20,), 2**22, r"'b_enc' must have shape \(9,\) to fit the encoder"),
+        ("b_dec", (D + 1,), 4 * D, "'b_dec.npy': shape .* does not take 20"),
+    ],
+)
+def test_claims_of_an_archive_are_checked_before_they_take_memory(
+    tmp_path, arrays, key, shape, n_bytes, message
+):
+    arrays.pop(key)
+    file = write_npz(tmp_path / "params.npz", arrays, **{key: (shape, n_bytes)})
+
+    def read():
+        with pytest.raises(ValueError, match=rf"params.npz.* {message}"):
+            SparseAutoencoder.from_pretrained(file)
+
+    assert peak_of(read) < 2**20
+
+
+def test_zeros_that_are_weights_are_read(tmp_path, arrays):
+    arrays.pop("b_enc")
+    file = write_npz(tmp_path / "params.npz", arrays, b_enc=((N,), 4 * N))
+    assert not SparseAutoencoder.from_pretrained(file).encoder_bias_.any()
+
+
+def test_claims_of_a_safetensors_file_are_checked(tmp_path, arrays):
+    folder = sae_lens(tmp_path / "sae", arrays)
+    file = folder / "sae_weights.safetensors"
+    whole = file.read_bytes()
+    n = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + n])
+    for change in (
+        {"W_enc": {**header["W_enc"], "shape": [10**6, 10**6]}},
+        {"junk": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}},
+    ):
+        text = json.dumps({**header, **change}).encode()
+        file.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + n :])
+        with pytest.raises(ValueError, match=r"sae_weights.safetensors is no readable"):
+            SparseAutoencoder.from_pretrained(folder)
+    file.write_bytes((2**62).to_bytes(8, "little") + whole[8:])
+    with pytest.raises(ValueError, match=r"sae_weights.safetensors is no readable"):
+        SparseAutoencoder.from_pretrained(folder)
+    file.write_bytes(whole)
+    SparseAutoencoder.from_pretrained(folder)

@@ -1,5 +1,8 @@
 import json
 import os
+import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +184,48 @@ def test_bad_masks_are_named_when_read(folder, image, message):
         masks[0]
 
 
+def claims(path, width, height):
+    """A PNG whose header says another size than its pixels have."""
+    Image.new("L", (7, 5)).save(path)
+    data = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    path.write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (None, r"0\.png cannot be read as an image: \d+ bytes claim a size of 144000000"),
+        ([(5, 7)], r"0\.png cannot be read as an image: \d+ bytes claim a size"),
+    ],
+)
+def test_claimed_sizes_are_judged_before_they_take_memory(tmp_path, sizes, message):
+    claims(tmp_path / "0.png", 12000, 12000)
+    masks = MaskFiles([tmp_path / "0.png"], [1], sizes=sizes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pytest.raises(ValueError, match=message):
+            masks[0]
+    claims(tmp_path / "0.png", 50000, 50000)
+    with pytest.raises(ValueError, match=r"cannot be read as an image: Image size .* exceeds"):
+        masks[0]
+    # The control: a large image of one colour is read.
+    Image.new("L", (5000, 4000), 1).save(tmp_path / "0.png")
+    assert MaskFiles([tmp_path / "0.png"], [1])[0].all()
+
+
+def test_links_do_not_lead_out_of_the_folder(folder, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "secret.png"
+    Image.new("L", (7, 6), 2).save(outside)
+    (folder / "masks/1.png").unlink()
+    (folder / "masks/1.png").symlink_to("3.png")
+    assert len(load_masks(folder).data) == 4
+    (folder / "masks/1.png").unlink()
+    (folder / "masks/1.png").symlink_to(outside)
+    with pytest.raises(ValueError, match=r"line 2: 'mask' must be a path inside .*secret\.png"):
+        load_masks(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -220,6 +265,7 @@ def test_an_absolute_path_is_refused_even_inside_the_folder(folder):
     ("text", "message"),
     [
         ("{", "not JSON"),
+        ("[" * 10**5, "nested more than 100 deep, at column 101"),
         ("[]", "'classes' must be an object"),
         ('{"classes": {}}', "'classes' must be an object"),
         ('{"classes": {"256": "cat"}}', "'256' is no pixel value"),

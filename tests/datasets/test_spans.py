@@ -174,7 +174,9 @@ GOOD = {"id": "1", "text": "abc", "spans": [[0, 1, "x"]], "split": "train"}
 @pytest.mark.parametrize(
     ("second_line", "message"),
     [
-        ("{not json", "not JSON"),
+        ("{not json", "not JSON .* at column 2"),
+        ('{"x": ' + "[" * 10**5, "nested more than 100 deep, at column 106"),
+        ('{"spans": [[0, ' + "1" * 5000, "a number of 5000 digits, at column 16"),
         ("[1, 2]", "expected a JSON object, got list"),
         (GOOD | {"id": "1"}, "id '1' is that of .*line 1"),
         (GOOD | {"id": 7}, "'id' must be a string, got 7"),

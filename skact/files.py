@@ -1,0 +1,162 @@
+"""Files that somebody else wrote: read within limits, and named with the place that is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+__all__ = ["check_size", "inside", "parse_json", "read_json", "read_text"]
+
+# What Python itself takes depends on how deep it stands already when it begins to read.
+_DEPTH = 100
+# Settings, not data: whole files of JSON are small.
+_MOST = 2**26
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|\d{4301,}', re.DOTALL)
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    text : str
+        What it holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is larger than 64 MiB or not UTF-8.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.stat().st_size > _MOST:
+        raise ValueError(f"{path} takes {path.stat().st_size} bytes, more than {_MOST}.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}.") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of one JSON value; errors are those of `read_text` and `parse_json`."""
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Read JSON that may be anything.
+
+    Parameters
+    ----------
+    text : str
+        The JSON.
+    where : str
+        Where it stands, for errors.
+
+    Returns
+    -------
+    value : object
+        What it says.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, nested more than 100 deep, or has a number of too many digits, naming line
+        and column.
+    """
+    # As many brackets in a text are harmless; only the slow way tells them apart.
+    if text.count("[") + text.count("{") > _DEPTH:
+        _refuse_excess(text, where)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = _place(text, error.pos)
+        raise ValueError(f"{where}: not JSON ({error.msg}), at {at}.") from error
+    except ValueError as error:  # Python reads no integer of so many digits
+        _refuse_excess(text, where)
+        raise ValueError(f"{where}: not JSON ({error}).") from error
+
+
+def _place(text: str, position: int) -> str:
+    column = f"column {position - text.rfind(chr(10), 0, position)}"
+    line = f"line {text.count(chr(10), 0, position) + 1} "
+    return line + column if "\n" in text.rstrip() else column
+
+
+def _refuse_excess(text: str, where: str) -> None:
+    """Raise where lists and objects are too deep, or a number too long."""
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        first = token[0][0]
+        depth += (first in "[{") - (first in "]}")
+        if depth > _DEPTH or first.isdigit():
+            digits = f"a number of {len(token[0])} digits"
+            problem = digits if first.isdigit() else f"nested more than {_DEPTH} deep"
+            raise ValueError(f"{where}: {problem}, at {_place(text, token.start())}.")
+
+
+def check_size(size: int, n_bytes: int, most: int) -> None:
+    """Refuse what a file says that it becomes in memory, if so few bytes cannot mean so much.
+
+    Parameters
+    ----------
+    size : int
+        Bytes or pixels that it claims.
+    n_bytes : int
+        Bytes that it has.
+    most : int
+        How many times as much is believed; up to 16 Mi are always.
+
+    Raises
+    ------
+    ValueError
+        If it claims more.
+    """
+    if size > max(2**24, most * n_bytes):
+        raise ValueError(f"{n_bytes} bytes claim a size of {size}, over {most} times as much")
+
+
+def inside(root: Path, name: str, where: str) -> str:
+    """Find a file that another one names, and that must lie in a folder.
+
+    Parameters
+    ----------
+    root : Path
+        The folder, absolute.
+    name : str
+        Path from there.
+    where : str
+        Where it is named, for errors.
+
+    Returns
+    -------
+    path : str
+        Absolute.
+
+    Raises
+    ------
+    ValueError
+        If the path is absolute, or ``..`` or a link leads out of the folder.
+    FileNotFoundError
+        If there is no such file.
+    """
+    if "\0" in name:
+        raise ValueError(f"{where} must be a path inside the folder, got {name!r}.")
+    path = os.path.normpath(root / name)
+    real, folder = Path(os.path.realpath(path)), Path(os.path.realpath(root))
+    lies_in = Path(path).is_relative_to(root) and real.is_relative_to(folder)
+    if os.path.isabs(name) or not lies_in or real == folder:
+        leads = "" if str(real) == path else f", which leads to {str(real)!r}"
+        raise ValueError(f"{where} must be a path inside the folder, got {name!r}{leads}.")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{where}: there is no file {path}.")
+    return path
