@@ -16,6 +16,7 @@ __all__ = ["DELTA_GRID", "best_columns", "best_cut", "concept_f1", "tail_thresho
 
 #: The sparsities of the paper's search, ascending.
 DELTA_GRID = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+_DOUBLES = 2**20
 
 
 @checked(scores=["array-like"], delta=["array-like", Number(Real, 0, 1, closed="neither")])
@@ -63,8 +64,15 @@ def tail_threshold(scores: Array, delta: float | npt.ArrayLike) -> Array:
     precision = np.float64 if scores.dtype == np.float64 else np.float32
     level = (1 - deltas).astype(precision).astype(np.float64)
     # Ranks of more than 2**24 scores do not fit single precision, so they are found in double.
-    thresholds = np.quantile(scores.astype(np.float64), level, axis=0)
-    return thresholds.astype(precision).astype(np.float64)
+    table = scores.reshape(len(scores), -1)
+    thresholds = np.empty((*level.shape, table.shape[1]))
+    # Doubles and their copy take a multiple of the scores, so only some columns do at a time.
+    step = max(_DOUBLES // len(table), 1)
+    for start in range(0, table.shape[1], step):
+        some = slice(start, start + step)
+        thresholds[..., some] = np.quantile(table[:, some].astype(np.float64), level, axis=0)
+    thresholds = thresholds.reshape((*level.shape, *scores.shape[1:]))
+    return thresholds.astype(precision).astype(np.float64)[()]
 
 
 @checked(present=["array-like"], predicted=["array-like"])

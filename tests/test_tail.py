@@ -133,3 +133,15 @@ def test_released_numbers(released):
     assert np.average(chosen, weights=weights) == pytest.approx(
         float(data["out_weighted_test_f1"]), abs=2e-6
     )
+
+
+def test_columns_do_not_depend_on_each_other(rng, monkeypatch):
+    from skact import tail
+
+    scores, deltas = rng.normal(size=(30, 7)).astype(np.float32), [0.1, 0.5]
+    whole = tail_threshold(scores, deltas)
+    monkeypatch.setattr(tail, "_DOUBLES", 61)
+    np.testing.assert_array_equal(tail_threshold(scores, deltas), whole)
+    np.testing.assert_array_equal([tail_threshold(s, deltas) for s in scores.T], whole.T)
+    assert tail_threshold(scores, 0.1).shape == (7,)
+    assert isinstance(tail_threshold(scores[:, 0], 0.1), float)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -11,16 +13,12 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import TokenTransformer
-from skact.rows import Array
+from skact.rows import Array, most_held, offsets_of, rows_from, runs, segment_max
 from skact.targets import check_targets
 from skact.tokens import TokenArray
 from skact.validation import check_outputs, check_tokens, like_input
 
-__all__ = ["SAEUnitFilter", "strong_activations", "strength_quantile"]
-
-
-# Columns whose activations are copied side by side at a time.
-_COLUMNS = 64
+__all__ = ["SAEUnitFilter", "firing", "strength_quantile", "strong_activations"]
 
 
 def strength_quantile(
@@ -51,15 +49,47 @@ def strength_quantile(
     return float(np.interp(n_concepts, n_concepts_range, quantiles))
 
 
-def strong_activations(values: Array, columns: Array, quantile: float) -> Array:
-    """Quantile of the positive activations of some columns.
+def firing(tokens: TokenArray) -> tuple[Array, Array]:
+    """Count where each unit fires.
 
     Parameters
     ----------
-    values : ndarray of shape (n_tokens, n_units)
+    tokens : TokenArray of shape (n_samples, n_units)
+        Activations.
+
+    Returns
+    -------
+    n_samples : ndarray of shape (n_units,), dtype int64
+        Samples with a positive activation.
+    n_tokens : ndarray of shape (n_units,), dtype int64
+        Tokens with one.
+    """
+    lengths = tokens.lengths
+
+    def count(samples: slice, values: Array) -> Array:
+        positive = values > 0
+        fires = segment_max(positive, offsets_of(lengths[samples]))
+        return np.stack([np.count_nonzero(fires, axis=0), np.count_nonzero(positive, axis=0)])
+
+    total = np.zeros((2, tokens.n_features), np.int64)
+    for counts in tokens.each_block(count):
+        total += counts
+    return total[0], total[1]
+
+
+def strong_activations(
+    tokens: TokenArray, columns: Array, n_positive: Array, quantile: float
+) -> Array:
+    """Quantile of the positive activations of some columns, in as few passes as memory allows.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_units)
         Activations.
     columns : ndarray of int of shape (n_columns,)
-        Columns, each with a positive activation.
+        Ascending columns, each with a positive activation.
+    n_positive : ndarray of int of shape (n_columns,)
+        How many positive ones each has.
     quantile : float
         In [0, 1]; linear interpolation.
 
@@ -69,10 +99,22 @@ def strong_activations(values: Array, columns: Array, quantile: float) -> Array:
         One per column.
     """
     out = np.empty(len(columns))
-    for start in range(0, len(columns), _COLUMNS):
-        for c, column in enumerate(values[:, columns[start : start + _COLUMNS]].T, start):
-            out[c] = np.quantile(column[column > 0].astype(np.float64), quantile)
+    for run in runs(n_positive * tokens.dtype.itemsize, most_held() / 2):
+        chosen, offsets = columns[run], offsets_of(n_positive[run])
+        held, filled = np.empty(offsets[-1], tokens.dtype), offsets[:-1].copy()
+        for values, counts in tokens.each_block(partial(_positive, chosen)):
+            held[rows_from(filled, counts)] = values
+            filled += counts
+        for c, (start, stop) in enumerate(pairwise(offsets), run.start):
+            out[c] = np.quantile(held[start:stop].astype(np.float64), quantile)
     return out
+
+
+def _positive(columns: Array, samples: slice, values: Array) -> tuple[Array, Array]:
+    """Positive values column after column, and how many each column has."""
+    some = values[:, columns].T
+    positive = some > 0
+    return some[positive], np.count_nonzero(positive, axis=1)
 
 
 class SAEUnitFilter(SelectorMixin, TokenTransformer):
@@ -203,7 +245,8 @@ class SAEUnitFilter(SelectorMixin, TokenTransformer):
         targets = check_targets(self, y, len(tokens), multiclass=True)
         names = tokens.feature_names
         self.unit_names_ = None if names is None else np.array(names, dtype=object)
-        self.frequencies_ = (tokens.max() > 0).mean(axis=0)
+        n_samples, n_positive = firing(tokens)
+        self.frequencies_ = n_samples / len(tokens)
         share = targets.present.mean(axis=0)
         low = max(self.min_share, self.min_ratio * float(share.min()))
         high = min(self.max_share, self.max_ratio * float(share.max()))
@@ -220,7 +263,9 @@ class SAEUnitFilter(SelectorMixin, TokenTransformer):
                 f"{self.min_ratio}, max_ratio={self.max_ratio}, min_share={self.min_share} or "
                 f"max_share={self.max_share}."
             )
-        strengths = strong_activations(tokens.flat(), survivors, self.percentile / 100)
+        strengths = strong_activations(
+            tokens, survivors, n_positive[survivors], self.percentile / 100
+        )
         first, last = self.strength_quantiles
         few, many = self.n_concepts_range
         quantile = strength_quantile(targets.n_concepts, (first, last), (few, many))

@@ -270,7 +270,8 @@ def _selected(
             yield reference.select(tokens[:, concept.columns], concept, concept, deltas)
         return
     sizes = [4 * n_columns * int(concept.labels.sum()) for concept in concepts]
-    for run in runs(sizes, most_held()):
+    # Parts and what they are joined to are held at once, beside pooled scores.
+    for run in runs(sizes, most_held() / 4):
         parts: list[list[list[Array]]] = [[] for _ in concepts[run]]
         start = 0
         for samples, tokens in scores.blocks():
@@ -280,7 +281,8 @@ def _selected(
                 part = concept.part(samples, rows)
                 columns = tokens[:, concept.columns]
                 selected.append(reference.select(columns, part, concept, deltas))
-        for selected in parts:
+        while parts:
+            selected = parts.pop(0)
             yield [np.concatenate(arrays) for arrays in zip(*selected, strict=True)]
 
 
