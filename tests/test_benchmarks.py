@@ -20,6 +20,11 @@ RUNS = [
     ("matching", "N_SAMPLES, N_UNITS = 90, 60", ""),
     ("separators", "N_TOKENS, N_FEATURES, N_CONCEPTS, EPOCHS = 1200, 8, 3, 2", "--concepts 1"),
     ("rise", "N_MASKS, N_CONCEPTS, N_PARTS = 20, 2, 1", "--width 64 --blocks 1"),
+    (
+        "resources",
+        "N_TOKENS, N_FEATURES, BLOCK, SIZES = 2000, 8, 2**10, (200, 400, 800)",
+        "--folder {new} --only TokenScaler SAEUnitFilter",
+    ),
     ("concept_search", "", "--data {texts} --model {model} --samples 150"),
     ("detection_table", "", "--data {texts} --model {model} --layers 1 --methods MeanPrototype"),
 ]

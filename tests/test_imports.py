@@ -10,7 +10,7 @@ from tests.fresh import printed_by
 
 PACKAGE = Path(skact.__file__).parent
 FLOORS = [
-    {"arguments", "files", "progress", "rows", "warning"},
+    {"arguments", "extras", "files", "progress", "rows", "warning"},
     {"tokens"},
     {"samples", "store", "tail", "validation"},
     {"targets"},

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.pipeline import Pipeline
 
+from skact.extras import need
+from skact.inspection._colours import colour
 from skact.inspection._html import page, titled
 from skact.inspection._reading import (
     attribution,
@@ -128,8 +130,7 @@ class HeatMapDisplay(ABC):
         self : Display
             With ``ax_`` and ``figure_``.
         """
-        import matplotlib.pyplot as plt
-
+        plt = need("matplotlib.pyplot", "plot")
         if ax is None:
             _, ax = plt.subplots(figsize=self._size(), layout="constrained")
         ax.set_title(self.concept if title is None else title, parse_math=False)
@@ -167,8 +168,6 @@ class HeatMapDisplay(ABC):
 
     def _colours(self, cmap: str | None) -> Array:
         """Red, green, blue and opacity of each token, from its score."""
-        from matplotlib import colormaps
-
         # A map of a missing score is no zero: such tokens stay uncoloured.
         known = self.scores[np.isfinite(self.scores)]
         if self.center is None:
@@ -178,7 +177,7 @@ class HeatMapDisplay(ABC):
             reach = np.abs(known - self.center).max(initial=0)
             shade = 0.5 + (self.scores - self.center) / (2 * reach if reach > 0 else 1)
         name = cmap or (self._cmap if self.center is None else "RdBu_r")
-        colours = np.array(colormaps[name](np.nan_to_num(shade, nan=0.5)), dtype=np.float64)
+        colours = colour(np.nan_to_num(shade, nan=0.5), name)
         colours[:, 3] = self._opacity(shade)
         colours[~np.isfinite(self.scores)] = (1, 1, 1, 0)
         return colours

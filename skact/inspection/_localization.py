@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from skact.extras import need
 from skact.inspection._heat_maps import PatchHeatMapDisplay, TokenHeatMapDisplay
 from skact.inspection._html import page, titled
 from skact.inspection._reading import (
@@ -190,8 +191,7 @@ class LocalizationDisplay:
         self : Display
             With ``figure_`` and ``axes_``.
         """
-        import matplotlib.pyplot as plt
-
+        plt = need("matplotlib.pyplot", "plot")
         n_rows, n_columns = len(self._cells), len(self._cells[0])
         if figure is None:
             width, height = (1.8, 2.2) if self._is_image else self._cells[0][0]._size()

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skact.extras import need
 from skact.localization._concept_game import MeanCosine
-from skact.localization._perturbation import need
 from skact.models import BlockInputs
 from skact.rows import Array
 
@@ -71,7 +71,7 @@ def integrated_gradients(
     .. [1] M. Sundararajan, A. Taly and Q. Yan, "Axiomatic Attribution for Deep Networks", ICML
        2017.
     """
-    explainer = need("captum.attr", "integrated_gradients").IntegratedGradients(value)
+    explainer = need("captum.attr", 'method="integrated_gradients"').IntegratedGradients(value)
     x, start = inputs[None], baseline[None]
     with torch.no_grad():
         n_targets = value(x).shape[1]

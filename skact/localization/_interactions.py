@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lstsq
 
+from skact.extras import need
 from skact.localization._game import Game
-from skact.localization._perturbation import check_budget, explains_a_game, need, only_player
+from skact.localization._perturbation import check_budget, explains_a_game, only_player
 from skact.rows import Array
 
 __all__ = ["Interactions", "shapiq", "shapley_interactions"]
@@ -48,7 +49,7 @@ class _Coalitions(NamedTuple):
 
 def _draw(n: int, n_masks: int, random_state: int) -> _Coalitions:
     """Draw coalitions by the Shapley kernel; small and large ones all, if possible."""
-    sampling = need("shapiq.approximator.sampling", "shapiq")
+    sampling = need("shapiq.approximator.sampling", 'method="shapiq"')
     sizes = np.arange(1, n)
     weights = np.zeros(n + 1)
     weights[1:-1] = 1 / (sizes * (n - sizes))
@@ -159,7 +160,7 @@ def _additive_fit(game: Game, n_masks: int, random_state: int) -> _Fit:
     n = game.n_players
     check_budget(n, n_masks)
     if n == 1:
-        need("shapiq", "shapiq")
+        need("shapiq", 'method="shapiq"')
         nothing = np.empty((0, 1), bool)
         return _Fit(only_player(game), np.empty((0, game.n_targets)), nothing, np.empty(0))
     masks, weights = _draw(n, n_masks, random_state)

@@ -61,7 +61,7 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
     ========================== ============================ ============================ =========
 
     LIME, KernelSHAP and integrated gradients come from captum, the coalitions of SHAP-IQ from
-    shapiq: ``pip install skact[attribution]``.
+    shapiq: ``pip install 'skact[attribution]'``.
 
     Parameters
     ----------

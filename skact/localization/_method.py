@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from sklearn.base import BaseEstimator
 
 from skact.base import NestedParamsMixin
-from skact.localization._perturbation import need
+from skact.extras import need
 from skact.rows import Array
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class AttributionMethod(NestedParamsMixin, ABC, BaseEstimator):
             If the method does not suit the model or the sample.
         """
         if self.library is not None:
-            need(self.library, self.name)
+            need(self.library, f'method="{self.name}"')
         self._probe(sample)
 
     def fit(self, samples: Samples, present: Array) -> Self:

@@ -11,7 +11,6 @@ random state of numpy or torch.
 
 from __future__ import annotations
 
-import importlib
 from numbers import Integral
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from sklearn.linear_model import LinearRegression
 
 from skact.arguments import Number, checked, float_array
+from skact.extras import need
 from skact.localization._game import A_GAME, Game
 from skact.rows import Array
 
@@ -27,7 +27,6 @@ __all__ = [
     "explains_a_game",
     "kernel_shap",
     "lime",
-    "need",
     "only_player",
     "rise",
     "rise_map",
@@ -39,17 +38,6 @@ explains_a_game = checked(
     n_masks=[Number(Integral, 1, None, closed="left")],
     random_state=[Number(Integral, 0, None, closed="left")],
 )
-
-
-def need(library: str, method: str) -> Any:
-    """Import a library that a method needs, or say how to get it."""
-    try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        raise ImportError(
-            f'method="{method}" needs {library.split(".")[0]}, which is not installed: '
-            "pip install skact[attribution]."
-        ) from error
 
 
 def check_budget(n_players: int, n_masks: int, what: str = "the sample") -> None:
@@ -79,7 +67,7 @@ class _Drawn:
 def _surrogate(game: Game, method: str, n_masks: int, random_state: int) -> Array:
     """Weighted least squares on the values of captum's masks, for all targets at once."""
     check_budget(game.n_players, n_masks)
-    attr = need("captum.attr", method)
+    attr = need("captum.attr", f'method="{method}"')
     import torch
 
     from skact.models import drawing

@@ -20,6 +20,7 @@ import torch
 import transformers
 from torch import nn
 
+from skact.extras import need
 from skact.files import read_json
 from skact.models._alone import lock_of
 from skact.models._device import check_device
@@ -236,15 +237,10 @@ class Checkpoint:
             return _LOADED[key]
 
     def _load(self, part: str, what: Any, where: str, options: dict[str, Any]) -> Any:
+        for library in ("gguf", "accelerate") if self.name.endswith(_GGUF) else ():
+            need(library, f"model={self.name!r}: reading a GGUF file")
         try:
             return _fetch(what, self.name, **options)
-        except ImportError as error:
-            if not self.name.endswith(_GGUF):
-                raise
-            raise ImportError(
-                f"model={self.name!r}: reading a GGUF file needs the libraries gguf and "
-                "accelerate: pip install 'skact[gguf]'."
-            ) from error
         except (OSError, ValueError) as error:
             raise OSError(
                 f"model={self.name!r}: no usable {part} was found {where}. To use a model "

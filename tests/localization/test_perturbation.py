@@ -236,19 +236,6 @@ def test_fewer_masks_than_players(method):
         method(Pairwise(8), n_masks=8, random_state=0)
 
 
-@pytest.mark.parametrize(
-    ("method", "library"), [(lime, "captum"), (kernel_shap, "captum"), (shapiq, "shapiq")]
-)
-def test_a_missing_library_is_named(method, library, monkeypatch):
-    import sys
-
-    for name in [name for name in sys.modules if name.split(".")[0] == library]:
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ImportError, match=rf"needs {library}.*pip install skact\[attribution\]"):
-        method(Pairwise(3), n_masks=50, random_state=0)
-
-
 def test_reference_coalitions(reference):
     data = reference("ref_attribution_toy")
     game = Table(data["out_coalition_values_512"])
