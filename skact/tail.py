@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skact.arguments import Number, checked, float_array
-from skact.rows import Array, positions_of, segments_of
+from skact.rows import Array, all_finite, positions_of, segments_of
 
 __all__ = ["DELTA_GRID", "best_columns", "best_cut", "concept_f1", "tail_threshold", "top_share"]
 
@@ -44,7 +44,7 @@ def tail_threshold(scores: Array, delta: float | npt.ArrayLike) -> Array:
     Raises
     ------
     ValueError
-        If there is no score, or a delta lies outside of (0, 1).
+        If there is no score, one is not finite, there is no delta, or one lies outside of (0, 1).
 
     Examples
     --------
@@ -59,7 +59,9 @@ def tail_threshold(scores: Array, delta: float | npt.ArrayLike) -> Array:
             "scores must hold numbers, (n_scores,) or (n_scores, n_columns) with at least one "
             f"score; got shape {scores.shape} of dtype {scores.dtype}."
         )
-    if not ((deltas > 0) & (deltas < 1)).all():
+    if scores.dtype.kind == "f" and not all_finite(scores):
+        raise ValueError("scores must be finite, but hold NaN or infinity.")
+    if not deltas.size or not ((deltas > 0) & (deltas < 1)).all():
         raise ValueError(f"delta must lie in (0, 1), got {delta!r}.")
     precision = np.float64 if scores.dtype == np.float64 else np.float32
     level = (1 - deltas).astype(precision).astype(np.float64)

@@ -69,6 +69,10 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
     array([7, 7, 7, 7])
     """
     name = type(estimator).__name__
+    if isinstance(estimator, type) or not hasattr(estimator, "__sklearn_tags__"):
+        raise TypeError(f"estimator must be an estimator, got {estimator!r}.")
+    if not isinstance(reset, bool):
+        raise TypeError(f"reset must be True or False, got {reset!r}.")
     if isinstance(X, LayerStack):
         raise TypeError(
             f"X is a LayerStack of blocks {X.layers}, but {name} takes one layer; put "
@@ -80,14 +84,7 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
         )
     if not _is_ragged(X):
         values = X if hasattr(X, "columns") or not hasattr(X, "detach") else as_numpy(X)
-        values = validate_data(
-            estimator,
-            values,
-            dtype=[np.float64, np.float32, np.float16],
-            order="C",
-            ensure_all_finite=False,
-            reset=reset,
-        )
+        values = _matrix(estimator, values, reset)
         tokens = TokenArray(values, np.arange(len(values) + 1))
     else:
         tokens = X if isinstance(X, TokenArray) else TokenArray.from_list(list(X))
@@ -112,6 +109,23 @@ def _check_names(columns: Sequence[Any], name: str) -> None:
                 f"X names {n} columns {column!r}, but {name} tells columns apart by their names; "
                 "name each once, or none: X.with_values(X.flat())."
             )
+
+
+def _matrix(estimator: Any, values: Any, reset: bool) -> Array:
+    try:
+        matrix: Array = validate_data(
+            estimator,
+            values,
+            dtype=[np.float64, np.float32, np.float16],
+            order="C",
+            ensure_all_finite=False,
+            reset=reset,
+        )
+    except (TypeError, ValueError) as error:
+        if not str(error).startswith(("could not convert", "float() argument")):
+            raise
+        raise type(error)(f"X must hold numbers: {error}") from error
+    return matrix
 
 
 def _is_text(X: Any) -> bool:

@@ -315,3 +315,38 @@ def test_a_path_is_text_or_a_path(tmp_path):
     assert arguments.PATH.is_satisfied_by(Path("x"))
     assert not arguments.PATH.is_satisfied_by(b"x")
     assert embed_to_store.__wrapped__ is not embed_to_store
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: LinearSeparator(Adam(init=np.full((1, 3), np.nan))).fit(X, Y), "init must hold"),
+        (lambda: LinearSeparator(Adam(init=[["a"] * 3])).fit(X, Y), "init must be an array of num"),
+        (lambda: LinearSeparator(Adam(learning_rate=1e39)).fit(X, Y), "learning_rate=1e.39 is too"),
+        (lambda: LinearSeparator(Adam(max_epochs=True)).fit(X, Y), "'max_epochs' .* Got True"),
+        (lambda: TokenArray(X, range(11), feature_names="abc"), "feature_names must be a list"),
+        (lambda: TokenArray(X, range(11), source="model"), "source must be a Source"),
+        (lambda: skact.Source(block=2.5), "block must be an int or None, got 2.5"),
+        (lambda: skact.Source(columns="rows"), "columns must be one of"),
+        (lambda: skact.MaskFiles("abc", [1]), "'paths' parameter of MaskFiles must be a list"),
+        (lambda: skact.MaskFiles([3], [1]), r"paths\[0\] must be a path, got 3"),
+        (lambda: skact.MaskFiles(["a"], [999]), "values must hold pixel values .* got 999"),
+        (lambda: skact.MaskFiles(["a"], [1.5]), "values must hold pixel values .* got 1.5"),
+        (lambda: skact.MaskFiles(["a"], [1], sizes=[3]), r"sizes\[0\] must be \(height, width\)"),
+        (lambda: skact.tail_threshold([1, np.nan], 0.5), "scores must be finite"),
+        (lambda: skact.tail_threshold([1.0], []), r"delta must lie in \(0, 1\)"),
+        (lambda: skact.weighted_f1_score([], []), "y_true must be"),
+        (lambda: skact.check_tokens(None, X), "estimator must be an estimator, got None"),
+        (lambda: skact.check_tokens(MeanPrototype(), np.full((3, 2), "a")), "X must hold numbers"),
+        (lambda: skact.check_tokens(MeanPrototype(), X, reset=1), "reset must be True or False"),
+    ],
+)
+def test_what_was_taken_without_a_word(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_what_looks_odd_and_is_right():
+    assert skact.Source(block=np.int64(3)).block == 3
+    assert len(skact.MaskFiles(np.array(["a", "b"]), np.arange(3), known={0, 1})) == 2
+    assert TokenArray(X, range(11), feature_names=np.array(["a", "b", "c"])).n_features == 3

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import Interval
 
+from skact.arguments import Number, float_array
 from skact.concepts._adam_steps import AdamState, Examples, Group, take_steps
 from skact.concepts._callbacks import Report
 from skact.concepts._solver import Balance, Problem, Solution, Solver
@@ -81,16 +81,16 @@ class Adam(Solver):
     balances = ("auto", "sample", "weight", None)
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Number(Real, 0, None, closed="neither")],
+        "batch_size": [Number(Integral, 1, None, closed="left")],
+        "max_epochs": [Number(Integral, 1, None, closed="left")],
         "init": ["array-like", None],
         "shuffle": ["boolean"],
-        "lr_step": [Interval(Integral, 1, None, closed="left")],
-        "lr_decay": [Interval(Real, 0, 1, closed="right")],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "stop_f1": [Interval(Real, 0, 1, closed="right"), None],
+        "lr_step": [Number(Integral, 1, None, closed="left")],
+        "lr_decay": [Number(Real, 0, 1, closed="right")],
+        "patience": [Number(Integral, 1, None, closed="left")],
+        "tol": [Number(Real, 0, None, closed="left")],
+        "stop_f1": [Number(Real, 0, 1, closed="right"), None],
     }
 
     def __init__(
@@ -131,6 +131,10 @@ class Adam(Solver):
         values, examples = _read(problem.tokens, examples)
         seed = int(random.randint(2**31 - 1))
         vectors, curves = self._train(values, examples, init, problem.weight_decay, seed, report)
+        if not np.isfinite(vectors).all():
+            raise ValueError(
+                f"learning_rate={self.learning_rate!r} is too large: the vectors are not finite."
+            )
         loss, f1 = ([np.array([p[i] for p in curve]) for curve in curves] for i in range(2))
         n_iter = max(map(len, curves))
         n_left = sum(len(curve) == self.max_epochs for curve in curves)
@@ -146,10 +150,12 @@ class Adam(Solver):
         if self.init is None:
             bound = 1 / np.sqrt(shape[1])
             return random.uniform(-bound, bound, size=shape)
-        init = np.array(self.init, dtype=np.float64)
+        init = float_array(self.init, "init")
         if init.shape != shape:
             raise ValueError(f"init must have shape {shape}, got {init.shape}.")
-        return init
+        if not np.isfinite(init).all():
+            raise ValueError("init must hold finite numbers.")
+        return init.copy()
 
     def _train(
         self,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skact.arguments import PATH, checked, instance
+from skact.arguments import PATH, Number, checked, instance
 from skact.concepts._autoencoder_recipe import AutoencoderTraining
 from skact.concepts._autoencoder_weights import (
     Activation,
@@ -157,13 +157,13 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "n_concepts": [Interval(Integral, 1, None, closed="left")],
+        "n_concepts": [Number(Integral, 1, None, closed="left")],
         "activation": [StrOptions({"relu", "topk", "jumprelu"})],
-        "k": [Interval(Integral, 1, None, closed="left")],
-        "l1": [Interval(Real, 0, None, closed="left")],
-        "l0": [Interval(Real, 0, None, closed="left")],
-        "threshold": [Interval(Real, 0, None, closed="neither")],
-        "bandwidth": [Interval(Real, 0, None, closed="neither")],
+        "k": [Number(Integral, 1, None, closed="left")],
+        "l1": [Number(Real, 0, None, closed="left")],
+        "l0": [Number(Real, 0, None, closed="left")],
+        "threshold": [Number(Real, 0, None, closed="neither")],
+        "bandwidth": [Number(Real, 0, None, closed="neither")],
         "training": [instance("an AutoencoderTraining()", AutoencoderTraining), None],
         "random_state": ["random_state"],
     }

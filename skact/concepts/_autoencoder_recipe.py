@@ -6,8 +6,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval
 
+from skact.arguments import Number
 from skact.base import NestedParamsMixin
 
 __all__ = ["AutoencoderTraining"]
@@ -53,12 +53,12 @@ class AutoencoderTraining(NestedParamsMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "patience": [Interval(Integral, 1, None, closed="left")],
-        "resample_dead": [Interval(Integral, 1, None, closed="left"), None],
+        "learning_rate": [Number(Real, 0, None, closed="neither")],
+        "batch_size": [Number(Integral, 1, None, closed="left")],
+        "max_epochs": [Number(Integral, 1, None, closed="left")],
+        "tol": [Number(Real, 0, None, closed="left")],
+        "patience": [Number(Integral, 1, None, closed="left")],
+        "resample_dead": [Number(Integral, 1, None, closed="left"), None],
         "device": [str],
         "progress": ["boolean"],
     }

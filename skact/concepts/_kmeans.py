@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
 from skact.arguments import Number, Such, checked
 from skact.concepts._base import BaseUnits, check_enough_tokens
@@ -92,9 +92,9 @@ class KMeansConcepts(EpochsMixin, StreamingUnitsMixin, BaseUnits):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "n_concepts": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "n_concepts": [Number(Integral, 1, None, closed="left")],
+        "max_iter": [Number(Integral, 1, None, closed="left")],
+        "n_init": [Number(Integral, 1, None, closed="left")],
         "backend": [StrOptions(BACKENDS)],
         "random_state": ["random_state"],
     }

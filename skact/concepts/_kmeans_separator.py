@@ -6,8 +6,9 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
+from skact.arguments import Number
 from skact.concepts._base import BaseUnits
 from skact.concepts._lloyd import BACKENDS, Backend, kmeans
 from skact.concepts._logistic import fit_logistic
@@ -81,11 +82,11 @@ class KMeansSeparator(BaseUnits):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "n_concepts": [Interval(Integral, 2, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "separator_max_iter": [Interval(Integral, 1, None, closed="left")],
+        "n_concepts": [Number(Integral, 2, None, closed="left")],
+        "max_iter": [Number(Integral, 1, None, closed="left")],
+        "n_init": [Number(Integral, 1, None, closed="left")],
+        "weight_decay": [Number(Real, 0, None, closed="left")],
+        "separator_max_iter": [Number(Integral, 1, None, closed="left")],
         "backend": [StrOptions(BACKENDS)],
         "random_state": ["random_state"],
     }

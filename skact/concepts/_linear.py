@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
-from skact.arguments import instance
+from skact.arguments import Number, instance
 from skact.concepts._adam import Adam
 from skact.concepts._base import BaseConcepts, check_separable
 from skact.concepts._callbacks import EpochsMixin
@@ -96,7 +96,7 @@ class LinearSeparator(EpochsMixin, StreamingConceptsMixin, BaseConcepts):
             StrOptions(set(SOLVERS)),
             instance("an object: LBFGS(), Minibatch() or Adam()", Solver),
         ],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "weight_decay": [Number(Real, 0, None, closed="left")],
         "balance": [StrOptions({"auto", "weight", "sample"}), None],
         "random_state": ["random_state"],
     }

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import Interval
 
+from skact.arguments import Number
 from skact.concepts._callbacks import Report
 from skact.concepts._solver import Problem, Solution, Solver
 from skact.concepts._statistics import balanced_weights, places_of
@@ -62,7 +62,7 @@ class LBFGS(Solver):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Number(Integral, 1, None, closed="left")],
     }
 
     def __init__(self, max_iter: int = 200) -> None:

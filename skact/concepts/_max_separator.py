@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import Interval
 
+from skact.arguments import Number
 from skact.concepts._base import BaseConcepts, check_separable
 from skact.concepts._statistics import balanced_weights, products
 from skact.rows import Array, as_floats, offsets_of, segment_max, segment_sum
@@ -154,10 +154,10 @@ class MaxSeparator(BaseConcepts):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "sharpness": [Interval(Real, 0, None, closed="neither")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "sharpness": [Number(Real, 0, None, closed="neither")],
+        "weight_decay": [Number(Real, 0, None, closed="left")],
+        "max_iter": [Number(Integral, 1, None, closed="left")],
+        "tol": [Number(Real, 0, None, closed="left")],
     }
 
     intercepts_: Array

@@ -26,9 +26,9 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.extmath import row_norms
 
+from skact.arguments import Number
 from skact.concepts._callbacks import Report
 from skact.concepts._solver import Problem, Solution, Solver
 from skact.concepts._statistics import RUN, balanced_weights, places_of, run_numbers, shuffled_runs
@@ -65,7 +65,7 @@ class Minibatch(Solver):
     streams = True
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "n_passes": [Interval(Integral, 1, None, closed="left")],
+        "n_passes": [Number(Integral, 1, None, closed="left")],
     }
 
     def __init__(self, n_passes: int = 2) -> None:

@@ -20,8 +20,9 @@ import numpy as np
 from sklearn.decomposition import NMF, MiniBatchNMF
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
+from skact.arguments import Number
 from skact.concepts._base import BaseUnits, check_enough_tokens
 from skact.concepts._factorise import (
     BATCH,
@@ -109,10 +110,10 @@ class NMFConcepts(StreamingUnitsMixin, PartsMixin, BaseUnits):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "n_concepts": [Interval(Integral, 1, None, closed="left")],
+        "n_concepts": [Number(Integral, 1, None, closed="left")],
         "init": [StrOptions({"random", "nndsvd", "nndsvda", "nndsvdar"}), None],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Number(Integral, 1, None, closed="left")],
+        "tol": [Number(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -283,9 +284,9 @@ class SemiNMFConcepts(PartsMixin, BaseUnits):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "n_concepts": [Interval(Integral, 1, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_concepts": [Number(Integral, 1, None, closed="left")],
+        "max_iter": [Number(Integral, 1, None, closed="left")],
+        "tol": [Number(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
     }
 

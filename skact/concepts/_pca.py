@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh
-from sklearn.utils._param_validation import Interval
 
+from skact.arguments import Number
 from skact.concepts._base import BaseUnits, check_enough_tokens
 from skact.concepts._reconstruction import ReconstructionMixin
 from skact.concepts._statistics import scatter, token_mean
@@ -67,7 +67,7 @@ class PCAConcepts(ReconstructionMixin, BaseUnits):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "n_concepts": [Interval(Integral, 1, None, closed="left"), None],
+        "n_concepts": [Number(Integral, 1, None, closed="left"), None],
     }
 
     mean_: Array

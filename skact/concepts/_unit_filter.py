@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.feature_selection import SelectorMixin
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skact.arguments import Number
 from skact.base import TokenTransformer
 from skact.rows import Array, most_held, offsets_of, rows_from, runs, segment_max
 from skact.targets import check_targets
@@ -183,11 +183,11 @@ class SAEUnitFilter(SelectorMixin, TokenTransformer):
     """
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "min_share": [Interval(Real, 0, 1, closed="both")],
-        "max_share": [Interval(Real, 0, 1, closed="both")],
-        "min_ratio": [Interval(Real, 0, None, closed="left")],
-        "max_ratio": [Interval(Real, 0, None, closed="right")],
-        "percentile": [Interval(Real, 0, 100, closed="both")],
+        "min_share": [Number(Real, 0, 1, closed="both")],
+        "max_share": [Number(Real, 0, 1, closed="both")],
+        "min_ratio": [Number(Real, 0, None, closed="left")],
+        "max_ratio": [Number(Real, 0, None, closed="right")],
+        "percentile": [Number(Real, 0, 100, closed="both")],
         "strength_quantiles": [tuple, list],
         "n_concepts_range": [tuple, list],
     }

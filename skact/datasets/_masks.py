@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex, overload
 
@@ -12,9 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import Bunch
 
+from skact.arguments import PATH, Such, checked
 from skact.datasets import _files
 from skact.files import check_size, inside, read_json
 from skact.samples import PIXELS_PER_BYTE
+
+_SEQUENCE = Such("a list", lambda v: isinstance(v, Sequence | np.ndarray) and _is_no_text(v))
+_NUMBERS = Such("a list of ints", lambda v: isinstance(v, Collection) and _is_no_text(v))
+
+
+def _is_no_text(value: Any) -> bool:
+    return not isinstance(value, str | bytes | Mapping)
 
 
 class MaskFiles:
@@ -29,7 +38,7 @@ class MaskFiles:
         Single-channel images (PNG, palettised or grey, 8 bits) whose pixel values are classes.
     values : sequence of int
         Pixel value of each concept, in the order of the last axis of a decoded mask.
-    known : iterable of int or None, default=None
+    known : collection of int or None, default=None
         Pixel values that a file may hold; any other one is an error. None allows every value.
     sizes : sequence of (int, int) or None, default=None
         Height and width that each file has to have. None skips the check, for one file or for all.
@@ -47,7 +56,8 @@ class MaskFiles:
     ------
     ValueError
         On access: if a file is no single-channel 8-bit image, has another size than stated, or
-        holds an unknown value. On creation: if `sizes` and `paths` differ in length.
+        holds an unknown value. On creation: if `sizes` and `paths` differ in length,
+        or a value is no pixel value.
     FileNotFoundError
         On access: if a file is missing.
 
@@ -66,16 +76,30 @@ class MaskFiles:
     ((2, 2, 2), [[False, True], [True, False]])
     """
 
+    @checked(
+        paths=[_SEQUENCE],
+        values=[_NUMBERS],
+        known=[_NUMBERS, None],
+        sizes=[_SEQUENCE, None],
+    )
     def __init__(
         self,
         paths: Sequence[str | os.PathLike[str]],
         values: Sequence[int],
         *,
-        known: Iterable[int] | None = None,
+        known: Collection[int] | None = None,
         sizes: Sequence[tuple[int, int] | None] | None = None,
     ) -> None:
         if sizes is not None and len(sizes) != len(paths):
             raise ValueError(f"Got {len(paths)} paths and {len(sizes)} sizes.")
+        _check_values(values, "values")
+        _check_values(() if known is None else known, "known")
+        for i, path in enumerate(paths):
+            if not PATH.is_satisfied_by(path):
+                raise TypeError(f"paths[{i}] must be a path, got {path!r}.")
+        for i, size in enumerate(sizes or ()):
+            if size is not None and not (isinstance(size, tuple | list) and len(size) == 2):
+                raise ValueError(f"sizes[{i}] must be (height, width) or None, got {size!r}.")
         self.paths = tuple(os.fspath(path) for path in paths)
         self.values = tuple(int(value) for value in values)
         self._known = None if known is None else frozenset(int(value) for value in known)
@@ -243,6 +267,12 @@ def load_masks(
         ids=[sample.identifier for sample in samples],
         DESCR=_files.read_description(root),
     )
+
+
+def _check_values(values: Iterable[Any], name: str) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) <= 255:
+            raise ValueError(f"{name} must hold pixel values from 0 to 255, got {value!r}.")
 
 
 class _Classes(NamedTuple):

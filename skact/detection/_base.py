@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skact.arguments import Number
 from skact.base import NestedParamsMixin, concept_names
 from skact.detection._calibration import (
     PooledScores,
@@ -68,7 +69,7 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
     __metadata_request__fit: ClassVar = {"token_labels": True}
 
     _parameter_constraints: dict[str, list[Any]] = {
-        "delta": [Interval(Real, 0, 1, closed="neither")],
+        "delta": [Number(Real, 0, 1, closed="neither")],
         "match_columns": ["boolean", StrOptions({"auto"})],
     }
 

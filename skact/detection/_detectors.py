@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
+from skact.arguments import Number
 from skact.detection._base import BaseDetector
 from skact.detection._calibration import (
     LabelledScores,
@@ -336,7 +337,7 @@ class WeakSuperActivator(BaseDetector):
     _parameter_constraints: dict[str, list[Any]] = {
         **BaseDetector._parameter_constraints,
         "objective": [StrOptions({"token", "sample"})],
-        "share": [Interval(Real, 0, 1, closed="right"), None],
+        "share": [Number(Real, 0, 1, closed="right"), None],
     }
 
     def __init__(

@@ -11,8 +11,9 @@ from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
+from skact.arguments import Number
 from skact.localization._game import Game
 from skact.localization._interactions import shapiq, shapley_interactions
 from skact.localization._method import AttributionMethod
@@ -31,7 +32,7 @@ class PerturbationMethod(AttributionMethod):
     needs_copies = True
 
     _parameter_constraints = {
-        "n_masks": [Interval(Integral, 2, None, closed="left")],
+        "n_masks": [Number(Integral, 2, None, closed="left")],
         "baseline": [StrOptions({"auto", "mean", "black", "blur", "mask", "pad", "delete"})],
         "unit": [StrOptions({"token", "word"})],
     }

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from numbers import Integral
 from typing import TYPE_CHECKING, Self
 
-from sklearn.utils._param_validation import Interval
-
+from skact.arguments import Number
 from skact.localization._game_methods import LIME, RISE, SHAPIQ, KernelSHAP
 from skact.localization._method import AttributionMethod
 from skact.rows import Array
@@ -204,7 +203,7 @@ class IntegratedGradients(GradientMethod):
     name = "integrated_gradients"
     library = "captum.attr"
 
-    _parameter_constraints = {"n_steps": [Interval(Integral, 1, None, closed="left")]}
+    _parameter_constraints = {"n_steps": [Number(Integral, 1, None, closed="left")]}
 
     def __init__(self, n_steps: int = 50) -> None:
         self.n_steps = n_steps
@@ -271,7 +270,7 @@ class MFABA(GradientMethod):
 
     name = "mfaba"
 
-    _parameter_constraints = {"n_steps": [Interval(Integral, 1, None, closed="left")]}
+    _parameter_constraints = {"n_steps": [Number(Integral, 1, None, closed="left")]}
 
     def __init__(self, n_steps: int = 50) -> None:
         self.n_steps = n_steps

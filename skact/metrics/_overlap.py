@@ -161,7 +161,7 @@ def score_of(statistic: Statistic, n_samples: int) -> float:
 
 def _indicator(y: Any, name: str) -> Array:
     y = np.asarray(y)
-    if y.ndim not in (1, 2) or not np.isin(y, (0, 1)).all():
+    if y.ndim not in (1, 2) or not len(y) or not np.isin(y, (0, 1)).all():
         raise ValueError(
             f"{name} must be (n_samples,) or (n_samples, n_concepts) of 0 and 1, got shape "
             f"{y.shape} and dtype {y.dtype}."

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import OneToOneFeatureMixin
-from sklearn.utils._param_validation import Interval
 
+from skact.arguments import Number
 from skact.base import TokenTransformer
 from skact.rows import Array, as_floats, row_chunks
 from skact.tokens import TokenArray, rescaled
@@ -64,7 +64,7 @@ class NormClip(OneToOneFeatureMixin, TokenTransformer):
            [ 0.,  1.]])
     """
 
-    _parameter_constraints = {"ratio": [Interval(Real, 0, None, closed="neither")]}
+    _parameter_constraints = {"ratio": [Number(Real, 0, None, closed="neither")]}
 
     median_norm_: float
     n_clipped_: int

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import numpy.typing as npt
 from sklearn.base import OneToOneFeatureMixin
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from skact.arguments import Number
 from skact.base import TokenTransformer
 from skact.tokens import LayerStack, TokenArray
 from skact.validation import check_tokens
@@ -50,7 +50,7 @@ class SelectLayer(OneToOneFeatureMixin, TokenTransformer):
            [2., 2.]])
     """
 
-    _parameter_constraints = {"layer": [Interval(Integral, None, None, closed="neither")]}
+    _parameter_constraints = {"layer": [Number(Integral, None, None, closed="neither")]}
 
     layer_: int | None
 

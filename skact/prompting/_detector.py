@@ -21,9 +21,10 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skact.arguments import Number
 from skact.base import SharedModelMixin
 from skact.prompting._answer_log import AnswerLog
 from skact.prompting._answerer import Answerer, CallableAnswerer, DetachedModel, check_model
@@ -134,8 +135,8 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         "prompt": [str],
         "system": [str, None],
         "modality": [StrOptions({"auto", "text", "image"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_new_tokens": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Number(Integral, 1, None, closed="left")],
+        "max_new_tokens": [Number(Integral, 1, None, closed="left")],
         "template_options": [dict, None],
         "log": [str, Path, None],
         "device": [str],

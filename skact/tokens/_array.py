@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -130,12 +130,16 @@ class TokenArray(TokenReader):
         self.index = np.arange(n_stored) if index is None else _as_integers(index, "index")
         if len(self.index) and not (self.index.min() >= 0 and self.index.max() < n_stored):
             raise IndexError(f"index must lie in [0, {n_stored}).")
+        if isinstance(feature_names, str | bytes) or not isinstance(feature_names, Iterable | None):
+            raise TypeError(f"feature_names must be a list of names, got {feature_names!r}.")
         self.feature_names = None if feature_names is None else tuple(map(str, feature_names))
         if self.feature_names is not None and len(self.feature_names) != self.values.shape[1]:
             raise ValueError(
                 f"feature_names has {len(self.feature_names)} names for "
                 f"{self.values.shape[1]} features."
             )
+        if not isinstance(source, Source | None):
+            raise TypeError(f"source must be a Source(...) or None, got {source!r}.")
         self.source = source
         self._shapes = None if shapes is None else check_shapes(shapes, np.diff(self.offsets))
 

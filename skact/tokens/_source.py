@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from numbers import Integral
+from typing import Literal, get_args
 
 __all__ = ["Columns", "Source", "rescaled"]
 
@@ -37,6 +38,16 @@ class Source:
     convention: str | None = None
     scaling: str | None = None
     columns: Columns = "features"
+
+    def __post_init__(self) -> None:
+        for name in ("model", "revision", "convention", "scaling"):
+            value = getattr(self, name)
+            if not isinstance(value, str | None):
+                raise TypeError(f"{name} must be a str or None, got {value!r}.")
+        if isinstance(self.block, bool) or not isinstance(self.block, Integral | None):
+            raise TypeError(f"block must be an int or None, got {self.block!r}.")
+        if not isinstance(self.columns, str) or self.columns not in get_args(Columns):
+            raise ValueError(f"columns must be one of {get_args(Columns)}, got {self.columns!r}.")
 
     def conflict(self, other: Source) -> str | None:
         """Name the first field in which two known sources disagree.
