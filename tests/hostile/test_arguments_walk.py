@@ -153,7 +153,9 @@ def cases():
     for name, estimator in estimators():
         for parameter in estimator.get_params(deep=False):
             yield name, parameter, fit_with, (estimator,)
-        fitted = clone(estimator).fit(X, Y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that little is learnt in few iterations
+            fitted = clone(estimator).fit(X, Y)
         for method in METHODS:
             if not hasattr(fitted, method) or name == method:
                 continue
