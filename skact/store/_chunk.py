@@ -11,9 +11,9 @@ from typing import Any, Self
 import numpy as np
 
 from skact.rows import Array, offsets_of
-from skact.store._format import RAW, checksums
+from skact.store._format import checksums
 from skact.store._layer_writer import LayerWriter, sync_folder
-from skact.store._records import Identity, ShardRow
+from skact.store._records import RAW, Identity, ShardRow
 
 __all__ = ["ChunkSink", "Worker"]
 
@@ -101,6 +101,11 @@ class ChunkSink:
         self._rows: dict[int, Array] = {}  # of the batch that is being filled
         self._order: list[Array] = []  # samples that are written
 
+    @property
+    def names(self) -> list[str]:
+        """Of the files when they are sealed."""
+        return [path.with_suffix(".safetensors").name for path in self.paths.values()]
+
     def reserve(self) -> None:
         """Make the files.
 
@@ -121,12 +126,11 @@ class ChunkSink:
             )
 
     def discard(self) -> None:
-        """Remove the files, whatever name they have by now."""
+        """Remove the files that are not sealed; the index may know the others."""
         for file in self._files.values():
             file.close()
         for path in self.paths.values():
             path.unlink(missing_ok=True)
-            path.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def room(self, samples: Array) -> tuple[dict[int, Array], Array]:
         """Give memory for the rows of the samples that come next.

@@ -22,7 +22,7 @@ from skact.store._entries import add_shards, row_ids
 from skact.store._index import Index
 from skact.store._records import Identity, ShardRow
 
-__all__ = ["Owner", "live_owners"]
+__all__ = ["Owner", "forget_the_dead", "live_owners"]
 
 _BEAT, _SILENCE = 10.0, 60.0  # seconds
 
@@ -49,25 +49,36 @@ def _runs(pid: int) -> bool:
 
 
 def live_owners(connection: sqlite3.Connection) -> set[str]:
-    """Forget the dead and their claims.
+    """Tell which owners live.
 
     Parameters
     ----------
     connection : Connection
-        Of :meth:`Index.writing`.
+        Of :meth:`Index.reading` or :meth:`Index.writing`.
 
     Returns
     -------
     owners : set of str
-        Those that live.
+        Their names.
     """
-    living, here = set(), _host()
-    for owner, host, pid, beat in connection.execute("SELECT * FROM owners").fetchall():
-        # A clock ahead of ours must not keep an owner alive for ever.
-        if abs(time.time() - beat) > _SILENCE or (host == here and not _runs(pid)):
+    owners = connection.execute("SELECT id, host, pid, beat FROM owners").fetchall()
+    return {owner for owner, *signs in owners if _lives(*signs)}
+
+
+def _lives(host: object, pid: object, beat: object) -> bool:
+    # A clock ahead of ours must not keep an owner alive for ever.
+    silent = not isinstance(beat, float) or not abs(time.time() - beat) <= _SILENCE
+    if host == _host() and isinstance(pid, int) and 0 < pid < 2**31:
+        return not silent and _runs(pid)
+    return not silent
+
+
+def forget_the_dead(connection: sqlite3.Connection) -> set[str]:
+    """Remove dead owners and their claims from the index, and tell which live."""
+    living = live_owners(connection)
+    for (owner,) in connection.execute("SELECT id FROM owners").fetchall():
+        if owner not in living:
             connection.execute("DELETE FROM owners WHERE id = ?", (owner,))
-        else:
-            living.add(owner)
     connection.execute("DELETE FROM claims WHERE owner NOT IN (SELECT id FROM owners)")
     return living
 
@@ -105,13 +116,13 @@ class Owner:
         self._stop.set()
         self._heart.join()
         # If even this fails, the claims lapse by themselves.
-        with suppress(sqlite3.Error, OSError), self.index.writing() as connection:
+        with suppress(ValueError, OSError), self.index.writing() as connection:
             connection.execute("DELETE FROM claims WHERE owner = ?", (self.name,))
             connection.execute("DELETE FROM owners WHERE id = ?", (self.name,))
 
     def _beat(self) -> None:
         while not self._stop.wait(_BEAT):
-            with suppress(sqlite3.Error, OSError), self.index.writing() as connection:
+            with suppress(ValueError, OSError), self.index.writing() as connection:
                 connection.execute(
                     "UPDATE owners SET beat = ? WHERE id = ?", (time.time(), self.name)
                 )
@@ -160,7 +171,7 @@ class Owner:
         self, connection: sqlite3.Connection, ids: Mapping[int, int]
     ) -> list[tuple[int, bytes]]:
         """Place and key of what is missing and not taken, among the samples looked up."""
-        if self.name not in live_owners(connection):
+        if self.name not in forget_the_dead(connection):
             return []
         among = ", ".join(map(str, ids.values()))
         return connection.execute(

@@ -6,14 +6,24 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from skact.rows import Array
-from skact.store._index import Index
+from skact.store._index import DamagedIndexError, Index
 from skact.store._records import Identity, ShardRow
 
-__all__ = ["add_shards", "find", "layer_slots", "missing", "row_ids", "shard_rows"]
+__all__ = [
+    "Held",
+    "add_shards",
+    "are_there",
+    "drop_shard",
+    "find",
+    "layer_shards",
+    "missing",
+    "row_ids",
+]
 
 
 def row_ids(connection: sqlite3.Connection, identities: Mapping[int, Identity]) -> dict[int, int]:
@@ -66,50 +76,120 @@ def missing(index: Index, samples: Sequence[bytes], identities: Mapping[int, Ide
                 "SELECT place FROM wanted JOIN identities ON digest = ? "
                 "JOIN entries ON identity = identities.id AND entries.sample = wanted.sample",
                 (identity.digest,),
-            )
+            ).fetchall()
             lacking[[place for (place,) in rows], column] = False
     return lacking
 
 
-def find(connection: sqlite3.Connection, identity: Identity) -> Array:
+@dataclass(frozen=True)
+class Held:
+    """Samples of a layer in one shard.
+
+    Parameters
+    ----------
+    id : int
+        Number of the shard.
+    row : ShardRow
+        The shard.
+    samples : dict of int to bytes
+        Keys by slot.
+    """
+
+    id: int
+    row: ShardRow
+    samples: dict[int, bytes]
+
+
+def find(
+    index: Index, samples: Sequence[bytes], identity: Identity
+) -> tuple[Array, list[Held]] | None:
     """Say where samples of a layer lie.
 
     Parameters
     ----------
-    connection : Connection
-        Of :meth:`Index.reading`, with samples.
+    index : Index
+        The index.
+    samples : sequence of bytes
+        Keys of samples.
     identity : Identity
         The layer.
 
     Returns
     -------
-    places : ndarray of shape (n_there, 2), int
-        Shard and slot of the samples that are there, in the order in which they were asked for.
+    places : ndarray of shape (n_samples, 2), int
+        Which of the shards each sample lies in, and its slot.
+    shards : list of Held
+        The shards. None instead of both if a sample is not there.
+
+    Raises
+    ------
+    DamagedIndexError
+        If the index contradicts itself.
     """
-    places = connection.execute(
-        "SELECT shard, slot FROM wanted JOIN identities ON digest = ? JOIN entries "
-        "ON identity = identities.id AND entries.sample = wanted.sample ORDER BY place",
-        (identity.digest,),
-    ).fetchall()
-    return np.array(places, np.int64).reshape(-1, 2)
+    with index.reading(samples) as connection:
+        rows = connection.execute(
+            "SELECT place, shard, slot, entries.sample FROM wanted JOIN identities ON digest = ? "
+            "JOIN entries ON identity = identities.id AND entries.sample = wanted.sample "
+            "ORDER BY place",
+            (identity.digest,),
+        ).fetchall()
+        if len(rows) < len(samples):
+            return None
+        if [place for place, *_ in rows] != list(range(len(samples))):
+            raise DamagedIndexError(index.path, "it holds a sample twice")
+        shards = _held(index, connection, [row[1:] for row in rows])
+    numbers = {shard.id: number for number, shard in enumerate(shards)}
+    places = np.array([(numbers[shard], slot) for _, shard, slot, _ in rows], np.int64)
+    return places.reshape(-1, 2), shards
 
 
-def layer_slots(connection: sqlite3.Connection, identity: Identity) -> dict[int, list[int]]:
-    """List the slots that hold the samples of a layer, by shard, all in ascending order."""
-    slots: dict[int, list[int]] = defaultdict(list)
-    for shard, slot in connection.execute(
-        "SELECT shard, slot FROM entries JOIN identities ON identities.id = identity "
-        "WHERE digest = ? ORDER BY shard, slot",
-        (identity.digest,),
-    ):
-        slots[shard].append(slot)
-    return slots
+def layer_shards(index: Index, identity: Identity) -> list[Held]:
+    """List the shards of a layer that hold samples, in ascending order."""
+    with index.reading() as connection:
+        rows = connection.execute(
+            "SELECT shard, slot, sample FROM entries JOIN identities ON identities.id = identity "
+            "WHERE digest = ? ORDER BY shard, slot",
+            (identity.digest,),
+        ).fetchall()
+        return _held(index, connection, rows)
 
 
-def shard_rows(connection: sqlite3.Connection, shards: Sequence[int]) -> list[ShardRow]:
-    """Read the rows of shards, by their numbers."""
+def are_there(index: Index, shards: Sequence[Held]) -> bool:
+    """Tell whether the index still names all of these shards, which may be pruned meanwhile."""
+    query = "SELECT 1 FROM shards WHERE id = ? AND name = ?"
+    with index.reading() as connection:
+        return all(connection.execute(query, (s.id, s.row.name)).fetchall() for s in shards)
+
+
+def drop_shard(connection: sqlite3.Connection, shard: int, name: str, identity: int) -> None:
+    """Take a shard out of the index, and what lies in it, if that number is still its own."""
+    gone = connection.execute("DELETE FROM shards WHERE id = ? AND name = ?", (shard, name))
+    if gone.rowcount:
+        connection.execute(
+            "DELETE FROM entries WHERE identity = ? AND shard = ?", (identity, shard)
+        )
+
+
+def _held(
+    index: Index, connection: sqlite3.Connection, entries: Sequence[tuple[int, int, bytes]]
+) -> list[Held]:
+    """Put shard, slot and key of entries together by shard."""
+    samples: dict[int, dict[int, bytes]] = defaultdict(dict)
+    for shard, slot, sample in entries:
+        if type(shard) is not int or type(slot) is not int:
+            raise DamagedIndexError(index.path, f"a sample lies in slot {slot!r} of {shard!r}")
+        samples[shard][slot] = sample
     query = f"SELECT {ShardRow.COLUMNS} FROM shards WHERE id = ?"
-    return [ShardRow.read(*connection.execute(query, (shard,)).fetchone()) for shard in shards]
+    held = []
+    for shard in sorted(samples):
+        found = connection.execute(query, (shard,)).fetchall()
+        if not found:
+            raise DamagedIndexError(index.path, f"it lacks the shard {shard} of its samples")
+        try:
+            held.append(Held(shard, ShardRow.read(*found[0]), samples[shard]))
+        except ValueError as error:
+            raise DamagedIndexError(index.path, error) from error
+    return held
 
 
 def add_shards(
@@ -117,7 +197,8 @@ def add_shards(
     ids: Mapping[int, int],
     rows: Mapping[int, ShardRow],
     samples: Sequence[bytes],
-) -> None:
+    created: float | None = None,
+) -> list[int]:
     """Enter sealed shards; a sample that some other shard holds already stays there.
 
     Parameters
@@ -130,7 +211,15 @@ def add_shards(
         The shards, by block.
     samples : sequence of bytes
         Keys of the samples in their slots.
+    created : float or None, default=None
+        When they were written, in seconds since 1970; None means now.
+
+    Returns
+    -------
+    ids : list of int
+        Numbers of the shards.
     """
+    numbers = []
     for block, row in rows.items():
         lengths = row.lengths.astype("<i8").tobytes()
         shard = connection.execute(
@@ -139,7 +228,7 @@ def add_shards(
             (
                 ids[block],
                 row.shape[0],
-                time.time(),
+                time.time() if created is None else created,
                 row.name,
                 row.dtype,
                 row.n_features,
@@ -153,3 +242,5 @@ def add_shards(
             "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?)",
             ((ids[block], sample, shard, slot) for slot, sample in enumerate(samples)),
         )
+        numbers.append(int(shard or 0))
+    return numbers

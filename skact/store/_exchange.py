@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from skact.rows import Array, Sink, all_finite, runs
-from skact.store._entries import layer_slots, shard_rows
+from skact.store._entries import are_there, layer_shards
 from skact.store._format import LayerFile
 from skact.store._index import Index
 from skact.store._layer_writer import LayerWriter, sync_folder
@@ -95,14 +95,30 @@ def _told_apart(identities: Sequence[Identity]) -> str:
     )
 
 
+def _opened(
+    index: Index, folder: ShardFolder, identity: Identity
+) -> list[tuple[list[int], LayerFile]]:
+    """Open all shards of a layer at once: what is pruned later can still be read."""
+    while shards := layer_shards(index, identity):
+        try:
+            return [
+                (list(held.samples), folder.open(held, identity.digest, check=False))
+                for held in shards
+            ]
+        except OSError:
+            if are_there(index, shards):
+                raise
+    raise ValueError(
+        f"layer {identity.block} of {identity.model!r} was removed from the store meanwhile."
+    )
+
+
 def export(index: Index, folder: ShardFolder, identity: Identity, file: Path) -> int:
     """Copy the shards of a layer into one file, as ``ActivationStore.export`` says."""
-    with index.reading() as connection:
-        slots = layer_slots(connection, identity)
-        shards = dict(zip(slots, shard_rows(connection, list(slots)), strict=True))
-    first, *_ = shards.values()
+    shards = _opened(index, folder, identity)
+    first = shards[0][1]
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}.tmp")
-    n_samples = sum(map(len, slots.values()))
+    n_samples = sum(len(slots) for slots, _ in shards)
     # The name is for people; whoever gets the file is not to read where the model lies here.
     name = os.path.basename(identity.model) if os.path.isabs(identity.model) else identity.model
     writer = LayerWriter(
@@ -110,14 +126,13 @@ def export(index: Index, folder: ShardFolder, identity: Identity, file: Path) ->
         replace(identity, model=name),
         first.dtype,
         n_samples=n_samples,
-        n_rows=sum(int(row.lengths[slots[shard]].sum()) for shard, row in shards.items()),
-        n_features=first.n_features,
+        n_rows=sum(int(layer.lengths[slots].sum()) for slots, layer in shards),
+        n_features=int(first.values.shape[1]),
         has_shapes=first.shapes is not None,
     )
     try:
-        for shard, row in shards.items():
-            layer = folder.open(row)
-            for i in slots[shard]:
+        for slots, layer in shards:
+            for i in slots:
                 one = slice(i, i + 1)  # with its checksum as it is, so that damage shows
                 writer.write(
                     layer.rows(i),

@@ -23,10 +23,10 @@ from skact.rows import Array, Sink, runs
 from skact.store._chunk import ChunkSink, Worker
 from skact.store._claims import Owner
 from skact.store._entries import missing
-from skact.store._format import RAW
 from skact.store._index import Index, make_folder
-from skact.store._records import Identity
+from skact.store._records import RAW, Identity
 from skact.store._shards import ShardFolder
+from skact.store._upkeep import remove_unnamed
 from skact.store._windows import Window, windows
 
 __all__ = ["Filled", "Job", "fill"]
@@ -182,6 +182,8 @@ class _ChunkWriter:
                 raise _TakenForDeadError
         except BaseException:
             sink.discard()
+            with suppress(ValueError, OSError):  # they are litter, and go later
+                remove_unnamed(self.index, self.folder, sink.names)
             raise
 
 
@@ -237,6 +239,7 @@ def fill(
         while lacking := windows(
             samples, missing(index, samples, every), needed, every, chunk_size
         ):
+            folder.refuse_link()
             make_folder(folder.path)
             with (
                 suppress(_TakenForDeadError),

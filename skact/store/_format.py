@@ -9,6 +9,7 @@ Shards and exports are such files; ``safetensors.safe_open`` reads both.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Sequence
@@ -22,20 +23,19 @@ from zlib import crc32
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from skact.rows import Array, FileRows, offsets_of
-from skact.store._records import Identity
+from skact.rows import Array, FileRows, offsets_of, runs
+from skact.store._records import RAW, Identity
 
-__all__ = ["CODES", "FORMAT", "KEY_BYTES", "RAW", "LayerFile", "checksums", "read_layer"]
+__all__ = ["CODES", "FORMAT", "KEY_BYTES", "LayerFile", "checksums", "read_layer"]
 
 FORMAT = "skact activations 2"
-# numpy has no bfloat16: its bits are kept as uint16.
-RAW: dict[str, np.dtype[Any]] = {
-    "float32": np.dtype("<f4"),
-    "float16": np.dtype("<f2"),
-    "bfloat16": np.dtype("<u2"),
-}
 CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 KEY_BYTES = 32  # bytes of the name of a sample
+_PIECE = 2**24  # bytes to compare at a time
+_UNFIT = (
+    *(SafetensorError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(OverflowError, RecursionError),
+)
 
 
 def checksums(values: Array, lengths: Array, samples: Sequence[bytes]) -> Array:
@@ -82,7 +82,7 @@ class LayerFile:
         Not writable.
     lengths : ndarray of shape (n_samples,), dtype int64
         Rows of each sample, one after another.
-    samples : list of bytes
+    keys : ndarray of shape (n_samples, 32), dtype uint8
         Their keys.
     checksums : ndarray of shape (n_samples,), dtype uint32
         Their checksums, as they are written.
@@ -95,9 +95,14 @@ class LayerFile:
     dtype: str
     values: Any
     lengths: Array
-    samples: list[bytes]
+    keys: Array
     checksums: Array
     shapes: Array | None
+
+    @cached_property
+    def samples(self) -> list[bytes]:
+        """The keys."""
+        return [key.tobytes() for key in self.keys]
 
     @cached_property
     def _offsets(self) -> Array:
@@ -108,14 +113,40 @@ class LayerFile:
         rows: Array = self.values[self._offsets[i] : self._offsets[i + 1]]
         return rows
 
-    def damaged(self, samples: Sequence[int]) -> list[int]:
-        """Give the numbers of those samples whose rows do not have their checksums."""
-        return [
-            i
-            for i in samples
-            if checksums(self.rows(i), self.lengths[i : i + 1], [self.samples[i]])
-            != self.checksums[i]
-        ]
+    def damaged(self, samples: Sequence[int] | Array) -> list[int]:
+        """Give the numbers of those samples whose rows do not have their checksums.
+
+        The file is read, not its mapping, which would end the process if the file became shorter.
+
+        Raises
+        ------
+        FileNotFoundError
+            If another file has its name by now, or none.
+        """
+        file = self.values.open(0)
+        if file is None:
+            raise FileNotFoundError(errno.ENOENT, "the file is gone", str(self.path))
+        numbers, width = np.sort(np.asarray(samples, np.int64)), self.values.shape[1]
+        apart = np.flatnonzero(np.diff(numbers) != 1) + 1
+        bad: list[int] = []
+        with file:
+            for side_by_side in np.split(numbers, apart):
+                n_bytes = self.lengths[side_by_side] * width * self.values.itemsize
+                for part in runs(n_bytes, _PIECE):
+                    chosen = side_by_side[part]
+                    first = self._offsets[chosen[0]] * width * self.values.itemsize
+                    file.seek(self.values.place + int(first))
+                    bad += self._compare(chosen, file.read(int(n_bytes[part].sum()))).tolist()
+        return bad
+
+    def _compare(self, samples: Array, content: bytes) -> Array:
+        """Give those of neighbouring samples to which these bytes do not belong."""
+        lengths, width = self.lengths[samples], self.values.shape[1]
+        if len(content) < lengths.sum() * width * self.values.itemsize:
+            return samples
+        rows = np.frombuffer(content, self.values.dtype).reshape(-1, width)
+        sums = checksums(rows, lengths, [self.keys[i].tobytes() for i in samples])
+        return samples[sums != self.checksums[samples]]
 
 
 def _read_layer(path: Path) -> LayerFile:
@@ -130,8 +161,7 @@ def _read_layer(path: Path) -> LayerFile:
         entry = json.loads(file.read(n_header))["values"]
     settings = json.loads(about["identity"])
     dtype, shape = settings["stored_as"], tuple(entry["shape"])
-    keys = [row.tobytes() for row in samples]
-    n = len(set(keys))
+    n = len({key.tobytes() for key in samples})
     if (
         (entry["dtype"], len(shape)) != (CODES[dtype], 2)
         or (lengths.shape, samples.shape, sums.shape) != ((n,), (n, KEY_BYTES), (n,))
@@ -148,7 +178,7 @@ def _read_layer(path: Path) -> LayerFile:
     )
     start = 8 + n_header + entry["data_offsets"][0]
     values = FileRows(path, RAW[dtype], shape, start)
-    return LayerFile(path, identity, dtype, values, lengths, keys, sums, shapes)
+    return LayerFile(path, identity, dtype, values, lengths, samples, sums, shapes)
 
 
 def read_layer(path: Path) -> LayerFile:
@@ -173,7 +203,7 @@ def read_layer(path: Path) -> LayerFile:
     """
     try:
         return _read_layer(path)
-    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _UNFIT as error:
         raise ValueError(
             f"{str(path)!r} holds no layer of a store, or is damaged: {error}."
         ) from error

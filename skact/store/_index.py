@@ -6,9 +6,13 @@ shard; the shard's row holds where in the file the values begin and how many row
 ``claims`` say what some live process is about to write, and ``owners`` who is alive. Claims only
 save work: two processes that write the same sample do no harm, since the first row stays.
 
+The numbers of its rows are never given out twice. What it says is believed as far as the shards
+say the same: they hold all that is needed to make it again (:meth:`Index.replace`).
+
 A connection lives as long as one transaction, so threads, forks and pickles share none. SQLite
 in a child would believe in the locks of a connection that was open when its parent forked, so a
-fork waits for the end of transactions in other threads.
+fork waits for the end of transactions in other threads. Whoever asks it fetches all of the answer:
+a cursor that waits for more, in a traceback that somebody keeps, would hold its lock.
 """
 
 from __future__ import annotations
@@ -16,27 +20,33 @@ from __future__ import annotations
 import errno
 import os
 import random
+import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["Index", "is_writable", "make_folder"]
+__all__ = ["DamagedIndexError", "Index", "is_writable", "make_folder"]
 
-_FORMAT = 3
+_FORMAT = 4
 _APPLICATION = 0x736B6163  # "skac", in the header of the file
 _PATIENCE = 120.0  # seconds to wait for the lock of another process
 _FORK = threading.RLock()
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+# What a reader may meet where it cannot write, while somebody else does; seconds until it is so.
+_UNCLEAR = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_CLEAR = 1.0
+# What SQLite meets on a full disk when it makes the memory that processes share.
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 _SCHEMA = (
     """CREATE TABLE identities (
-        id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, json TEXT NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE, json TEXT NOT NULL,
         model TEXT NOT NULL, block INTEGER NOT NULL)""",
     """CREATE TABLE shards (
-        id INTEGER PRIMARY KEY, identity INTEGER NOT NULL, name TEXT NOT NULL UNIQUE,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, identity INTEGER NOT NULL, name TEXT NOT NULL UNIQUE,
         dtype TEXT NOT NULL, n_features INTEGER NOT NULL, n_rows INTEGER NOT NULL,
         start INTEGER NOT NULL, n_bytes INTEGER NOT NULL, lengths BLOB NOT NULL, shapes BLOB,
         created REAL NOT NULL)""",
@@ -90,15 +100,24 @@ def make_folder(folder: Path) -> None:
         )
 
 
+class DamagedIndexError(ValueError):
+    """The index is not what a store has written."""
+
+    def __init__(self, path: Path, why: object) -> None:
+        super().__init__(
+            f"the index {str(path)!r} is damaged: {why}. verify(repair=True) makes it anew from "
+            "the shards; what they do not hold is embedded again."
+        )
+
+
 def _unwrapped(error: sqlite3.Error, path: Path) -> Exception:
     """Say in plain words what SQLite met."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return ValueError(f"{str(path)!r} is no index of an ActivationStore, or damaged: {error}.")
+    code = _code(error)
     if code == sqlite3.SQLITE_FULL:
         return OSError(
             errno.ENOSPC,
-            "no space left for the index of the store; what was committed before is intact",
+            "no space left for the index of the store; what was committed before is intact, and "
+            "prune() makes room",
             str(path),
         )
     if code == sqlite3.SQLITE_IOERR:
@@ -110,7 +129,27 @@ def _unwrapped(error: sqlite3.Error, path: Path) -> Exception:
             f"the index {str(path)!r} cannot be opened. If its folder is read-only, a writer has "
             "died in it: open the store once where it can be written."
         )
-    return error
+    if code in _BUSY:
+        return TimeoutError(
+            errno.ETIMEDOUT,
+            f"others have locked the index of the store for {_PATIENCE:.0f} s; try again when "
+            "they are done",
+            str(path),
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return PermissionError(
+            errno.EACCES, "the index of the store cannot be written here", str(path)
+        )
+    return DamagedIndexError(path, error)
+
+
+def _code(error: BaseException) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return sorted(sql for (sql,) in rows if "sqlite_sequence" not in str(sql))
 
 
 class Index:
@@ -166,17 +205,18 @@ class Index:
     ) -> Iterator[sqlite3.Connection]:
         try:
             with _FORK, closing(self._patiently(begin, samples, write)) as connection:
-                yield connection
-                connection.execute("COMMIT")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                finally:
+                    with suppress(sqlite3.Error):
+                        connection.rollback()
         except sqlite3.Error as error:
-            better = _unwrapped(error, self.path)
-            if better is error:
-                raise
-            raise better from error
+            raise _unwrapped(error, self.path) from error
 
     def _patiently(self, begin: str, samples: Sequence[bytes], write: bool) -> sqlite3.Connection:
         """Open and begin; SQLite itself does not wait in every case in which waiting helps."""
-        deadline = time.monotonic() + _PATIENCE
+        start = time.monotonic()
         while True:
             connection = None
             try:
@@ -190,31 +230,48 @@ class Index:
             except BaseException as error:
                 if connection is not None:
                     connection.close()
-                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                if code not in _BUSY or time.monotonic() > deadline:
+                waited, code = time.monotonic() - start, _code(error)
+                unclear = code in _UNCLEAR and not (write or is_writable(self.folder))
+                if waited > (_PATIENCE if code in _BUSY else _CLEAR if unclear else -1.0):
                     raise
             time.sleep(random.uniform(0.005, 0.05))
 
     def _open(self, write: bool) -> sqlite3.Connection:
+        if self.path.is_symlink():
+            raise ValueError(
+                f"{str(self.path)!r} is a link; the index of a store must be a file in its folder."
+            )
         if write:
             make_folder(self.folder)
-            connection = self._connect("rwc")
-        elif not self.path.exists():
-            connection = self._connect("memory")
-        elif is_writable(self.folder):
-            connection = self._connect("rw")
-        elif any(Path(f"{self.path}-{log}").exists() for log in ("wal", "journal")):
+            return self._without_room("rwc")
+        if not self.path.exists():
+            return self._connect("memory")
+        if is_writable(self.folder):
+            return self._without_room("rw")
+        if any(Path(f"{self.path}-{log}").exists() for log in ("wal", "journal")):
             # The log of a writer that lives can be read; the file alone would not do.
-            connection = self._connect("ro")
-        else:
-            connection = self._connect("ro&immutable=1")
-        return connection
+            return self._connect("ro")
+        return self._connect("ro&immutable=1")
 
-    def _connect(self, mode: str) -> sqlite3.Connection:
+    def _without_room(self, mode: str) -> sqlite3.Connection:
+        """Open; on a full disk alone, for there SQLite cannot make the memory that is shared."""
+        try:
+            return self._connect(mode)
+        except sqlite3.Error as error:
+            if _code(error) not in _NO_ROOM or not self.path.exists():
+                raise
+            return self._connect(mode, alone=True)
+
+    def _connect(self, mode: str, *, alone: bool = False) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)
+        # Of a text that is damaged whatever can be read is read, and compared.
+        connection.text_factory = lambda raw: raw.decode(errors="backslashreplace")
         try:
             connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute("PRAGMA secure_delete = ON")  # for what is to be forgotten
+            if alone:
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             if not mode.startswith("ro"):
                 self._create(connection)
             self._check_format(connection)
@@ -239,21 +296,84 @@ class Index:
 
     def _check_format(self, connection: sqlite3.Connection) -> None:
         application, version = self._versions(connection)
+        if (application, version) == (_APPLICATION, _FORMAT):
+            return
+        if _tables(connection) == sorted(_SCHEMA):
+            raise DamagedIndexError(self.path, "its header is not that of a store")
         if application != _APPLICATION:
             raise ValueError(f"{str(self.path)!r} is no index of an ActivationStore.")
-        if version != _FORMAT:
-            advice = (
-                "Update skact, or use another folder"
-                if version > _FORMAT
-                else "Remove the folder, or use another one; samples are then embedded again"
-            )
-            raise ValueError(
-                f"the store in {str(self.folder)!r} has an index of format {version}; this version "
-                f"of skact reads format {_FORMAT}. {advice}."
-            )
+        about = (
+            f"the store in {str(self.folder)!r} has an index of format {version}; this version of "
+            f"skact reads format {_FORMAT}."
+        )
+        if version > _FORMAT:
+            raise ValueError(f"{about} Update skact, or use another folder.")
+        raise DamagedIndexError(self.path, f"it is of format {version}, not {_FORMAT}")
 
     @staticmethod
     def _versions(connection: sqlite3.Connection) -> tuple[int, int]:
         read = (connection.execute(f"PRAGMA {p}") for p in ("application_id", "user_version"))
         application, version = (int(row.fetchone()[0]) for row in read)
         return application, version
+
+    def problem(self) -> str | None:
+        """Say what is wrong with the file as such, None if nothing.
+
+        Raises
+        ------
+        OSError, ValueError
+            If it cannot be read, or is that of another program or a newer version.
+        """
+        try:
+            with self.reading() as connection:
+                (state,) = connection.execute("PRAGMA integrity_check(1)").fetchall()[0]
+                if _tables(connection) != sorted(_SCHEMA):
+                    state = "its tables are not those of a store"
+        except DamagedIndexError as error:
+            return str(error)
+        return None if state == "ok" else str(DamagedIndexError(self.path, state))
+
+    def empty_log(self) -> None:
+        """Bring what SQLite keeps beside the index into it, as far as nobody reads it."""
+        with suppress(sqlite3.Error), _FORK, closing(self._open(write=True)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def replace(self, fill: Callable[[sqlite3.Connection], None]) -> None:
+        """Make the index anew, in its place, so that others who have it open see the new one.
+
+        A file that SQLite cannot read at all is put aside under a name of its own.
+
+        Parameters
+        ----------
+        fill : callable
+            Puts into a connection to an empty index what it shall hold.
+        """
+        make_folder(self.folder)
+        try:
+            with _FORK, closing(self._connect("memory")) as fresh:
+                fresh.execute("BEGIN")
+                fill(fresh)
+                fresh.execute("COMMIT")
+                try:
+                    self._overwrite(fresh)
+                except sqlite3.Error as error:
+                    if _code(error) in (*_BUSY, sqlite3.SQLITE_FULL):
+                        raise
+                    self._put_aside()
+                    self._overwrite(fresh)
+        except sqlite3.Error as error:
+            raise _unwrapped(error, self.path) from error
+
+    def _overwrite(self, fresh: sqlite3.Connection) -> None:
+        target = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
+        with closing(target):
+            fresh.backup(target)
+            target.execute(f"PRAGMA journal_mode = {self.journal}").fetchall()
+            if target.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
+                raise sqlite3.DatabaseError("the new index cannot be read")
+
+    def _put_aside(self) -> None:
+        aside = self.folder / f"{self.path.name}.damaged-{secrets.token_hex(8)}"
+        for log in ("-wal", "-shm", "-journal"):
+            Path(f"{self.path}{log}").unlink(missing_ok=True)
+        os.replace(self.path, aside)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from skact.rows import BLOCK, Array
-from skact.store._format import CODES, FORMAT, KEY_BYTES, RAW
-from skact.store._records import Identity
+from skact.store._format import CODES, FORMAT, KEY_BYTES
+from skact.store._records import RAW, Identity
 
 __all__ = ["LayerWriter", "sync_folder"]
 

@@ -13,14 +13,15 @@ from sklearn.utils._param_validation import RealNotInt, StrOptions
 
 from skact.arguments import PATH, Number, Such, checked
 from skact.rows import Array, Shards, offsets_of
-from skact.store._entries import find, missing, shard_rows
+from skact.store._entries import are_there, find, missing
 from skact.store._exchange import CopyJob, check_width, export, one_layer
 from skact.store._fill import Filled, Job, fill
-from skact.store._format import RAW, read_layer
+from skact.store._format import read_layer
 from skact.store._index import Index
-from skact.store._records import Identity
+from skact.store._records import RAW, Identity
 from skact.store._shards import ShardFolder
-from skact.store._upkeep import describe, prune, verify
+from skact.store._upkeep import describe, prune
+from skact.store._verify import verify
 from skact.tokens import Source, TokenArray, join_shapes
 
 __all__ = ["ActivationStore"]
@@ -68,6 +69,10 @@ class ActivationStore:
     journal : {"wal", "delete"}, default="wal"
         How SQLite keeps the index of a new store consistent. "wal" needs a local disk; "delete"
         is slower and is meant for folders that several machines share.
+    check : bool, default=True
+        Whether rows are compared with their checksums before they are given out, once per process
+        as long as a file stays as it is. False saves reading them once more; that they belong to
+        their sample and layer is compared either way.
 
     Raises
     ------
@@ -94,6 +99,7 @@ class ActivationStore:
         layers=[Such('"all", a list of blocks and of depths in (0, 1]', _are_layers), None],
         chunk_size=[Number(Integral, 1, None, closed="left")],
         journal=[StrOptions({"wal", "delete"})],
+        check=["boolean"],
     )
     def __init__(
         self,
@@ -103,6 +109,7 @@ class ActivationStore:
         layers: Any = None,
         chunk_size: int = 2048,
         journal: str = "wal",
+        check: bool = True,
     ) -> None:
         self.path = Path(path).expanduser().absolute()
         if self.path.exists() and not self.path.is_dir():
@@ -111,6 +118,7 @@ class ActivationStore:
         self.layers = layers
         self.chunk_size = int(chunk_size)
         self.journal = journal
+        self.check = check
         self._index = Index(self.path, journal)
         self._folder = ShardFolder(self.path / "shards")
 
@@ -125,11 +133,7 @@ class ActivationStore:
             bytes, the times of the first and the last shard in seconds since 1970, and the
             identity, all that the key is made of.
         """
-        layers = describe(self._index)
-        with self._index.reading() as connection:
-            (n_samples,) = connection.execute(
-                "SELECT count(DISTINCT sample) FROM entries"
-            ).fetchone()
+        n_samples, layers = describe(self._index)
         return {
             "path": str(self.path),
             "samples": n_samples,
@@ -357,26 +361,32 @@ class ActivationStore:
         tokens : TokenArray of shape (n_samples, n_features), or None
             None if one of the samples is not there.
         """
-        with self._index.reading(keys) as connection:
-            places = find(connection, identity)
-            if len(places) < len(keys):
+        while True:
+            found = find(self._index, keys, identity)
+            if found is None:
                 return None
-            numbers, shard = np.unique(places[:, 0], return_inverse=True)
-            rows = shard_rows(connection, numbers.tolist())
-        parts = [self._folder.map(row) for row in rows]
+            places, shards = found
+            try:
+                parts = [self._folder.map(s, identity.digest, check=self.check) for s in shards]
+                break
+            except OSError:
+                if are_there(self._index, shards):
+                    raise
+                # They were pruned meanwhile: ask again.
+        rows = [held.row for held in shards]
         bfloat16 = rows[0].dtype == "bfloat16"
         one = len(parts) == 1 and not bfloat16
         n_slots = offsets_of([len(row.lengths) for row in rows])
         return TokenArray(
             parts[0] if one else Shards(parts, bfloat16=bfloat16),
             offsets_of(np.concatenate([row.lengths for row in rows])),
-            n_slots[shard] + places[:, 1],
+            n_slots[places[:, 0]] + places[:, 1],
             source=source,
             shapes=join_shapes([row.shapes for row in rows]),
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("path", "dtype", "layers", "chunk_size", "journal")
+        names = ("path", "dtype", "layers", "chunk_size", "journal", "check")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -2,148 +2,58 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
+from skact.store._claims import forget_the_dead, live_owners
+from skact.store._entries import drop_shard
+from skact.store._index import DamagedIndexError, Index
+from skact.store._records import owner_of
+from skact.store._shards import ShardFolder
 
-from skact.store._claims import live_owners
-from skact.store._format import read_layer
-from skact.store._index import Index
-from skact.store._records import ShardRow
-from skact.store._shards import SHARD_NAME, ShardFolder
-from skact.tokens import same_shapes
-
-__all__ = ["describe", "prune", "verify"]
+__all__ = ["describe", "prune", "remove_unnamed"]
 
 
-def describe(index: Index) -> list[dict[str, Any]]:
-    """List the layers of a store, one dict each, as ``ActivationStore.info`` gives them."""
+def describe(index: Index) -> tuple[int, list[dict[str, Any]]]:
+    """Count the samples, and list the layers, a dict each, as ``ActivationStore.info`` does."""
     with index.reading() as connection:
         rows = connection.execute(
             "SELECT identities.id, model, block, json, count(*), sum(n_rows), "
             "sum(n_bytes), n_features, min(created), max(created) FROM shards JOIN identities "
             "ON identities.id = identity GROUP BY identity ORDER BY model, block, identities.id"
         ).fetchall()
-        n_samples = dict(
-            connection.execute("SELECT identity, count(*) FROM entries GROUP BY identity")
-        )
-    return [
-        {
-            "model": model,
-            "layer": block,
-            "dtype": json.loads(text)["stored_as"],
-            "convention": json.loads(text)["convention"],
-            "samples": n_samples.get(number, 0),
-            "tokens": n_rows,
-            "features": width,
-            "shards": n_shards,
-            "bytes": n_bytes,
-            "created": (first, last),
-            "identity": json.loads(text),
-        }
-        for number, model, block, text, n_shards, n_rows, n_bytes, width, first, last in rows
-    ]
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """A shard as the index describes it: with the digest of its identity, and the key by slot."""
-
-    id: int
-    identity: int
-    digest: bytes
-    row: ShardRow
-    samples: dict[int, bytes]
-
-
-def _shards(connection: sqlite3.Connection) -> Iterator[_Shard]:
-    """Go through the shards, layer by layer."""
-    for identity, digest in connection.execute(
-        "SELECT id, digest FROM identities ORDER BY id"
-    ).fetchall():
-        shards = connection.execute(
-            f"SELECT id, {ShardRow.COLUMNS} FROM shards WHERE identity = ? ORDER BY id", (identity,)
+        counted = "SELECT identity, count(*) FROM entries GROUP BY identity"
+        n_samples = dict(connection.execute(counted).fetchall())
+        ((n_distinct,),) = connection.execute(
+            "SELECT count(DISTINCT sample) FROM entries"
         ).fetchall()
-        samples: dict[int, dict[int, bytes]] = defaultdict(dict)
-        for shard, slot, sample in connection.execute(
-            "SELECT shard, slot, sample FROM entries WHERE identity = ?", (identity,)
-        ):
-            samples[shard][slot] = sample
-        for shard, *columns in shards:
-            row = ShardRow.read(*columns)
-            yield _Shard(shard, identity, digest, row, samples.pop(shard, {}))
-
-
-def _intact(shard: _Shard, path: Path) -> set[int]:
-    """Slots of a shard whose sample, rows and checksum belong together."""
     try:
-        layer = read_layer(path)
-    except (FileNotFoundError, ValueError):  # pruned meanwhile, or damaged
-        return set()
-    row, values = shard.row, layer.values
-    said = layer.identity.digest, layer.dtype, values.offset, values.shape
-    if said != (shard.digest, row.dtype, row.start, row.shape):
-        return set()
-    same = np.array_equal(layer.lengths, row.lengths) and same_shapes(layer.shapes, row.shapes)
-    if not same:
-        return set()
-    slots = [slot for slot, key in enumerate(layer.samples) if shard.samples.get(slot) == key]
-    return set(slots) - set(layer.damaged(slots))
-
-
-def _damage(shard: _Shard, folder: ShardFolder) -> tuple[str | None, list[int]]:
-    """Say what is wrong with a shard, and which of its slots cannot be used."""
-    problem = folder.problem(shard.row)
-    if problem:
-        return problem, list(shard.samples)
-    path = folder.path / shard.row.name
-    intact = _intact(shard, path)
-    bad = [slot for slot in shard.samples if slot not in intact]
-    if not bad:
-        return None, []
-    return f"{str(path)!r} is damaged in {len(bad)} of {len(shard.samples)} samples", bad
-
-
-def _is_there(index: Index, shard: int) -> bool:
-    """Tell whether a shard was not pruned meanwhile."""
-    with index.reading() as connection:
-        return bool(connection.execute("SELECT 1 FROM shards WHERE id = ?", (shard,)).fetchone())
-
-
-def verify(index: Index, folder: ShardFolder, repair: bool) -> list[str]:
-    """Read everything and compare checksums, as ``ActivationStore.verify`` says."""
-    problems, lost, gone = [], [], []
-    with index.reading() as connection:
-        (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        shards = list(_shards(connection))
-    if state != "ok":
-        problems.append(f"the index {str(index.path)!r} is damaged: {state}")
-    # Files are read outside of the transaction, which would hold up writers.
-    for shard in shards:
-        problem, bad = _damage(shard, folder)
-        if problem and _is_there(index, shard.id):
-            problems.append(problem)
-            lost += [(shard.identity, shard.samples[slot], shard.id) for slot in bad]
-            if len(bad) == len(shard.samples):
-                gone.append(shard)
-    if repair and problems:
-        with index.writing() as connection:
-            connection.executemany(
-                "DELETE FROM entries WHERE identity = ? AND sample = ? AND shard = ?", lost
-            )
-            connection.executemany("DELETE FROM shards WHERE id = ?", [(s.id,) for s in gone])
-        folder.remove([shard.row.name for shard in gone])
-    return problems
+        return n_distinct, [
+            {
+                "model": model,
+                "layer": block,
+                "dtype": json.loads(text)["stored_as"],
+                "convention": json.loads(text)["convention"],
+                "samples": n_samples.get(number, 0),
+                "tokens": n_rows,
+                "features": width,
+                "shards": n_shards,
+                "bytes": n_bytes,
+                "created": (first, last),
+                "identity": json.loads(text),
+            }
+            for number, model, block, text, n_shards, n_rows, n_bytes, width, first, last in rows
+        ]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DamagedIndexError(index.path, f"the name of a layer ({error})") from error
 
 
 def _chosen(
+    index: Index,
     connection: sqlite3.Connection,
     model: str | None,
     layer: int | None,
@@ -155,11 +65,13 @@ def _chosen(
         "SELECT shards.id, identity, name, model, block, created, n_bytes, "
         "shards.id IN (SELECT shard FROM entries) FROM shards "
         "JOIN identities ON identities.id = identity ORDER BY shards.id DESC"
-    )
+    ).fetchall()
     before = None if older_than is None else time.time() - older_than * 24 * 3600
     rules = model is not None or layer is not None or before is not None
     going, total = {}, 0
     for shard, identity, name, its_model, block, created, n_bytes, used in shards:
+        if not (isinstance(created, float) and isinstance(n_bytes, int)):
+            raise DamagedIndexError(index.path, f"age or size of the shard {name!r} is no number")
         named = (
             rules
             and model in (None, its_model)
@@ -182,24 +94,48 @@ def prune(
     max_bytes: int | None,
 ) -> int:
     """Remove shards and litter, as ``ActivationStore.prune`` says."""
-    if not folder.path.is_dir():
-        return 0
     # Listed before the index is read: what appears later cannot be taken for litter.
-    present = [path.name for path in folder.path.iterdir()]
+    present = folder.names()
+    if not present and not index.path.exists():
+        return 0
     with index.writing() as connection:
-        living = live_owners(connection)
-        going = _chosen(connection, model, layer, older_than, max_bytes)
-        for shard, (identity, _) in going.items():
-            connection.execute(
-                "DELETE FROM entries WHERE identity = ? AND shard = ?", (identity, shard)
-            )
-            connection.execute("DELETE FROM shards WHERE id = ?", (shard,))
+        going = _chosen(index, connection, model, layer, older_than, max_bytes)
+        known, living = _names(connection), live_owners(connection)
+        # Nothing is written yet, so that this makes room where the disk is full.
+        n_bytes = folder.remove(
+            name for name in present if name not in known and owner_of(name) not in living
+        )
+    gone = [name for _, name in going.values()]
+    try:
+        _drop(index, going)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or not gone:
+            raise
+        n_bytes += folder.remove(gone)  # without room for the index nothing else helps
+        _drop(index, going)
+    return n_bytes + remove_unnamed(index, folder, gone)
+
+
+def _names(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM shards").fetchall()}
+
+
+def _drop(index: Index, shards: Mapping[int, tuple[int, str]]) -> None:
+    """Take shards out of the index, by number and name, and what belongs to nobody any more."""
+    with index.writing() as connection:
+        forget_the_dead(connection)
+        for shard, (identity, name) in shards.items():
+            drop_shard(connection, shard, name, identity)
         connection.execute(
             "DELETE FROM identities WHERE id NOT IN (SELECT identity FROM shards) "
             "AND id NOT IN (SELECT identity FROM claims)"
         )
-        known = {name for (name,) in connection.execute("SELECT name FROM shards")}
-    gone = [name for _, name in going.values()]
-    ours = (name for name in present if SHARD_NAME.fullmatch(name) and name not in known)
-    litter = [name for name in ours if name.partition("-")[0] not in living]
-    return folder.remove(sorted({*gone, *litter}))
+
+
+def remove_unnamed(index: Index, folder: ShardFolder, names: Iterable[str]) -> int:
+    """Remove files if no row names them by now; how many bytes they took.
+
+    The lock is held meanwhile: nobody enters a file that is being removed.
+    """
+    with index.writing() as connection:
+        return folder.remove(set(names) - _names(connection))
