@@ -161,13 +161,14 @@ def are_there(index: Index, shards: Sequence[Held]) -> bool:
         return all(connection.execute(query, (s.id, s.row.name)).fetchall() for s in shards)
 
 
-def drop_shard(connection: sqlite3.Connection, shard: int, name: str, identity: int) -> None:
+def drop_shard(connection: sqlite3.Connection, shard: int, name: str, identity: int) -> bool:
     """Take a shard out of the index, and what lies in it, if that number is still its own."""
     gone = connection.execute("DELETE FROM shards WHERE id = ? AND name = ?", (shard, name))
     if gone.rowcount:
         connection.execute(
             "DELETE FROM entries WHERE identity = ? AND shard = ?", (identity, shard)
         )
+    return bool(gone.rowcount)
 
 
 def _held(

@@ -16,7 +16,7 @@ from skact.rows import Array, Sink, all_finite, runs
 from skact.store._entries import are_there, layer_shards
 from skact.store._format import LayerFile
 from skact.store._index import Index
-from skact.store._layer_writer import LayerWriter, sync_folder
+from skact.store._layer_writer import copy_layer
 from skact.store._records import Identity
 from skact.store._shards import ShardFolder
 
@@ -116,38 +116,11 @@ def _opened(
 def export(index: Index, folder: ShardFolder, identity: Identity, file: Path) -> int:
     """Copy the shards of a layer into one file, as ``ActivationStore.export`` says."""
     shards = _opened(index, folder, identity)
-    first = shards[0][1]
-    temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}.tmp")
-    n_samples = sum(len(slots) for slots, _ in shards)
     # The name is for people; whoever gets the file is not to read where the model lies here.
     name = os.path.basename(identity.model) if os.path.isabs(identity.model) else identity.model
-    writer = LayerWriter(
-        temporary,
-        replace(identity, model=name),
-        first.dtype,
-        n_samples=n_samples,
-        n_rows=sum(int(layer.lengths[slots].sum()) for slots, layer in shards),
-        n_features=int(first.values.shape[1]),
-        has_shapes=first.shapes is not None,
-    )
-    try:
-        for slots, layer in shards:
-            for i in slots:
-                one = slice(i, i + 1)  # with its checksum as it is, so that damage shows
-                writer.write(
-                    layer.rows(i),
-                    layer.lengths[one],
-                    layer.samples[one],
-                    layer.checksums[one],
-                    None if layer.shapes is None else layer.shapes[one],
-                )
-        writer.finish()
-        os.replace(temporary, file)
-    finally:
-        writer.close()
-        temporary.unlink(missing_ok=True)
-    sync_folder(file.parent)
-    return n_samples
+    temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}.tmp")
+    copy_layer(temporary, file, shards, replace(identity, model=name))
+    return sum(len(slots) for slots, _ in shards)
 
 
 def _are_numbers(rows: Array) -> bool:

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from skact.rows import BLOCK, Array
-from skact.store._format import CODES, FORMAT, KEY_BYTES
+from skact.store._format import CODES, FORMAT, KEY_BYTES, LayerFile
 from skact.store._records import RAW, Identity
 
-__all__ = ["LayerWriter", "sync_folder"]
+__all__ = ["LayerWriter", "copy_layer", "sync_folder"]
 
 # Bytes to write at a time: for more, the system looks for large pages of its cache, which can take
 # twice as long as all the rest.
@@ -196,3 +196,62 @@ class LayerWriter:
         """Give the file up."""
         with suppress(OSError):  # it cannot be flushed where the disk is full
             self._file.close()
+
+
+def copy_layer(
+    temporary: Path,
+    file: Path,
+    parts: Sequence[tuple[Sequence[int], LayerFile]],
+    identity: Identity | None = None,
+) -> LayerWriter:
+    """Write samples of files of one layer into a new file.
+
+    Parameters
+    ----------
+    temporary : Path
+        Name of the file until it is complete, in the same folder.
+    file : Path
+        Its name, replaced if there is one.
+    parts : sequence of (list of int, LayerFile)
+        Numbers of samples in a file, and the file.
+    identity : Identity or None, default=None
+        Name of the layer; None takes that of the files.
+
+    Returns
+    -------
+    writer : LayerWriter
+        What has written it.
+
+    Raises
+    ------
+    OSError
+        If the disk is full.
+    """
+    first = parts[0][1]
+    writer = LayerWriter(
+        temporary,
+        identity or first.identity,
+        first.dtype,
+        n_samples=sum(len(slots) for slots, _ in parts),
+        n_rows=sum(int(layer.lengths[list(slots)].sum()) for slots, layer in parts),
+        n_features=int(first.values.shape[1]),
+        has_shapes=first.shapes is not None,
+    )
+    try:
+        for slots, layer in parts:
+            for i in slots:
+                one = slice(i, i + 1)  # with its checksum as it is, so that damage shows
+                writer.write(
+                    layer.rows(i),
+                    layer.lengths[one],
+                    layer.samples[one],
+                    layer.checksums[one],
+                    None if layer.shapes is None else layer.shapes[one],
+                )
+        writer.finish()
+        os.replace(temporary, file)
+    finally:
+        writer.close()
+        temporary.unlink(missing_ok=True)
+    sync_folder(file.parent)
+    return writer

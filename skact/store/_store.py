@@ -16,7 +16,8 @@ from skact.rows import Array, Shards, offsets_of
 from skact.store._entries import are_there, find, missing
 from skact.store._exchange import CopyJob, check_width, export, one_layer
 from skact.store._fill import Filled, Job, fill
-from skact.store._format import read_layer
+from skact.store._forget import forget
+from skact.store._format import KEY_BYTES, read_layer
 from skact.store._index import Index
 from skact.store._records import RAW, Identity
 from skact.store._shards import ShardFolder
@@ -36,6 +37,12 @@ def _are_layers(layers: Any) -> bool:
         return layers == "all"
     each = layers if isinstance(layers, Sequence | np.ndarray) else [layers]
     return len(each) > 0 and all(map(_is_layer, each))
+
+
+def _are_keys(keys: Any) -> bool:
+    return isinstance(keys, Sequence) and all(
+        isinstance(key, bytes) and len(key) == KEY_BYTES for key in keys
+    )
 
 
 def _is_layer(layer: Any) -> bool:
@@ -205,6 +212,30 @@ class ActivationStore:
             older_than=older_than,
             max_bytes=max_bytes,
         )
+
+    @checked(keys=[Such("a list of keys of samples, 32 bytes each", _are_keys)])
+    def forget(self, keys: Sequence[bytes]) -> int:
+        """Remove samples for good, at all layers of all models: when a person asks for it.
+
+        Their rows and keys are neither in the shards nor in the index afterwards. Shards that hold
+        other samples too are written anew without them, or removed where the disk is too full for
+        that, as are shards that cannot be read. It waits for processes that are embedding
+        the samples. What was exported or copied elsewhere is not found, a process that has the
+        old file open can go on reading, and the file system may keep the blocks of a removed file
+        until it needs them.
+
+        Parameters
+        ----------
+        keys : sequence of bytes
+            Names of the samples, 32 bytes each; see
+            :meth:`~skact.embedding.TransformerEmbedder.forget`, which knows them.
+
+        Returns
+        -------
+        n_samples : int
+            How many of them were there.
+        """
+        return forget(self._index, self._folder, keys)
 
     @checked(
         file=[PATH],
