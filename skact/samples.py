@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +21,7 @@ from skact.rows import Array, as_numpy
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PIXELS_PER_BYTE", "as_list", "image_size", "open_image"]
+__all__ = ["PIXELS_PER_BYTE", "HashedFile", "as_list", "image_size", "open_image"]
 
 #: Most pixels that a byte of a large image file stands for; deflate gives a thousand grey ones.
 PIXELS_PER_BYTE = 2000
@@ -92,6 +95,32 @@ def _items(X: Any) -> list[Any] | None:
     return None
 
 
+@dataclass(frozen=True)
+class HashedFile:
+    """An image file that is read only if its bytes are those that were hashed.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    sha256 : bytes
+        Of its bytes.
+    """
+
+    path: str | Path
+    sha256: bytes
+
+    def content(self, i: int) -> bytes:
+        """Read it, as sample number i; RuntimeError if it is another file by now."""
+        content = Path(self.path).read_bytes()
+        if hashlib.sha256(content).digest() != self.sha256:
+            raise RuntimeError(
+                f"sample {i}: the file {str(self.path)!r} was changed while samples were embedded. "
+                "Nothing of it was kept; embed it again when it is whole."
+            )
+        return content
+
+
 def _is_pil(image: Any) -> bool:
     from PIL import Image
 
@@ -99,7 +128,9 @@ def _is_pil(image: Any) -> bool:
 
 
 def _is_file(image: Any) -> bool:
-    return isinstance(image, str | Path) or (hasattr(image, "read") and hasattr(image, "seek"))
+    return isinstance(image, str | Path | HashedFile) or (
+        hasattr(image, "read") and hasattr(image, "seek")
+    )
 
 
 @contextmanager
@@ -107,15 +138,17 @@ def _opened(image: Any, i: int) -> Iterator[Image]:
     """Open an image as PIL does, and name the sample where PIL cannot read it."""
     from PIL import Image
 
-    shown = repr(str(image)[:200]) if isinstance(image, str | Path) else type(image).__name__
+    named = image.path if isinstance(image, HashedFile) else image
+    shown = repr(str(named)[:200]) if isinstance(named, str | Path) else type(image).__name__
     try:
         if _is_pil(image):
             yield image
         else:
-            with Image.open(image) as file:
-                if isinstance(image, str | Path):
-                    pixels = file.width * file.height
-                    check_size(pixels, os.path.getsize(image), PIXELS_PER_BYTE)
+            content = image.content(i) if isinstance(image, HashedFile) else None
+            with Image.open(image if content is None else BytesIO(content)) as file:
+                if content is not None or isinstance(image, str | Path):
+                    n_bytes = os.path.getsize(image) if content is None else len(content)
+                    check_size(file.width * file.height, n_bytes, PIXELS_PER_BYTE)
                 yield file
     except Image.DecompressionBombError as error:
         raise ValueError(
@@ -125,7 +158,7 @@ def _opened(image: Any, i: int) -> Iterator[Image]:
     except (OSError, SyntaxError, ValueError, TypeError, AssertionError, EOFError) as error:
         advice = '(If the samples are texts, take a model of texts, or say modality="text" to '
         advice += "one that reads both.)"
-        if not isinstance(image, str | Path):
+        if not isinstance(named, str | Path):
             advice = "Files must be open, in binary mode, when they are read; paths always can be."
         raise ValueError(
             f"sample {i}: the image {shown} cannot be read: {error or 'its file is closed'}. "
@@ -224,7 +257,7 @@ def open_image(image: Any, i: int) -> Image:
 
     Parameters
     ----------
-    image : str, Path, binary file, PIL image or array
+    image : str, Path, HashedFile, binary file, PIL image or array
         What has an EXIF orientation is turned upright by it. Alpha is laid over white, grey becomes
         RGB. Arrays are uint8, or float in [0, 1]. Files are read from their beginning and left
         open.

@@ -403,6 +403,30 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         """
         return self._in_store(X).missing()
 
+    def forget(self, X: Any) -> int:
+        """Remove samples from the store for good, at all layers of all models.
+
+        For a person who asks for it: nothing of the samples stays in the files of the store; see
+        :meth:`~skact.store.ActivationStore.forget` for what that means.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            As in :meth:`transform`, each in the form in which it was embedded: an image given as a
+            file and as an array are two samples.
+
+        Returns
+        -------
+        n_samples : int
+            How many of them, duplicates once, were in the store.
+
+        Raises
+        ------
+        ValueError
+            If there is no store.
+        """
+        return self._in_store(X).forget()
+
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Name the features of a token.
 

@@ -1,9 +1,9 @@
 """Names of samples and of layers in a store: hashes of content, never of pickled objects.
 
 A sample is named by the SHA-256 of its content: a text by its UTF-8 bytes, a chat by its messages,
-a file by its bytes, an
-array or PIL image by its size and its RGB pixels as the model is shown them. So a file and an image
-made from it are two samples, and equal pixels are one.
+a file by its bytes, and only these bytes are embedded under that name; an array or PIL image by its
+size and its RGB pixels as the model is shown them. So a file and an image made from it are two
+samples, and equal pixels are one.
 
 A layer is named by the SHA-256 of a canonical JSON of everything else that changes the numbers.
 """
@@ -12,33 +12,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from skact import models
-from skact.samples import open_image
+from skact.samples import HashedFile, open_image
 from skact.store import Identity
 
-__all__ = ["layer_identities", "sample_keys"]
-
-_FILES: dict[str, tuple[tuple[int, ...], bytes]] = {}
+__all__ = ["as_keyed", "layer_identities", "sample_keys"]
 
 
 def _file_key(path: str | Path, i: int) -> bytes:
-    """SHA-256 of a file; read anew only when its state has changed."""
+    """SHA-256 of a file, read each time: neither its name nor its times say what is in it."""
     try:
         with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            state = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
-            name = os.path.abspath(path)
-            if _FILES.get(name, (None,))[0] != state:
-                _FILES[name] = state, hashlib.file_digest(file, "sha256").digest()
-            return _FILES[name][1]
+            return hashlib.file_digest(file, "sha256").digest()
     except OSError:
         open_image(path, i)  # says which sample it is
         raise
+
+
+def as_keyed(sample: Any, key: bytes) -> Any:
+    """Give a sample in a form that can be read only as what has this key."""
+    return HashedFile(sample, key) if isinstance(sample, str | Path) else sample
 
 
 def _image_key(image: Any, i: int) -> bytes:

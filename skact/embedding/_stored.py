@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skact import models
-from skact.embedding._keys import sample_keys
+from skact.embedding._keys import as_keyed, sample_keys
 from skact.embedding._reader import Reader
 from skact.rows import Array
 from skact.store import ActivationStore, Filled, Identity, Job
@@ -60,6 +60,10 @@ class StoredSamples:
         """Tell which samples lack a layer, as a bool array (n_samples,)."""
         return np.asarray(self.store.lacking(self.keys, self.identities).any(axis=1))
 
+    def forget(self) -> int:
+        """Remove the samples from the store, at all layers of all models; how many were there."""
+        return self.store.forget(self.keys)
+
     def fill(self) -> Filled:
         """Embed and commit what is missing, duplicates once."""
         first: dict[bytes, int] = {}
@@ -69,7 +73,13 @@ class StoredSamples:
 
         def prepare(places: Sequence[int]) -> Job:
             chosen = [numbers[place] for place in places]
-            job = self.reader.forward_pass([self.samples[i] for i in chosen], chosen, seen)
+            samples = [self.samples[i] for i in chosen]
+            if self.reader.loaded.modality == "image":
+                samples = [
+                    as_keyed(sample, self.keys[i])
+                    for i, sample in zip(chosen, samples, strict=True)
+                ]
+            job = self.reader.forward_pass(samples, chosen, seen)
             self.hidden.update(zip(chosen, job.inputs.hidden.tolist(), strict=True))
             return job
 

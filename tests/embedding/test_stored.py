@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -18,6 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from skact import MeanPrototype, SuperActivator
 from skact.embedding import TransformerEmbedder
+from skact.embedding._stored import StoredSamples
 from skact.store import ActivationStore
 from tests import tiny_models
 from tests.watching import watch
@@ -279,8 +281,6 @@ def test_a_text_without_tokens_is_named_by_its_number_among_all(tmp_path):
 
 
 def test_a_broken_file_is_named_by_its_number_among_all(tmp_path, images):
-    from PIL import Image
-
     found = embedder("vit", store=ActivationStore(tmp_path / "store", chunk_size=1))
     found.transform(images[:2])
     Image.fromarray(images[0]).save(tmp_path / "a.jpg")
@@ -377,3 +377,59 @@ def test_layers_that_only_their_convention_tells_apart_are_exported(tmp_path, te
     assert [layer["identity"]["max_length"] for layer in other.info()["layers"]] == [5]
     with pytest.raises(ValueError, match=r"0 layers .* The store holds: .*special tokens kept"):
         store.export(file, 3, convention="special tokens")
+
+
+def test_a_file_is_known_by_its_bytes_and_not_by_its_times(tmp_path, images):
+    path, found = tmp_path / "a.bmp", embedder("vit", store=tmp_path / "store")
+    first, second = map(Image.fromarray, images[:2])
+    first.save(path)
+    before, times = found.transform([path]).flat(), path.stat()
+    with open(path, "r+b") as file:
+        second.save(file, "BMP")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = found.transform([path]).flat()
+    np.testing.assert_array_equal(after, embedder("vit").transform([path]).flat())
+    assert np.abs(after - before).max() > 0.01  # the control: they differ
+
+
+def test_a_file_that_changes_before_it_is_embedded_is_refused(tmp_path, images, monkeypatch):
+    path, store = tmp_path / "a.bmp", ActivationStore(tmp_path / "store")
+    found, fill = embedder("vit", store=store), StoredSamples.fill
+    first, second = map(Image.fromarray, images[:2])
+    first.save(path)
+
+    def save_first(self):
+        second.save(path)
+        return fill(self)
+
+    monkeypatch.setattr(StoredSamples, "fill", save_first)
+    with pytest.raises(RuntimeError, match=r"sample 1: the file .*a.bmp' was changed while"):
+        found.transform([images[2], path])
+    monkeypatch.undo()
+    for image in (first, second):
+        image.save(path)
+        plain = embedder("vit").transform([path])
+        np.testing.assert_array_equal(found.transform([path]).flat(), plain.flat())
+
+
+def test_samples_are_forgotten_at_all_layers(tmp_path, texts):
+    store = ActivationStore(tmp_path, layers="all")
+    found = embedder(store=store)
+    tokens = found.transform(texts)
+    gone, key = np.array(tokens[1]).tobytes(), found._in_store(texts[1:2]).keys[0]
+
+    def files_with(content):
+        return [p for p in tmp_path.rglob("*") if p.is_file() and content in p.read_bytes()]
+
+    assert files_with(gone)
+    assert files_with(key)
+    assert found.forget([texts[1], texts[1], "never seen"]) == 1
+    assert files_with(gone) == files_with(key) == []
+    for layer in range(4):
+        missing = found.set_params(layer=layer).missing(texts)
+        assert missing.tolist() == [i == 1 for i in range(len(texts))]
+    assert store.verify() == []
+    again = values_of(found.transform(texts))
+    np.testing.assert_allclose(again, values_of(tokens), rtol=1e-3, atol=5e-6)
+    with pytest.raises(ValueError, match="store is None"):
+        embedder().forget(texts)
