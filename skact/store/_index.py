@@ -11,8 +11,7 @@ say the same: they hold all that is needed to make it again (:meth:`Index.replac
 
 A connection lives as long as one transaction, so threads, forks and pickles share none. SQLite
 in a child would believe in the locks of a connection that was open when its parent forked, so a
-fork waits for the end of transactions in other threads. Whoever asks it fetches all of the answer:
-a cursor that waits for more, in a traceback that somebody keeps, would hold its lock.
+fork waits for the end of transactions in other threads.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 __all__ = ["DamagedIndexError", "Index", "is_writable", "make_folder"]
 
@@ -98,6 +99,28 @@ def make_folder(folder: Path) -> None:
             "the store is read-only here, so samples that it does not hold cannot be embedded",
             str(folder),
         )
+
+
+class _Connection(sqlite3.Connection):
+    """Gives its locks up when it is closed, even if a traceback that somebody keeps has cursors."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """Run a statement with a cursor that :meth:`close` knows."""
+        cursor = self.cursor()
+        self._cursors.add(cursor)
+        return cursor.execute(*args)
+
+    def close(self) -> None:
+        """Close the cursors, roll back, and close."""
+        for cursor in list(self._cursors):
+            cursor.close()
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
 
 
 class DamagedIndexError(ValueError):
@@ -205,12 +228,8 @@ class Index:
     ) -> Iterator[sqlite3.Connection]:
         try:
             with _FORK, closing(self._patiently(begin, samples, write)) as connection:
-                try:
-                    yield connection
-                    connection.execute("COMMIT")
-                finally:
-                    with suppress(sqlite3.Error):
-                        connection.rollback()
+                yield connection
+                connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise _unwrapped(error, self.path) from error
 
@@ -264,7 +283,9 @@ class Index:
 
     def _connect(self, mode: str, *, alone: bool = False) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=_PATIENCE, isolation_level=None, factory=_Connection
+        )
         # Of a text that is damaged whatever can be read is read, and compared.
         connection.text_factory = lambda raw: raw.decode(errors="backslashreplace")
         try:

@@ -7,14 +7,18 @@ import resource
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from skact.store import ActivationStore, _chunk, _claims, _fill, _shards
+from tests.hostile import store_side_by_side
 from tests.store.toy_store import check, fill, held, identities, key, n_rows
 
 fork = get_context("fork")
@@ -90,6 +94,12 @@ def test_eight_writers_of_overlapping_sets_do_no_work_twice(tmp_path):
     with store._index.reading() as connection:
         for table in ("claims", "owners"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_embedders_prunes_repairs_and_exports_side_by_side(tmp_path):
+    done, errors = store_side_by_side.run(tmp_path / "store", seconds=10, n_processes=4)
+    assert errors == []
+    assert min(done[role] for role in ("embed", "prune", "repair", "export")) > 0
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
@@ -326,6 +336,94 @@ def test_a_full_disk_under_the_index(tmp_path):
         grow()
     assert caught.value.errno == errno.ENOSPC
     check(store, [1])
+
+
+ON_A_FULL_DISK = """
+import os, sys
+from skact.store import ActivationStore
+from tests.store.toy_store import check, fill, held
+folder, journal = sys.argv[1:]
+store, numbers = ActivationStore(folder + "/store", chunk_size=5, journal=journal), list(range(40))
+fill(store, numbers, (0, 1))
+if journal == "wal":
+    if not os.fork():  # leaves its log behind
+        with store._index.writing() as connection:
+            connection.execute("UPDATE shards SET created = created")
+            connection.execute("COMMIT")
+            os._exit(0)
+    os.wait()
+with open(folder + "/else", "wb", 0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        pass
+for block in (0, 1):
+    check(ActivationStore(store.path), numbers, block)
+print(store.info()["samples"], store.verify())
+try:
+    fill(store, [77])
+except OSError as error:
+    print(error.strerror.split(" for ")[0])
+print(store.prune(layer=0) > 0, held(store, numbers), store.verify())
+check(store, numbers, 1)
+print(store.prune(max_bytes=0) > 0, store.info()["samples"])
+fill(store, numbers[:20], (0, 1))
+check(store, numbers[:20])
+"""
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_disk_that_is_full_is_read_and_pruned(tmp_path, journal):
+    mount = f"mount -t tmpfs -o size=1m none {tmp_path}"
+    if not shutil.which("unshare") or run_as_root_of_itself(mount).returncode:
+        pytest.skip("no file system of its own can be mounted here")
+    ran = run_as_root_of_itself(f'{mount} && {sys.executable} -c "$0" {tmp_path} {journal}')
+    assert ran.returncode == 0, ran.stderr
+    expected = ["40 []", "no space left", "True [] []", "True 0"]
+    assert ran.stdout.splitlines() == expected
+
+
+def run_as_root_of_itself(command):
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command, ON_A_FULL_DISK],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def test_a_kept_traceback_holds_no_lock(tmp_path):
+    store, kept = ActivationStore(tmp_path, journal="delete"), []
+    fill(store, list(range(20)))
+    for begin in (store._index.reading, store._index.writing):
+        try:
+            with begin() as connection:
+                rows = connection.execute("SELECT * FROM entries")
+                rows.fetchone()
+                raise RuntimeError("somebody keeps this")
+        except RuntimeError as error:
+            kept.append(error)
+    monitor = sqlite3.connect(tmp_path / "index.sqlite", timeout=0, isolation_level=None)
+    monitor.execute("BEGIN EXCLUSIVE")  # needs that nobody reads or writes
+    monitor.execute("ROLLBACK")
+    monitor.close()
+    assert store.prune(layer=0) > 0
+    assert len(kept) == 2
+
+
+@pytest.mark.parametrize(
+    "code", ["BUSY", "READONLY", "CORRUPT", "FULL", "IOERR", "ERROR", "MISMATCH", "CONSTRAINT"]
+)
+def test_no_error_of_sqlite_reaches_anybody(tmp_path, code):
+    store = ActivationStore(tmp_path)
+    fill(store, [1])
+    raw = sqlite3.OperationalError("what SQLite says")
+    raw.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{code}")
+    with pytest.raises((OSError, ValueError), match="index") as caught, store._index.reading():
+        raise raw
+    assert caught.value.__cause__ is raw
+    assert str(tmp_path) in str(caught.value)
 
 
 def damage(path, place, value=None):

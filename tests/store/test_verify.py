@@ -1,6 +1,5 @@
 """Verifying and repairing: every entry is compared, and nothing but the damage is touched."""
 
-import random
 import shutil
 import sqlite3
 from contextlib import closing
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from skact.store import ActivationStore, _shards, _verify
+from tests.hostile import store_flipped_bits
 from tests.store.toy_store import check, fill, held, identity, key
 
 NUMBERS = list(range(12))
@@ -256,23 +256,10 @@ def test_an_index_made_anew_beside_a_writer_loses_nothing(tmp_path, monkeypatch)
 
 
 def test_flipped_bits_of_the_index_give_no_wrong_number(tmp_path):
-    """More of them in benchmarks/flipped_bits.py."""
-    chance = random.Random(0)
-    whole = ActivationStore(tmp_path / "whole", chunk_size=7)
-    fill(whole, NUMBERS, (0, 1))
-    for number in range(20):
-        store = ActivationStore(shutil.copytree(whole.path, tmp_path / str(number)))
-        path = store.path / "index.sqlite"
-        content = bytearray(path.read_bytes())
-        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-        path.write_bytes(content)
-        for block in (0, 1):
-            numbers_or_error(store, NUMBERS, block)
-        store.verify(repair=True)
-        assert store.verify() == []
-        fill(store, NUMBERS, (0, 1))
-        for block in (0, 1):
-            check(ActivationStore(store.path), NUMBERS, block)
+    outcomes, wrong = store_flipped_bits.run(tmp_path, 25)
+    assert wrong == []
+    assert sum(outcomes.values()) == 25
+    assert len(outcomes) > 1  # the control: some flips do show
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
