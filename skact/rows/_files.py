@@ -53,6 +53,11 @@ class FileRows(np.memmap[Any, Any]):
         The device and the number of the file, whatever has its name by now. None in views on
         a ``numpy.memmap``, which does not say what it has mapped.
 
+    Raises
+    ------
+    OSError
+        When rows are taken, if the file is shorter than it was.
+
     Examples
     --------
     >>> import os, pickle, tempfile
@@ -112,7 +117,27 @@ class FileRows(np.memmap[Any, Any]):
 
     # numpy makes ndarrays of what shows no file any more, but only of memmaps themselves.
     def __getitem__(self, key: Any) -> Any:
+        self._refuse_cut()
         return FileRows.of(super().__getitem__(key))
+
+    def _refuse_cut(self) -> None:
+        """Raise OSError if the file became shorter: reading what is gone would end the process.
+
+        Nothing can be said of a file that has lost its name, nor of what happens from now on.
+        """
+        mapped = mapping(self)
+        if mapped is None or self.inode is None:
+            return
+        try:
+            status = os.stat(str(self.filename))
+        except OSError:
+            return
+        end = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY + len(mapped)
+        if (status.st_dev, status.st_ino) == self.inode and status.st_size < end:
+            raise OSError(
+                f"{str(self.filename)!r} was cut off while it is read: it has {status.st_size} "
+                f"bytes left of at least {end}."
+            )
 
     def __array_wrap__(self, array: Array, context: Any = None, return_scalar: bool = False) -> Any:
         return array[()] if return_scalar else array

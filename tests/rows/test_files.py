@@ -148,3 +148,24 @@ def test_a_file_that_lost_its_name_is_read_as_it_was(
         ]:
             read = np.concatenate([block for _, block in array.blocks()])
             np.testing.assert_array_equal(read, expected)
+
+
+def test_a_file_that_was_cut_off_is_noticed_before_it_is_read(tmp_path):
+    path = tmp_path / "rows"
+    np.arange(6000, dtype=np.float32).tofile(path)
+    rows = FileRows(path, np.float32, (2000, 3))
+    view = rows[1000:]
+    os.truncate(path, 8000)
+    for use in (lambda: rows[5], lambda: view[:3], lambda: rows[np.array([1, 1999])]):
+        with pytest.raises(
+            OSError, match=r"rows' was cut off .* 8000 bytes left of at least 24000"
+        ):
+            use()
+    path.write_bytes(bytes(24000))
+    assert rows[5].tolist() == [0, 0, 0]
+    other = tmp_path / "other"
+    other.write_bytes(bytes(10))
+    os.replace(other, path)  # another file with this name says nothing of the one that is mapped
+    assert view[-1].tolist() == [0, 0, 0]
+    path.unlink()
+    assert view[-1].tolist() == [0, 0, 0]

@@ -189,6 +189,7 @@ DAMAGE = [
     "DROP TABLE owners",
     "PRAGMA user_version = 0",
     "PRAGMA user_version = 3",
+    "ALTER TABLE entries ADD COLUMN more; PRAGMA user_version = 3",
     "PRAGMA user_version = 5",
     "PRAGMA application_id = 5",
 ]
