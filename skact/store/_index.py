@@ -128,8 +128,8 @@ class DamagedIndexError(ValueError):
 
     def __init__(self, path: Path, why: object) -> None:
         super().__init__(
-            f"the index {str(path)!r} is damaged: {why}. verify(repair=True) makes it anew from "
-            "the shards; what they do not hold is embedded again."
+            f"the index {str(path)!r} is damaged: {why}. verify(repair=True) repairs it; what it "
+            "cannot save is embedded again."
         )
 
 
