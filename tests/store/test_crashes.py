@@ -1,5 +1,6 @@
 """What a store survives: dying writers, many writers at once, full disks, damaged files."""
 
+import ast
 import errno
 import os
 import random
@@ -19,7 +20,7 @@ import pytest
 
 from skact.store import ActivationStore, _chunk, _claims, _fill, _shards
 from tests.hostile import store_side_by_side
-from tests.store.toy_store import check, fill, held, identities, key, n_rows
+from tests.store.toy_store import check, fill, held, identities, identity, key, n_rows
 
 fork = get_context("fork")
 
@@ -610,6 +611,41 @@ def test_a_read_only_folder_is_read_and_not_written(in_the_open, tmp_path, writi
         finished([start(as_nobody, store, tmp_path / "said")])
     said = (tmp_path / "said").read_text()
     assert said.startswith("[3, 1, [], 'the store is read-only here")
+
+
+def read_as_nobody(store, path, seconds):
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    n_read, refused, deadline = 0, [], time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            there = held(store, list(range(40)))
+            tokens = store.read([key(n) for n in there], identity(0)) if there else None
+            if tokens is not None:  # not pruned meanwhile
+                store_side_by_side.compare(there, 0, tokens)
+                n_read += len(there)
+        except (OSError, ValueError) as error:
+            refused.append(str(error))
+    path.write_text(repr((n_read, [said for said in refused if "index" not in said])))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_reader_that_cannot_write_beside_writers(in_the_open, journal):
+    store = ActivationStore(f"{in_the_open}/s", chunk_size=4, journal=journal)
+    fill(store, list(range(20)))
+    said = Path(in_the_open) / "said"
+    said.touch()
+    said.chmod(0o666)
+    reader = start(read_as_nobody, store, said, 3)
+    while reader.is_alive():
+        fill(store, list(range(40)))
+        store.prune(max_bytes=30000)
+    finished([reader])
+    n_read, strange = ast.literal_eval(said.read_text())
+    assert n_read > 40
+    assert strange == []
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
