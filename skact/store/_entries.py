@@ -179,7 +179,8 @@ def _held(
     for shard, slot, sample in entries:
         if type(shard) is not int or type(slot) is not int:
             raise DamagedIndexError(index.path, f"a sample lies in slot {slot!r} of {shard!r}")
-        samples[shard][slot] = sample
+        if samples[shard].setdefault(slot, sample) != sample:
+            raise DamagedIndexError(index.path, "two of its samples lie in one slot")
     query = f"SELECT {ShardRow.COLUMNS} FROM shards WHERE id = ?"
     held = []
     for shard in sorted(samples):

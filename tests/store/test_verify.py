@@ -128,6 +128,16 @@ def test_an_entry_that_points_at_another_layer_is_never_read(tmp_path):
         check(store, [0, 3], block)
 
 
+@pytest.mark.parametrize("slot", NUMBERS)
+def test_two_samples_in_one_slot_are_never_read(tmp_path, slot):
+    store = ActivationStore(tmp_path)
+    fill(store, NUMBERS)
+    change(store, f"UPDATE entries SET slot = {slot}")
+    for reader in (store, ActivationStore(tmp_path, check=False)):
+        with pytest.raises(ValueError, match="two of its samples lie in one slot"):
+            check(reader, NUMBERS)
+
+
 def test_a_repair_takes_nothing_that_others_wrote_meanwhile(tmp_path, monkeypatch):
     store, look = ActivationStore(tmp_path), _shards.ShardFolder.look
     first, second, third = [0, 1], [2, 3, 4], [5, 6, 7, 8]
