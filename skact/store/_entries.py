@@ -128,18 +128,20 @@ def find(
     """
     with index.reading(samples) as connection:
         rows = connection.execute(
-            "SELECT place, shard, slot, entries.sample FROM wanted JOIN identities ON digest = ? "
+            "SELECT place, shard, slot FROM wanted JOIN identities ON digest = ? "
             "JOIN entries ON identity = identities.id AND entries.sample = wanted.sample "
             "ORDER BY place",
             (identity.digest,),
         ).fetchall()
         if len(rows) < len(samples):
             return None
-        if [place for place, *_ in rows] != list(range(len(samples))):
+        if [place for place, _, _ in rows] != list(range(len(samples))):
             raise DamagedIndexError(index.path, "it holds a sample twice")
-        shards = _held(index, connection, [row[1:] for row in rows])
+        # The keys are those that were asked for: in a damaged index even a match may be none.
+        asked = [(shard, slot, samples[place]) for place, shard, slot in rows]
+        shards = _held(index, connection, asked)
     numbers = {shard.id: number for number, shard in enumerate(shards)}
-    places = np.array([(numbers[shard], slot) for _, shard, slot, _ in rows], np.int64)
+    places = np.array([(numbers[shard], slot) for _, shard, slot in rows], np.int64)
     return places.reshape(-1, 2), shards
 
 
