@@ -6,7 +6,8 @@ whichever of them is asked for; other models have others.
 
 A forked child is the only thread there is, so it waits for nobody: it begins with new locks, and
 with models from which everything is gone that the other threads of its parent had put there. Torch
-computes in one thread there.
+computes in one thread there. A fork waits for calls of tokenizers, which have locks of their own
+that no child could release.
 """
 
 from __future__ import annotations
@@ -29,18 +30,44 @@ __all__ = ["CHANGES", "alone", "evaluating", "lock_of"]
 CHANGES = threading.RLock()
 
 _LOCKS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+# Those of the locks that a fork waits for, and what a fork that is under way holds of them.
+_AWAITED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_FORKING = threading.RLock()
+_HELD: list[Any] = []
 _OF_MODULES: WeakKeyDictionary[nn.Module, dict[int, Any]] = WeakKeyDictionary()
 _NUMBERS = count()
 # What puts models back, and the thread that will call it.
 _UNDO: dict[ExitStack, int] = {}
 
 
-def _begin_anew() -> None:
+def _hold() -> None:
+    """Take all that a fork waits for, in a loop, for locks may be made meanwhile."""
+    _FORKING.acquire()
+    while True:
+        CHANGES.acquire()
+        left = [lock for lock in _AWAITED.values() if lock not in _HELD]
+        if not left:
+            return
+        CHANGES.release()
+        for lock in left:
+            lock.acquire()
+            _HELD.append(lock)
+
+
+def _let_go() -> None:
+    while _HELD:
+        _HELD.pop().release()
     CHANGES.release()
+    _FORKING.release()
+
+
+def _begin_anew() -> None:
+    _let_go()
     if _OF_MODULES:
         # The threads in which torch computes are gone too, and it would wait for them.
         sys.modules["torch"].set_num_threads(1)
     _LOCKS.clear()
+    _AWAITED.clear()
     _OF_MODULES.clear()
     others = [undo for undo, thread in _UNDO.items() if thread != threading.get_ident()]
     for undo in reversed(others):
@@ -49,18 +76,18 @@ def _begin_anew() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=CHANGES.acquire, after_in_parent=CHANGES.release, after_in_child=_begin_anew
-    )
+    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_begin_anew)
 
 
-def lock_of(thing: Any) -> Any:
+def lock_of(thing: Any, *, awaited: bool = False) -> Any:
     """Return the re-entrant lock of a thing, the same one as long as the thing lives.
 
     Parameters
     ----------
     thing : object
         What one thread at a time may use; not a model, which has :func:`alone`.
+    awaited : bool, default=False
+        Whether a fork waits until nobody holds the lock; for what is held for a moment.
 
     Returns
     -------
@@ -68,7 +95,10 @@ def lock_of(thing: Any) -> Any:
         A forked child has another one.
     """
     with CHANGES:
-        return _LOCKS.setdefault(thing, threading.RLock())
+        lock = _LOCKS.setdefault(thing, threading.RLock())
+        if awaited:
+            _AWAITED[thing] = lock
+        return lock
 
 
 def _locks_of(model: nn.Module) -> list[Any]:

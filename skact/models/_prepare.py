@@ -28,6 +28,7 @@ from skact.models._chats import (
 from skact.models._geometry import Geometry, Patch, patch_boxes
 from skact.models._images import image_geometries, label_patches
 from skact.models._loaded import Loaded, max_positions
+from skact.models._processors import calling
 from skact.models._text import (
     Encoded,
     Token,
@@ -129,11 +130,13 @@ class TextInputs:
 
     def spans(self) -> list[Array]:
         """Characters of each token, one array (n_tokens_i, 2) per text; see :func:`locate`."""
-        return locate(self.encoded, self.texts, self.loaded.processor, self.special_tokens)
+        with calling(self.loaded.processor) as tokenizer:
+            return locate(self.encoded, self.texts, tokenizer, self.special_tokens)
 
     def tokens(self) -> list[list[Token]]:
         """Name the tokens of each text."""
-        return list_tokens(self.encoded, self.texts, self.spans(), self.loaded.processor)
+        with calling(self.loaded.processor) as tokenizer:
+            return list_tokens(self.encoded, self.texts, self.spans(), tokenizer)
 
     def labels(self, spans: Any, concepts: Any) -> Array:
         """Label the tokens of all texts by spans; see :func:`check_spans` and `label_tokens`."""

@@ -42,8 +42,11 @@ def without(settings: Any, names: Iterable[str]) -> Any:
 
 @contextmanager
 def calling(tokenizer: Any) -> Iterator[Any]:
-    """Call a tokenizer, one thread at a time, and leave no truncation or padding behind."""
-    with lock_of(tokenizer):
+    """Call a tokenizer, one thread at a time, and leave no truncation or padding behind.
+
+    A fork waits, for a child could never take the locks of the tokenizer's own that are held.
+    """
+    with lock_of(tokenizer, awaited=True):
         try:
             yield tokenizer
         finally:

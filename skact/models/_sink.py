@@ -100,7 +100,8 @@ def _choose(loaded: Loaded) -> int | None:
 
 def sink_token(loaded: Loaded, sink: int) -> str:
     """Name a token."""
-    return str(loaded.processor.convert_ids_to_tokens(sink))
+    with calling(loaded.processor) as tokenizer:
+        return str(tokenizer.convert_ids_to_tokens(sink))
 
 
 def find_sink(loaded: Loaded, sink: Any) -> int | None:
