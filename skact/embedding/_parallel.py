@@ -58,11 +58,11 @@ class EmbeddingReport:
 
 def _embed_chunk(
     embedder: TransformerEmbedder, samples: list[Any], numbers: list[int]
-) -> tuple[int, int, list[float]]:
-    """Embed samples in a worker; how many there were and it embedded, and what it hid of images."""
+) -> tuple[int, int, models.Seen]:
+    """Embed samples in a worker; how many there were, and it embedded, and what it noticed."""
     try:
         stored = embedder._in_store(samples)
-        return len(samples), stored.fill().n_embedded, list(stored.hidden.values())
+        return len(samples), stored.fill().n_embedded, stored.seen
     except Exception as error:
         error.add_note(
             "It happened in a worker. A sample number in the message counts within its chunk, "
@@ -164,21 +164,21 @@ def embed_to_store(
     def lacking() -> Array:
         return distinct[stored.missing()[distinct]]
 
-    todo, n_embedded, hidden = lacking(), 0, list[float]()
+    todo, n_embedded, seen = lacking(), 0, models.Seen()
     with _saying_what_is_left(len(distinct), lambda: len(lacking())):
         if len(todo) and effective_n_jobs(n_jobs) == 1:
             embedder.set_params(progress=progress)
             new = embedder._in_store([samples[i] for i in todo])
-            n_embedded, hidden = new.fill().n_embedded, list(new.hidden.values())
+            n_embedded, seen = new.fill().n_embedded, new.seen
         elif len(todo):
             _check_can_be_sent(embedder)
-            n_embedded, hidden = _share_out(samples, todo, embedder, n_jobs, chunk_size, progress)
+            n_embedded, seen = _share_out(samples, todo, embedder, n_jobs, chunk_size, progress)
         if len(left := lacking()):
             raise RuntimeError(
                 f"the workers have embedded all samples, but the store lacks {len(left)}: their "
                 "model, its dtype or their libraries differ from those of this process."
             )
-    stored.reader.warn_of_hidden(np.array(hidden))
+    stored.reader.warn_of(seen)
     n_samples = len(distinct)
     seconds = time.monotonic() - start
     return EmbeddingReport(n_samples, n_embedded, n_samples - n_embedded, seconds)
@@ -200,19 +200,19 @@ def _share_out(
     n_jobs: int | None,
     chunk_size: int,
     progress: bool,
-) -> tuple[int, list[float]]:
-    """Hand chunks to workers; how many samples they embedded, and what is hidden of images."""
+) -> tuple[int, models.Seen]:
+    """Hand chunks to workers; how many samples they embedded, and what they noticed."""
     from tqdm.auto import tqdm
 
     share = -(-len(todo) // (_CHUNKS_PER_WORKER * effective_n_jobs(n_jobs)))
     size = min(chunk_size, max(share, embedder.batch_size))
     chunks = [todo[i : i + size].tolist() for i in range(0, len(todo), size)]
     tasks = (delayed(_embed_chunk)(embedder, [samples[i] for i in c], c) for c in chunks)
-    n_embedded, hidden = 0, list[float]()
+    n_embedded, seen = 0, models.Seen()
     with tqdm(total=len(todo), desc="Embedding", unit="sample", disable=not progress) as bar:
         run = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")
-        for n_samples, n_new, out_of_sight in run(tasks):
+        for n_samples, n_new, noticed in run(tasks):
             n_embedded += n_new
-            hidden += out_of_sight
+            seen.add(noticed)
             bar.update(n_samples)
-    return n_embedded, hidden
+    return n_embedded, seen

@@ -12,7 +12,7 @@ import numpy as np
 
 from skact import models
 from skact.embedding._keys import layer_identities
-from skact.rows import Array, offsets_of
+from skact.rows import offsets_of
 from skact.store import Identity
 from skact.tokens import Source, TokenArray
 from skact.warning import warn
@@ -83,7 +83,6 @@ class Reader:
         offsets = offsets_of(job.n_rows)
         values = job.embed(np.arange(len(samples)), blocks, progress=progress)
         self.warn_of(job.seen)
-        self.warn_of_hidden(job.inputs.hidden)
         return {
             block: TokenArray(rows, offsets, source=self.source(block), shapes=job.shapes)
             for block, rows in values.items()
@@ -98,23 +97,15 @@ class Reader:
                 f"{said}. Means, scales and separators will be about these tokens; "
                 "NormClip(ratio=20) bounds them."
             )
-
-    def warn_of_hidden(self, hidden: Array) -> None:
-        """Warn if the model was not shown much of some images, and nobody asked for that.
-
-        Parameters
-        ----------
-        hidden : ndarray of shape (n_samples,)
-            Share of the pixels of each that no patch shows.
-        """
-        much = hidden[hidden > _MUCH]
-        if self.crop == "auto" and len(much):
+        much = [share for share in seen.hidden if share > _MUCH]
+        if self.crop == "auto" and much:
             warn(
-                f"{type(self.loaded.processor).__name__} crops {len(much)} of {len(hidden)} images "
-                f"by more than a tenth: they lose {much.mean():.0%} of their pixels on average, "
-                f"{much.max():.0%} at most. The model {self.loaded.name!r} never sees these, and "
-                'what is labelled there only has no token. crop="whole" shows whole images to '
-                'models that take them; crop="processor" keeps the crop without this warning.'
+                f"{type(self.loaded.processor).__name__} crops {len(much)} of {seen.n_samples} "
+                f"images by more than a tenth: they lose {np.mean(much):.0%} of their pixels on "
+                f"average, {max(much):.0%} at most. The model {self.loaded.name!r} never sees "
+                'these, and what is labelled there only has no token. crop="whole" shows whole '
+                'images to models that take them; crop="processor" keeps the crop without this '
+                "warning."
             )
 
     def label(self, samples: Sequence[Any], labelled: Any, concepts: Any) -> TokenArray:
@@ -146,6 +137,11 @@ class Reader:
         return convention
 
     @cached_property
+    def identity(self) -> models.ModelIdentity:
+        """Which model it is; all weights are looked at again if somebody may have changed them."""
+        return models.identify(self.loaded, thorough=self.by_weights)
+
+    @cached_property
     def outside(self) -> list[str]:
         """What works on the model and is no part of it."""
         return models.find_outside(self.loaded.base)
@@ -158,7 +154,7 @@ class Reader:
     def identities(self, blocks: Sequence[int], stored_as: str) -> dict[int, Identity]:
         """Name layers, in one precision, by all that decides their numbers."""
         return layer_identities(
-            models.identify(self.loaded, thorough=self.by_weights),
+            self.identity,
             blocks,
             convention=self.convention,
             max_length=models.max_positions(self.loaded, self.max_length),

@@ -35,8 +35,8 @@ class StoredSamples:
         Layers that are asked for.
     progress : bool
         Whether to show a bar.
-    hidden : dict of int to float
-        Share of the pixels that no patch shows, of each image that was made ready to be embedded.
+    seen : Seen
+        What was noticed about the samples that were embedded.
     """
 
     store: ActivationStore
@@ -44,7 +44,7 @@ class StoredSamples:
     samples: list[Any]
     blocks: Sequence[int]
     progress: bool
-    hidden: dict[int, float] = field(default_factory=dict)
+    seen: models.Seen = field(default_factory=lambda: models.Seen())
 
     @cached_property
     def keys(self) -> list[bytes]:
@@ -69,7 +69,7 @@ class StoredSamples:
         first: dict[bytes, int] = {}
         for i, key in enumerate(self.keys):
             first.setdefault(key, i)
-        numbers, seen = list(first.values()), models.Seen()
+        numbers = list(first.values())
 
         def prepare(places: Sequence[int]) -> Job:
             chosen = [numbers[place] for place in places]
@@ -79,14 +79,10 @@ class StoredSamples:
                     as_keyed(sample, self.keys[i])
                     for i, sample in zip(chosen, samples, strict=True)
                 ]
-            job = self.reader.forward_pass(samples, chosen, seen)
-            self.hidden.update(zip(chosen, job.inputs.hidden.tolist(), strict=True))
-            return job
+            return self.reader.forward_pass(samples, chosen, self.seen)
 
         also = self.reader.identities(self._blocks_to_keep(), self.store.dtype)
-        filled = self.store.fill(list(first), self.identities, also, prepare, self.progress)
-        self.reader.warn_of(seen)
-        return filled
+        return self.store.fill(list(first), self.identities, also, prepare, self.progress)
 
     def _blocks_to_keep(self) -> Sequence[int]:
         """Layers to store of every sample that goes through the model anyway."""
@@ -105,6 +101,6 @@ class StoredSamples:
                     break
                 layers[block] = tokens
             else:
-                self.reader.warn_of_hidden(np.array(list(self.hidden.values())))
+                self.reader.warn_of(self.seen)
                 return layers
             self.fill()

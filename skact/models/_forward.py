@@ -161,6 +161,7 @@ class ForwardPass:
         self.seen = seen or Seen()
         self.seen.n_samples += len(inputs.lengths)
         self.seen.n_cut += int(inputs.is_cut.sum())
+        self.seen.hidden += inputs.hidden.tolist()
         self.n_tokens = inputs.n_tokens
         self.n_rows = self.n_tokens if pooling is None else np.ones_like(self.n_tokens)
         self.shapes = inputs.shapes if pooling is None else None

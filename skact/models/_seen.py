@@ -1,4 +1,4 @@
-"""What was noticed about samples while the model read them: texts that were cut, odd tokens.
+"""What was noticed about samples while the model read them: texts cut, pixels hidden, odd tokens.
 
 Imports torch: import this module only where a model is at hand.
 """
@@ -15,7 +15,7 @@ _ENOUGH = 2**17  # tokens of a block
 
 
 class Seen:
-    """Counts of texts that were cut, and norms of tokens.
+    """Texts that were cut, pixels that were hidden, and norms of tokens.
 
     Attributes
     ----------
@@ -23,13 +23,24 @@ class Seen:
         Samples that were read.
     n_cut : int
         Texts among them that were too long.
+    hidden : list of float
+        Share of the pixels of each that no patch shows.
     """
 
     def __init__(self) -> None:
         self.n_samples = 0
         self.n_cut = 0
+        self.hidden: list[float] = []
         self._norms: dict[int, list[Tensor]] = {}
         self._n_tokens: dict[int, int] = {}
+
+    def add(self, other: Seen) -> None:
+        """Join what was noticed about other samples, elsewhere perhaps."""
+        self.n_samples += other.n_samples
+        self.n_cut += other.n_cut
+        self.hidden += other.hidden
+        for block, norms in other._norms.items():
+            self._note(block, torch.cat(norms).cpu())
 
     def look(self, block: int, state: Tensor, is_token: Tensor) -> None:
         """Note the norms of a batch, of the first hundred thousand tokens or so.
@@ -46,7 +57,10 @@ class Seen:
         if self._n_tokens.get(block, 0) < _ENOUGH:
             # Squares of large numbers are beyond single precision.
             wide = torch.float32 if state.device.type == "mps" else torch.float64
-            norms = torch.linalg.vector_norm(state, dim=-1, dtype=wide)[is_token]
+            self._note(block, torch.linalg.vector_norm(state, dim=-1, dtype=wide)[is_token])
+
+    def _note(self, block: int, norms: Tensor) -> None:
+        if self._n_tokens.get(block, 0) < _ENOUGH:
             self._norms.setdefault(block, []).append(norms)
             self._n_tokens[block] = self._n_tokens.get(block, 0) + len(norms)
 

@@ -192,3 +192,14 @@ def test_a_killed_worker_is_reported_and_the_next_call_goes_on(bert_folder, tmp_
     np.testing.assert_allclose(
         found.layer(3).flat(), expected.layer(3).flat(), atol=1e-5, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_what_workers_notice_is_said_once_here(bert_folder, tmp_path, n_jobs):
+    texts = many_texts(40)
+    found = TransformerEmbedder(bert_folder, layer=0, max_length=5)
+    n_cut = int(found.truncated(texts).sum())
+    assert 0 < n_cut < 40
+    with pytest.warns(UserWarning, match=f"{n_cut} of 40 texts were too long") as caught:
+        embed_to_store(texts, found, tmp_path / "store", n_jobs=n_jobs, chunk_size=10)
+    assert len(caught) == 1

@@ -77,3 +77,16 @@ def test_truncated_is_what_whole_texts_exceed():
         whole = TransformerEmbedder(pair).prepare(texts).lengths
         cut = TransformerEmbedder(pair, max_length=6).truncated(texts)
         np.testing.assert_array_equal(cut, whole > 6)
+
+
+def test_joined_is_as_if_seen_by_one():
+    one, other, both = Seen(), Seen(), Seen()
+    for seen, size in ((one, 1), (other, 90)):
+        state = torch.full((1, 3, 4), float(size))
+        for who in (seen, both):
+            who.n_samples, who.n_cut = who.n_samples + 1, who.n_cut + (size > 1)
+            who.hidden.append(size / 100)
+            who.look(2, state[:, : 3 if size == 1 else 1], torch.ones(1, 3 if size == 1 else 1) > 0)
+    one.add(other)
+    assert (one.cut(), one.outliers(), one.hidden) == (both.cut(), both.outliers(), both.hidden)
+    assert "1 of 4 tokens" in one.outliers()
