@@ -14,7 +14,7 @@ from skact.models._outside import find_outside
 from skact.models._processors import without
 from skact.models._weights import active_adapters, fingerprint
 
-__all__ = ["model_content"]
+__all__ = ["model_content", "model_state"]
 
 # Settings that name things, or come after the blocks.
 _NAMES = {
@@ -23,8 +23,28 @@ _NAMES = {
 }  # fmt: skip
 
 
+def model_state(base: Any) -> dict[str, Any]:
+    """Say what may change about a model while its weights stay, for JSON.
+
+    Parameters
+    ----------
+    base : Module
+        The model without head.
+
+    Returns
+    -------
+    state : dict
+        Active adapters, number format, and what works on it from ``outside`` and has no content.
+    """
+    return {
+        "adapters": active_adapters(base),
+        "dtype": str(first_weight(base).dtype).removeprefix("torch."),
+        "outside": find_outside(base),
+    }
+
+
 def model_content(base: Any, *, thorough: bool = False) -> dict[str, Any]:
-    """Say what a model does.
+    """Say what a model is.
 
     Parameters
     ----------
@@ -36,16 +56,12 @@ def model_content(base: Any, *, thorough: bool = False) -> dict[str, Any]:
     Returns
     -------
     content : dict
-        For JSON: weights and buffers, adapters, number format, config, class, and the structure of
-        its modules; ``outside`` lists what works on it and has no content.
+        For JSON: weights and buffers, config, class, and the structure of its modules.
     """
     settings = json.loads(base.config.to_json_string(use_diff=False))
     return {
-        "adapters": active_adapters(base),
         "class": type(base).__name__,
         "config": without(settings, _NAMES),
-        "dtype": str(first_weight(base).dtype).removeprefix("torch."),
-        "outside": find_outside(base),
         # What modules say of themselves: their classes, sizes, epsilons, activations.
         "structure": hashlib.sha256(repr(base).encode()).hexdigest(),
         "weights": fingerprint(base, buffers=True, thorough=thorough),

@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from skact.models._content import model_content
+from skact.models._content import model_content, model_state
 from skact.models._loaded import Loaded
 from skact.models._processors import canonical, processor_content
 
@@ -67,13 +68,13 @@ def identify(loaded: Loaded, *, thorough: bool = False) -> ModelIdentity:
     identity : ModelIdentity
         Equal for models that give the same numbers.
     """
-    model = model_content(loaded.base, thorough=thorough)
-    about = {name: model.pop(name) for name in ("adapters", "dtype")}
-    outside = tuple(model.pop("outside"))
-    if not loaded.revision.startswith("weights:"):
-        model = {"name": loaded.name, "commit": loaded.revision}
+    state = model_state(loaded.base)
+    outside = tuple(state.pop("outside"))
+    model: dict[str, Any] = {"name": loaded.name, "commit": loaded.revision}
+    if loaded.revision.startswith("weights:"):
+        model = model_content(loaded.base, thorough=thorough)
     content = {
-        **about,
+        **state,
         "libraries": {name: _major(name) for name in _LIBRARIES[loaded.modality]},
         "modality": loaded.modality,
         "model": model,

@@ -18,7 +18,7 @@ from torch import nn
 # Before transformers 5.18 the name `transformers.AutoImageProcessor` asks for torchvision.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-from skact.models._content import model_content
+from skact.models._content import model_content, model_state
 from skact.models._hub import Checkpoint, PairKind, first_weight, load_pair, where_from
 from skact.models._mllama import FirstTile
 from skact.models._pair import DetachedPair
@@ -227,14 +227,14 @@ def _reattach(saved: DetachedPair, modality: str, device: str, dtype: str, **opt
     except (OSError, ValueError) as error:
         raise ValueError(f"{lost} ({saved.name!r} could not be loaded.)") from error
     if _said(found.base) != saved.content:
-        now, then = model_content(found.base), json.loads(saved.content)
+        now, then = json.loads(_said(found.base)), json.loads(saved.content)
         other = ", ".join(name for name in now if now[name] != then[name])
         raise ValueError(f"{lost} (In {saved.name!r} there is another one: by its {other}.)")
     return found._replace(processor=_part(saved.processor, side))
 
 
 def _said(base: nn.Module) -> str:
-    return canonical(model_content(base))
+    return canonical({**model_state(base), **model_content(base)})
 
 
 def find_tower(model: Any, modality: str, device: str, dtype: str, **options: Any) -> Tower:

@@ -121,9 +121,9 @@ def active_adapters(model: nn.Module) -> list[Any]:
     return found
 
 
-def _idle(model: nn.Module) -> tuple[str, ...]:
+def _idle(model: nn.Module, adapters: list[Any]) -> tuple[str, ...]:
     """Beginnings of the names of weights of adapters that are not active."""
-    active = {name: names for name, names, _ in active_adapters(model)}
+    active = {name: names for name, names, _ in adapters}
     kinds = ("adapter_layer_names", "other_param_names")
     return tuple(
         f"{name}.{kind}.{adapter}"
@@ -134,14 +134,13 @@ def _idle(model: nn.Module) -> tuple[str, ...]:
     )
 
 
-def _tensors(model: nn.Module, buffers: bool) -> dict[str, Tensor]:
+def _tensors(model: nn.Module, adapters: list[Any], buffers: bool) -> dict[str, Tensor]:
     """Weights that decide what blocks put out, by the names they have without adapters."""
     # Poolers come after the blocks, and a model loaded with a head has none.
     weights = model.state_dict(keep_vars=True)
     if buffers:
         weights |= dict(model.named_buffers())
-    idle = _idle(model)
-    without = "pooler.", *(f"{name}." for name in idle)
+    without = "pooler.", *(f"{name}." for name in _idle(model, adapters))
     return {
         name.replace(".base_layer.", "."): values
         for name, values in {id(v): (k, v) for k, v in weights.items()}.values()
@@ -174,7 +173,8 @@ def fingerprint(model: nn.Module, *, buffers: bool = False, thorough: bool = Fal
     ValueError
         If weights are not in memory.
     """
-    tensors = _tensors(model, buffers)
+    adapters = active_adapters(model)
+    tensors = _tensors(model, adapters, buffers)
     if away := [name for name, values in tensors.items() if values.is_meta]:
         raise ValueError(
             f"{len(away)} weights of {type(model).__name__} are not in memory (offloaded, or on "
@@ -188,7 +188,7 @@ def fingerprint(model: nn.Module, *, buffers: bool = False, thorough: bool = Fal
     if new := [name for name, digest in digests.items() if digest is None]:
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             digests |= zip(new, threads.map(_learn, [tensors[name] for name in new]), strict=True)
-    whole = hashlib.sha256(repr(active_adapters(model)).encode())
+    whole = hashlib.sha256(repr(adapters).encode())
     for name, values in tensors.items():
         whole.update(f"{name} {tuple(values.shape)}\n".encode() + (digests[name] or b""))
     return f"weights:{whole.hexdigest()[:32]}"

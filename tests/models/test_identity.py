@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from skact.embedding import TransformerEmbedder
-from skact.models import identify
+from skact.models import _content, identify
 from tests import tiny_models
 
 
@@ -22,6 +22,14 @@ def test_a_commit_names_a_model_of_the_hub(bert_folder):
     assert one.content != other.content
     assert json.loads(one.content)["model"]["commit"] == "a" * 40
     assert "weights" in json.loads(identify(model).content)["model"]
+
+
+def test_no_weight_of_a_model_with_a_commit_is_read(bert_folder, monkeypatch):
+    model = replace(loaded(bert_folder), revision="a" * 40)
+    monkeypatch.setattr(_content, "fingerprint", lambda *args, **options: pytest.fail("it was"))
+    identify(model)
+    with pytest.raises(pytest.fail.Exception):
+        identify(loaded(bert_folder))  # the control
 
 
 def test_number_format_and_tokenizer_are_told_apart_by_content_alone(bert_folder):
