@@ -14,7 +14,7 @@ import numpy as np
 
 from skact.models._processors import calling
 from skact.models._template import ChatTokens, chat_tokens, check_messages
-from skact.models._text import Encoded, check_texts
+from skact.models._text import Encoded
 from skact.rows import Array, offsets_of
 
 __all__ = [
@@ -89,7 +89,6 @@ def check_chats(
             check_messages(chat)
         except (TypeError, ValueError) as error:
             raise type(error)(f"sample {i}: {error}") from None
-        check_texts(["".join(message["content"] for message in chat) or "-"], [i])
     return list(samples)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "hooked",
     "is_ours",
     "n_read",
+    "read_states",
     "reading",
 ]
 
@@ -193,3 +194,26 @@ def capture(base: nn.Module, places: Sequence[Place], wanted: Sequence[int]) -> 
     chosen = {block: places[block] for block in wanted}
     with reading(base, chosen, read), evaluating(base), torch.inference_mode():
         yield run
+
+
+def read_states(base: nn.Module, places: Sequence[Place], inputs: dict[str, Any]) -> list[Tensor]:
+    """Run a pass as all later ones are run, and return a copy of what is at some places.
+
+    Parameters
+    ----------
+    base : Module
+        The model without head.
+    places : sequence of Place
+        Where to read, in the order in which they run.
+    inputs : dict
+        Keyword arguments of the model.
+
+    Returns
+    -------
+    states : list of Tensor of shape (n_samples, n_positions, n_features)
+        One per place.
+    """
+    states: list[Tensor] = []
+    with capture(base, places, range(len(places))) as run:
+        run(inputs, lambda _, state: states.append(state.clone()))
+    return states

@@ -14,14 +14,14 @@ Imports torch: import this module only where a model is at hand.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from skact.models._hooks import capture
+from skact.models._hooks import read_states
 from skact.models._loaded import Loaded
 from skact.models._processors import calling
 
@@ -43,21 +43,16 @@ _TEXTS = (
 _FOUND: WeakKeyDictionary[nn.Module, tuple[Any, int | None]] = WeakKeyDictionary()
 
 
-def _states(loaded: Loaded, ids: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
-    """States (n_texts, n_positions, n_features) after some blocks."""
-    states: list[Tensor] = []
+def _states(loaded: Loaded, ids: Tensor) -> list[Tensor]:
+    """States (n_texts, n_positions, n_features) after each block."""
     ids = ids.to(loaded.device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **loaded.extra}
-    with capture(loaded.base, loaded.places, blocks) as run:
-        run(inputs, lambda block, state: states.append(state.float()))
-    return iter(states)
+    return [state.float() for state in read_states(loaded.base, loaded.places, inputs)]
 
 
 def _is_causal(loaded: Loaded) -> bool:
     """Whether a position is deaf to those behind it."""
-    n_words = loaded.config.get_text_config().vocab_size
-    ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 10]]) % n_words
-    (last,) = _states(loaded, ids, [len(loaded.blocks) - 1])
+    last = _states(loaded, torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 10]]) % loaded.n_ids)[-1]
     tolerance = 1e-4 if loaded.dtype == torch.float32 else 1e-2
     return bool(torch.allclose(last[0, :-1], last[1, :-1], rtol=tolerance, atol=tolerance))
 
@@ -74,14 +69,12 @@ def _candidates(loaded: Loaded) -> list[int]:
     ids = [getattr(tokenizer, name, None) for name in names]
     added = tokenizer.added_tokens_decoder
     ids += [i for i, token in added.items() if _SEPARATOR.search(str(token))]
-    n_words = loaded.config.get_text_config().vocab_size
-    return [i for i in dict.fromkeys(ids) if i is not None and i < n_words]
+    return [i for i in dict.fromkeys(ids) if i is not None and i < loaded.n_ids]
 
 
 def _largest_ratio(loaded: Loaded, words: Tensor, candidate: int) -> float:
     ids = torch.cat([torch.full((len(words), 1), candidate), words], dim=1)
-    states = _states(loaded, ids, range(len(loaded.blocks)))
-    norms = [state[:, 1:].norm(dim=-1) for state in states]
+    norms = [state[:, 1:].norm(dim=-1) for state in _states(loaded, ids)]
     return max(float(norm[:, 0].max() / norm.median()) for norm in norms)
 
 
@@ -134,14 +127,16 @@ def find_sink(loaded: Loaded, sink: Any) -> int | None:
         return None
     if loaded.modality == "image":
         raise ValueError(f"sink={sink!r}, but the model {loaded.name!r} reads images.")
-    tokenizer = loaded.processor
-    vocabulary = tokenizer.get_vocab()
-    token = vocabulary.get(sink) if isinstance(sink, str) else sink
-    n_words = loaded.config.get_text_config().vocab_size
-    if token is None or isinstance(token, bool) or not 0 <= token < n_words:
+    tokenizer, token = loaded.processor, sink
+    if isinstance(sink, str):
+        with calling(tokenizer):
+            token = tokenizer.convert_tokens_to_ids(sink)
+            if token is not None and tokenizer.convert_ids_to_tokens(token) != sink:
+                token = None  # the unknown token stood for it
+    if token is None or isinstance(token, bool) or not 0 <= token < loaded.n_ids:
         special = ", ".join(map(repr, tokenizer.all_special_tokens[:8]))
         raise ValueError(
-            f"sink={sink!r} is no token of {type(tokenizer).__name__} with {n_words} tokens; its "
-            f"special tokens are {special or 'none'}."
+            f"sink={sink!r} is no token of {type(tokenizer).__name__} with {loaded.n_ids} tokens; "
+            f"its special tokens are {special or 'none'}."
         )
     return int(token)

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from skact.models._text import Encoded, locate
+from skact.models._text import Encoded, check_characters, locate
 from skact.rows import Array, offsets_of
 
 __all__ = ["ChatTokens", "apply_template", "chat_tokens", "check_options"]
@@ -112,8 +112,8 @@ def check_messages(messages: Any) -> None:
     TypeError
         If it is not, naming the first message that is none.
     ValueError
-        If a role is more than a word, which the template would write as markup, or a content is no
-        Unicode text.
+        If a role is more than a word, which the template would write as markup, or a content holds
+        half of a surrogate pair.
     """
     expected = 'a list of {"role": str, "content": str}'
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence) or not messages:
@@ -125,10 +125,7 @@ def check_messages(messages: Any) -> None:
             raise TypeError(f"a chat must be {expected}; message {i} is {str(message)[:60]}.")
         if not re.fullmatch(r"[\w.-]+", said["role"]):
             raise ValueError(f"the role of message {i} must be a word, got {said['role'][:60]!r}.")
-        try:
-            said["content"].encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"the content of message {i} is no Unicode text: {error}.") from error
+        check_characters(said["content"], f"message {i}")
 
 
 def check_options(tokenizer: Any, options: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from skact.rows import Array, offsets_of, segment_sum
 __all__ = [
     "Encoded",
     "Token",
+    "check_characters",
     "check_spans",
     "check_texts",
     "encode",
@@ -132,13 +133,18 @@ def check_texts(samples: Sequence[Any], numbers: Sequence[int] | None = None) ->
             )
         if not text:
             raise ValueError(f"sample {i} is an empty text; it has no tokens.")
-        if half := _SURROGATE.search(text):
-            raise ValueError(
-                f"sample {i} holds {half.group()!r} at character {half.start()}, half of a "
-                "surrogate pair and no character; decode its bytes anew, or replace it: "
-                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
-            )
+        check_characters(text, f"sample {i}")
     return [str(text) for text in samples]
+
+
+def check_characters(text: str, where: str) -> None:
+    """Refuse half of a surrogate pair, which no tokenizer reads, and say where it stands."""
+    if half := _SURROGATE.search(text):
+        raise ValueError(
+            f"{where} holds {half.group()!r} at character {half.start()}, half of a surrogate pair "
+            "and no character; decode its bytes anew, or replace it: "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+        )
 
 
 def _flat(rows: Iterable[Iterable[Any]], dtype: Any) -> Array:

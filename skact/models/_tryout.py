@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from skact.models._geometry import check_geometry, image_geometry
-from skact.models._hooks import Place, capture
+from skact.models._hooks import read_states
 from skact.models._hub import first_weight
 from skact.models._memory import out_of_memory
 from skact.models._mllama import FirstTile, FirstTileProcessor
@@ -125,20 +125,12 @@ def _alike(states: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     )
 
 
-def _states(base: nn.Module, places: Places, inputs: Inputs) -> list[Tensor]:
-    """Run a pass as all later ones are run, and return the state after each block."""
-    states: list[Tensor] = []
-    with capture(base, places.read, range(len(places.read))) as run:
-        run(inputs, lambda block, state: states.append(state.clone()))
-    return states
-
-
 def _check_again(base: nn.Module, places: Places, inputs: Inputs) -> list[Tensor]:
     """Refuse a model that gives other numbers in a second pass."""
-    first = _states(base, places, inputs)
+    first = read_states(base, places.read, inputs)
     if _alike(first, places.states):
         return first
-    if _alike(first, _states(base, places, inputs)):
+    if _alike(first, read_states(base, places.read, inputs)):
         raise ValueError(
             f"{type(base).__name__} gives other numbers when it is asked for its hidden states "
             "than when it is not, so they cannot be compared."
@@ -152,7 +144,7 @@ def _check_again(base: nn.Module, places: Places, inputs: Inputs) -> list[Tensor
 def _in_a_batch(base: nn.Module, places: Places, inputs: Inputs, alone: list[list[Tensor]]) -> bool:
     """Whether samples give the same numbers in one batch as alone."""
     try:
-        together = _states(base, places, inputs)
+        together = read_states(base, places.read, inputs)
     except Exception as error:
         if out_of_memory(error):
             raise
@@ -184,12 +176,12 @@ def _try_texts(base: nn.Module, tokenizer: Any) -> tuple[Places, str]:
 
     places = find_places(base, inputs(long))
     first = _check_again(base, places, inputs(long))
-    alone = [first, _states(base, places, inputs(short))]
+    alone = [first, read_states(base, places.read, inputs(short))]
     if _lengths_matter(base.config):
         return places, "equal"
     if _in_a_batch(base, places, inputs(long, short), alone):
         return places, "any"
-    alone = [first, _states(base, places, inputs(other))]
+    alone = [first, read_states(base, places.read, inputs(other))]
     equal = _in_a_batch(base, places, inputs(long, other), alone)
     return places, "equal" if equal else "none"
 
@@ -214,7 +206,8 @@ def _find_patches(
     for changed, (r, c) in zip(copies[1:], chosen, strict=True):
         high, wide = (slice(k * p, (k + 1) * p) for k, p in zip((r, c), patch, strict=True))
         changed[:, high, wide] = other[0, :, high, wide]
-    read = _first_state(base, places, copies)
+    # What enters the first block, or the earliest state there is.
+    (read,) = read_states(base, (places.entry or places.read[0],), {"pixel_values": copies})
     moved = (read[1:] - read[:1]).float().norm(dim=-1)
     most = moved.argmax(dim=1).tolist()
     n_positions = places.states[0].shape[1]
@@ -232,15 +225,6 @@ def _find_patches(
             f"the patches {chosen[:4]}... (row, column) changes positions {most[:4]}... most."
         )
     return prefix, suffix
-
-
-def _first_state(base: nn.Module, places: Places, pixels: Tensor) -> Tensor:
-    """Read what enters the first block, or the earliest state there is."""
-    states: list[Tensor] = []
-    place: Place = places.entry or places.read[0]
-    with capture(base, (place,), [0]) as run:
-        run({"pixel_values": pixels}, lambda _, state: states.append(state.clone()))
-    return states[0]
 
 
 def _try_images(
@@ -340,7 +324,7 @@ def _any_size(
         return None
     pixels = torch.zeros((1, 3, *size)).to(first_weight(base))
     try:
-        states = _states(base, places, {"pixel_values": pixels, **options})
+        states = read_states(base, places.read, {"pixel_values": pixels, **options})
     except Exception as error:  # a model says in its own way that it does not take this size
         if out_of_memory(error):
             raise

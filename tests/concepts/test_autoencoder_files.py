@@ -1,5 +1,4 @@
 import json
-import tracemalloc
 import zipfile
 
 import numpy as np
@@ -9,6 +8,7 @@ from safetensors.numpy import save_file
 
 from skact import AutoencoderTraining, Source, TokenArray
 from skact.concepts._autoencoder import SparseAutoencoder
+from tests.fresh import peak_of
 
 D, N = 5, 9
 
@@ -470,15 +470,6 @@ def write_npz(path, arrays, **members):
                     member.write(bytes(2**20))
                 member.write(bytes(n_bytes % 2**20))
     return path
-
-
-def peak_of(function):
-    tracemalloc.start()
-    try:
-        function()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_arrays_that_nobody_needs_are_not_read(tmp_path, arrays, X):

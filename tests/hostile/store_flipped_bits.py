@@ -10,7 +10,6 @@ import argparse
 import json
 import random
 import shutil
-import sqlite3
 import sys
 import tempfile
 import traceback
@@ -18,22 +17,9 @@ from collections import Counter
 from pathlib import Path
 
 from skact.store import ActivationStore
-from tests.store.toy_store import check, fill, held
+from tests.store.toy_store import check, error_of, fill, held
 
 NUMBERS, BLOCKS = list(range(60)), (0, 1)
-
-
-def error_of(use):
-    """What a call raises, which must be one plain sentence about damage, or None."""
-    try:
-        use()
-    except (OSError, ValueError) as raised:
-        error = raised
-    else:
-        return None
-    assert not isinstance(error, sqlite3.Error), error
-    assert "repair=True" in str(error), error
-    return error
 
 
 def check_what_is_there(path, block):

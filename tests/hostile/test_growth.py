@@ -2,7 +2,6 @@
 
 import json
 import time
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import sklearn
 from skact import SAEUnitFilter, SuperActivator, TokenArray, load_spans, parse_tags
 from skact.concepts import _unit_filter
 from skact.rows import FileRows, on_disk, runs
+from tests.fresh import peak_of
 
 
 def seconds(function, *args):
@@ -72,21 +72,16 @@ def test_spans_are_read_about_as_fast_as_their_json(tmp_path):
             sample = {"id": str(i), "text": "I am so glad!", "split": "train", "spans": spans}
             file.write(json.dumps(sample) + "\n")
     lines = path.read_text().splitlines()
-    plain = seconds(lambda: [json.loads(line) for line in lines])
-    # Ten seconds for 10**6 lines are about four times as long as their JSON takes.
-    assert seconds(load_spans, tmp_path) < 10 * plain
+    # Ten seconds for 10**6 lines are about four times as long as their JSON takes. Side by side,
+    # and the best of some rounds, for other processes disturb both.
+    ratios = [
+        seconds(load_spans, tmp_path) / seconds(lambda: [json.loads(line) for line in lines])
+        for _ in range(3)
+    ]
+    assert min(ratios) < 4, ratios
     assert load_spans(tmp_path).target.sum() == sum(
         1 + (i % 20 != i * 7 % 20) for i in range(20_000)
     )
-
-
-def peak_of(function):
-    tracemalloc.start()
-    try:
-        function()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from skact.store import ActivationStore, _shards, _verify
 from tests.hostile import store_flipped_bits
-from tests.store.toy_store import check, fill, held, identity, key
+from tests.store.toy_store import check, error_of, fill, held, identity, key
 
 NUMBERS = list(range(12))
 
@@ -19,20 +19,6 @@ def change(store, *statements):
     with closing(sqlite3.connect(store.path / "index.sqlite", isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(*statement if isinstance(statement, tuple) else (statement,))
-
-
-def error_of(use):
-    """What a call raises, which must be one plain sentence about damage, or None."""
-    try:
-        use()
-    except (OSError, ValueError) as raised:
-        error = raised
-    else:
-        return None
-    assert not isinstance(error, sqlite3.Error)
-    assert "damaged" in str(error) or "missing" in str(error) or "instead of" in str(error)
-    assert "repair=True" in str(error)
-    return error
 
 
 def numbers_or_error(store, numbers, block):

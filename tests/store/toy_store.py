@@ -1,6 +1,7 @@
 """Samples whose activations follow from their number, so that a store can be tested by itself."""
 
 import hashlib
+import sqlite3
 
 import numpy as np
 
@@ -96,3 +97,17 @@ def check(store, numbers, block=0, **about):
         assert tokens.shapes is None
     for n, rows in zip(numbers, tokens, strict=True):
         np.testing.assert_array_equal(rows, rows_of(n, block))
+
+
+def error_of(use):
+    """What a call raises, which must be one plain sentence about damage, or None."""
+    try:
+        use()
+    except (OSError, ValueError) as raised:
+        error = raised
+    else:
+        return None
+    assert not isinstance(error, sqlite3.Error)
+    assert "damaged" in str(error) or "missing" in str(error) or "instead of" in str(error)
+    assert "repair=True" in str(error)
+    return error
