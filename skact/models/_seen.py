@@ -5,6 +5,8 @@ Imports torch: import this module only where a model is at hand.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,19 @@ __all__ = ["Seen"]
 
 _RATIO = 20  # of a norm to the median
 _ENOUGH = 2**17  # tokens of a block
+_SHORT = 1e-15  # a norm of which the squares, in single precision, lose digits
+
+
+def _norms(state: Tensor) -> Tensor:
+    """Norm of each vector; squares of large and small numbers are beyond single precision."""
+    single = partial(torch.linalg.vector_norm, state, dim=-1)
+    if state.device.type == "mps":  # knows no double precision
+        return single(dtype=torch.float32)
+    if state.device.type == "cpu" and state.dtype != torch.float64:
+        norms = single(dtype=torch.float32)
+        if bool(((norms > _SHORT) & norms.isfinite()).all()):
+            return norms
+    return single(dtype=torch.float64)
 
 
 class Seen:
@@ -55,9 +70,7 @@ class Seen:
             Positions that are tokens.
         """
         if self._n_tokens.get(block, 0) < _ENOUGH:
-            # Squares of large numbers are beyond single precision.
-            wide = torch.float32 if state.device.type == "mps" else torch.float64
-            self._note(block, torch.linalg.vector_norm(state, dim=-1, dtype=wide)[is_token])
+            self._note(block, _norms(state)[is_token])
 
     def _note(self, block: int, norms: Tensor) -> None:
         if self._n_tokens.get(block, 0) < _ENOUGH:
