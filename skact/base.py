@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import re
+import reprlib
 from abc import abstractmethod
+from collections.abc import Iterator
 from html import escape
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skact.rows import Array
@@ -17,6 +20,7 @@ from skact.tokens import TokenArray
 from skact.validation import check_tokens, like_input
 
 __all__ = [
+    "MergeMixin",
     "NestedParamsMixin",
     "SharedModelMixin",
     "TokenTransformer",
@@ -58,6 +62,77 @@ class NestedParamsMixin:
                 )
         super().set_params(**params)  # type: ignore[misc]
         return self
+
+
+class MergeMixin:
+    """An estimator of which fits on parts, on other machines say, join to the fit on all.
+
+    A subclass writes the hook ``_join(other)``, which adds what the other has learned.
+    """
+
+    def _merges(self) -> bool:
+        """Tell whether the parameters allow to merge; if not, there is no ``merge``."""
+        return True
+
+    @available_if(lambda self: self._merges())  # type: ignore[untyped-decorator]
+    def merge(self, *others: Self) -> Self:
+        """Take in what others have learned from other tokens, as if all had been in one fit.
+
+        Parameters
+        ----------
+        *others : estimators
+            Fitted, with the same parameters, on tokens of the same model, layer and scaling; of a
+            concept method, for the same concepts (``partial_fit`` takes parts in which some have
+            no sample). They stay as they are.
+
+        Returns
+        -------
+        self : estimator
+            Equal to a fit on all tokens, up to rounding, in whatever order.
+
+        Raises
+        ------
+        NotFittedError
+            If this one or one of the others is not fitted.
+        TypeError
+            If one of the others is of another class.
+        ValueError
+            If one of them has other parameters, features, concepts, or tokens of another source;
+            nothing is taken in then.
+        """
+        check_is_fitted(self)
+        for number, other in enumerate(others):
+            if type(other) is not type(self):
+                raise TypeError(
+                    f"others[{number}] must be a fitted {type(self).__name__}, got "
+                    f"{reprlib.repr(other)}."
+                )
+            check_is_fitted(other)
+            for what, mine, its in _compared(self, other):
+                if mine != its:
+                    raise ValueError(
+                        f"others[{number}] was fitted with another {what}: {mine} here, {its} "
+                        "there; only fits that differ in their tokens alone can be merged."
+                    )
+        for other in others:
+            self._join(other)
+        return self
+
+    @abstractmethod
+    def _join(self, other: Self) -> None:
+        """Add what another one has learned."""
+
+
+def _compared(one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what two fits must have in common: its name, and its value in either."""
+    for name, value in one.get_params().items():
+        yield name, value, other.get_params()[name]
+    yield "number of features", one.n_features_in_, other.n_features_in_
+    for name in ("feature_names_in_", "concept_names_"):
+        yield name, *(np.asarray(getattr(e, name, ())).tolist() for e in (one, other))
+    sources = one.source_, other.source_
+    if None not in sources and (field := one.source_.conflict(other.source_)):
+        yield field, *sources
 
 
 class TokensOutMixin(TransformerMixin):

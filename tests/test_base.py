@@ -14,10 +14,12 @@ from skact import (
     ConceptLocalizer,
     ConceptSearchCV,
     CrossFitTransformer,
+    DifferenceInMeans,
     LinearSeparator,
     MeanPrototype,
     PromptDetector,
     SelectLayer,
+    Source,
     SparseAutoencoder,
     SuperActivator,
     TokenArray,
@@ -142,3 +144,32 @@ def test_concepts_without_names_are_numbered():
     assert concept_names(["cat", "dog"], 2).tolist() == ["cat", "dog"]
     assert concept_names(None, 3).tolist() == ["concept0", "concept1", "concept2"]
     assert concept_names(None, 3).dtype == object
+
+
+def test_what_does_not_belong_together_is_not_merged(rng):
+    X, y = rng.normal(size=(20, 3)), np.arange(20) % 2
+    kept = MeanPrototype().fit(X, y)
+    before = kept.concept_vectors_.copy()
+    tokens = TokenArray(X, np.arange(21))
+    here, there = (
+        DifferenceInMeans().fit(tokens.with_source(Source("m", block=b)), y) for b in (1, 2)
+    )
+    cases = [
+        (kept, DifferenceInMeans().fit(X, y), TypeError, r"others\[1\] must be a fitted MeanProto"),
+        (kept, MeanPrototype(), NotFittedError, "not fitted"),
+        (MeanPrototype(), kept, NotFittedError, "not fitted"),
+        (kept, MeanPrototype().fit(X[:, :2], y), ValueError, "number of features: 3 here, 2 there"),
+        (kept, MeanPrototype().fit(X, np.c_[y, 1 - y]), ValueError, "another concept_names_"),
+        (here, there, ValueError, "another block"),
+        (
+            DifferenceInMeans().fit(X, y),
+            DifferenceInMeans(reference="all").fit(X, y),
+            ValueError,
+            "another reference: out here, all there",
+        ),
+    ]
+    for one, other, error, message in cases:
+        with pytest.raises(error, match=message):
+            one.merge(kept if type(one) is MeanPrototype else one, other)
+    np.testing.assert_array_equal(kept.concept_vectors_, before)
+    np.testing.assert_allclose(kept.merge(kept).concept_vectors_, before)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from typing import Any, Literal
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, Self
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import LinAlgError, LinAlgWarning, eigh, solve
 from sklearn.utils._param_validation import StrOptions
 
+from skact.arguments import Number
+from skact.base import MergeMixin
 from skact.concepts._base import BaseConcepts, check_separable
-from skact.concepts._statistics import labelled_sums, products, scatter, token_sum
+from skact.concepts._statistics import Moments, labelled_sums, moments, products, scatter
 from skact.concepts._streaming import StreamingConceptsMixin
 from skact.rows import Array
 from skact.tokens import TokenArray
@@ -18,7 +23,19 @@ from skact.tokens import TokenArray
 __all__ = ["DifferenceInMeans"]
 
 
-class DifferenceInMeans(StreamingConceptsMixin, BaseConcepts):
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of the tokens of each concept, and of all tokens."""
+
+    sums: Array
+    counts: Array
+    all: Moments
+
+    def __add__(self, other: _Seen) -> _Seen:
+        return _Seen(self.sums + other.sums, self.counts + other.counts, self.all + other.all)
+
+
+class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, BaseConcepts):
     r"""A concept is the direction from the tokens without it to the tokens with it.
 
     With :math:`\mu_c` and :math:`C_c` the mean and covariance of the tokens labelled c, and
@@ -36,6 +53,15 @@ class DifferenceInMeans(StreamingConceptsMixin, BaseConcepts):
     pairs replaces the random pairs of the source; it costs no more than two covariances, because
     it is :math:`v^\top (C_c + C_r + (\mu_c - \mu_r)(\mu_c - \mu_r)^\top) v`.
 
+    With ``whiten=True`` directions in which all tokens vary count less,
+
+    .. math:: v_c = \big((1 - \gamma)\, C + \gamma\, \tfrac{\operatorname{tr} C}{d}\, I\big)^{-1}
+              (\mu_c - \mu_r)
+
+    with C the covariance of all d-dimensional tokens: the direction of Fisher's linear
+    discriminant [3]_, which the covariance within the classes gives too, since it differs from C
+    along :math:`\mu_c - \mu_r` alone.
+
     Parameters
     ----------
     variant : {"mean", "pca"}, default="mean"
@@ -43,6 +69,11 @@ class DifferenceInMeans(StreamingConceptsMixin, BaseConcepts):
     reference : {"out", "all"}, default="out"
         The tokens that a concept is told from: those not labelled c, or all tokens. For
         ``variant="mean"`` the second is the first times the share of tokens not labelled c.
+    whiten : bool, default=False
+        Weigh directions by the inverse covariance; for ``variant="mean"`` only.
+    shrinkage : float, default=0.1
+        :math:`\gamma` in [0, 1]: how far the covariance is moved towards a ball, where it is
+        whitened. 1 leaves the plain difference, 0 needs more tokens than features.
 
     Attributes
     ----------
@@ -61,6 +92,7 @@ class DifferenceInMeans(StreamingConceptsMixin, BaseConcepts):
        Representations of True/False Datasets", 2023, section on mass-mean probing.
     .. [2] Zou et al., "Representation Engineering: A Top-Down Approach to AI Transparency", 2023,
        section on linear artificial tomography.
+    .. [3] Fisher, "The Use of Multiple Measurements in Taxonomic Problems", 1936.
 
     Examples
     --------
@@ -74,6 +106,8 @@ class DifferenceInMeans(StreamingConceptsMixin, BaseConcepts):
     _parameter_constraints: dict[str, list[Any]] = {
         "variant": [StrOptions({"mean", "pca"})],
         "reference": [StrOptions({"out", "all"})],
+        "whiten": ["boolean"],
+        "shrinkage": [Number(Real, 0, 1, closed="both")],
     }
 
     def __init__(
@@ -81,44 +115,87 @@ class DifferenceInMeans(StreamingConceptsMixin, BaseConcepts):
         variant: Literal["mean", "pca"] = "mean",
         *,
         reference: Literal["out", "all"] = "out",
+        whiten: bool = False,
+        shrinkage: float = 0.1,
     ) -> None:
         self.variant = variant
         self.reference = reference
+        self.whiten = whiten
+        self.shrinkage = shrinkage
 
-    _sums: Array
-    _counts: Array
-    _total: Array
-    _n_tokens: int
+    _seen: _Seen
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        if self.whiten and self.variant != "mean":
+            raise ValueError(
+                f'whiten=True needs variant="mean", got variant={self.variant!r}: the direction of '
+                "the largest differences is not what remains large when all are made equal."
+            )
 
     def _streams(self) -> bool:
         # The scatter of each concept would have to be kept.
         return self.variant == "mean"
 
-    def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
-        (sums, counts), total = labelled_sums(tokens, labels), token_sum(tokens)
-        if first:
-            self._sums, self._counts, self._total, self._n_tokens = sums, counts, total, 0
-        else:
-            self._sums, self._counts = self._sums + sums, self._counts + counts
-            self._total = self._total + total
-        self._n_tokens += tokens.n_tokens
-        return self._vectors(tokens, labels)
+    def _merges(self) -> bool:
+        return self._streams()
 
-    def _vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
-        counts, n_tokens = self._counts, self._n_tokens
-        check_separable(counts, n_tokens, self.concept_names_, "token", "a difference")
-        mean, seen = self._total / n_tokens, counts[:, None] > 0
-        inside = self._sums / np.maximum(counts, 1)[:, None]
-        difference = np.where(seen, inside - mean, 0)
+    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
+        difference = super()._fit_vectors(tokens, labels)
+        counts = self._seen.counts
+        check_separable(counts, tokens.n_tokens, self.concept_names_, "token", "a difference")
+        return difference if self.variant == "mean" else self._leading(tokens, labels, difference)
+
+    def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
+        sums, counts = labelled_sums(tokens, labels)
+        whole = moments(tokens, with_scatter=self.whiten)
+        seen = _Seen(sums, counts, whole)
+        self._seen = seen if first else self._seen + seen
+        return self._vectors()
+
+    def _join(self, other: Self) -> None:
+        self._seen += other._seen
+        self.concept_vectors_ = self._vectors()
+
+    def _vectors(self) -> Array:
+        seen = self._seen
+        counts, n_tokens = seen.counts, seen.all.n_tokens
+        inside = seen.sums / np.maximum(counts, 1)[:, None]
+        known = (counts > 0) & (counts < n_tokens)
+        difference = np.where(known[:, None], inside - seen.all.mean, 0)
         if self.reference == "out":
-            difference /= 1 - counts[:, None] / n_tokens
-        if self.variant == "mean":
-            return difference
+            difference *= n_tokens / np.maximum(n_tokens - counts, 1)[:, None]
+        return self._whitened(difference) if self.whiten else difference
+
+    def _whitened(self, difference: Array) -> Array:
+        n_tokens, scattered = self._seen.all.n_tokens, self._seen.all.scatter
+        if scattered is None:
+            raise ValueError(
+                "whiten=True needs the covariance of all tokens, and earlier calls were made with "
+                "whiten=False; call fit first."
+            )
+        n_features = len(scattered)
+        ball = float(np.trace(scattered)) / n_tokens / n_features or 1.0
+        covariance = (1 - self.shrinkage) / n_tokens * scattered
+        covariance.flat[:: n_features + 1] += self.shrinkage * ball
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", LinAlgWarning)
+                return solve(covariance, difference.T, assume_a="pos").T.copy()
+        except (LinAlgError, LinAlgWarning):
+            raise ValueError(
+                f"the covariance of {n_tokens} tokens of {n_features} features has no inverse; "
+                f"shrinkage must be larger, got {self.shrinkage}."
+            ) from None
+
+    def _leading(self, tokens: TokenArray, labels: TokenArray, difference: Array) -> Array:
+        """Directions of the largest pairwise differences."""
+        counts, mean = self._seen.counts, self._seen.all.mean
         everything = scatter((block for _, block in tokens.blocks()), mean)
         vectors = np.empty_like(difference)
         for c, count in enumerate(counts):
             inner = scatter(_labelled(tokens, labels, c), mean)
-            away = inside[c] - mean
+            away = self._seen.sums[c] / count - mean
             if self.reference == "out":
                 other, n_other = everything - inner, tokens.n_tokens - count
                 away_other = away - difference[c]

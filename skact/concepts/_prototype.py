@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
+from skact.base import MergeMixin
 from skact.concepts._base import BaseConcepts
 from skact.concepts._statistics import cosines, labelled_sums
 from skact.concepts._streaming import StreamingConceptsMixin
@@ -15,7 +16,7 @@ from skact.tokens import TokenArray
 __all__ = ["MeanPrototype"]
 
 
-class MeanPrototype(StreamingConceptsMixin, BaseConcepts):
+class MeanPrototype(MergeMixin, StreamingConceptsMixin, BaseConcepts):
     r"""A concept is the mean of its tokens; a token is scored by the cosine with it.
 
     .. math:: v_c = \frac{1}{|D_c|} \sum_{z \in D_c} z, \qquad
@@ -62,7 +63,14 @@ class MeanPrototype(StreamingConceptsMixin, BaseConcepts):
         self._sums, self._counts = (
             (sums, counts) if first else (self._sums + sums, self._counts + counts)
         )
+        return self._means()
+
+    def _means(self) -> Array:
         return self._sums / np.maximum(self._counts, 1)[:, None]
+
+    def _join(self, other: Self) -> None:
+        self._sums, self._counts = self._sums + other._sums, self._counts + other._counts
+        self.concept_vectors_ = self._means()
 
     def _score(self, values: Array) -> Array:
         return cosines(values, self.concept_vectors_)

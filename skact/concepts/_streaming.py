@@ -49,7 +49,7 @@ class StreamingConceptsMixin:
             More training tokens.
         y : array-like of shape (n_samples,) or (n_samples, n_concepts)
             As in ``fit``. Not every concept needs a sample in every call; one that has had none
-            yet has a zero vector.
+            yet has a zero vector, where others are needed also one that has had nothing else.
         token_labels : TokenArray or list of arrays of bool, default=None
             As in ``fit``.
         classes : array-like of shape (n_classes,), default=None

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skact.base import TokenTransformer
+from skact.base import MergeMixin, TokenTransformer
 from skact.rows import Array, as_floats, row_chunks
 from skact.tokens import TokenArray, rescaled
 from skact.validation import check_tokens, like_input
@@ -18,7 +18,7 @@ from skact.validation import check_tokens, like_input
 __all__ = ["TokenScaler"]
 
 
-class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
+class TokenScaler(MergeMixin, OneToOneFeatureMixin, TokenTransformer):
     r"""Centre tokens and divide them by one scalar, so that layers become comparable.
 
     .. math:: z' = (z - \mu) / s, \qquad s = \sqrt{\tfrac1N \sum_i \lVert z_i \rVert^2}
@@ -110,16 +110,28 @@ class TokenScaler(OneToOneFeatureMixin, TokenTransformer):
         self._validate_params()
         first = n_seen == 0
         tokens = check_tokens(self, X, reset=first)
-        total = np.zeros(tokens.n_features) if first else self.mean_ * n_seen
-        square = 0.0 if first else self._mean_square * n_seen
+        total, square = np.zeros(tokens.n_features), 0.0
         for sums, squares in tokens.each_block(lambda _, block: _moments(block)):
             total += sums
             square += squares
-        self.n_tokens_seen_ = n_seen + tokens.n_tokens
-        self.mean_ = total / self.n_tokens_seen_
-        self._mean_square = square / self.n_tokens_seen_
-        self.scale_ = float(np.sqrt(self._mean_square)) or 1.0
+        if not first:
+            total += self.mean_ * n_seen
+            square += self._mean_square * n_seen
+        self._learn(n_seen + tokens.n_tokens, total, square)
         return self
+
+    def _learn(self, n_tokens: int, total: Array, square: float) -> None:
+        self.n_tokens_seen_, self.mean_ = n_tokens, total / n_tokens
+        self._mean_square = square / n_tokens
+        self.scale_ = float(np.sqrt(self._mean_square)) or 1.0
+
+    def _join(self, other: Self) -> None:
+        mine, its = self.n_tokens_seen_, other.n_tokens_seen_
+        self._learn(
+            mine + its,
+            self.mean_ * mine + other.mean_ * its,
+            self._mean_square * mine + other._mean_square * its,
+        )
 
     def _transform(self, tokens: TokenArray) -> TokenArray:
         shift, scale, fingerprint = self._map()

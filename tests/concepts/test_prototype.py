@@ -79,3 +79,14 @@ def test_names_travel_with_the_scores(problem):
     scores = method.transform(TokenArray.from_list(X))
     assert scores.feature_names == ("cat", "dog")
     assert scores.source.columns == "concepts"
+
+
+def test_fits_on_parts_merge_to_the_fit_on_all(rng):
+    X, y = rng.normal(size=(60, 3)), np.repeat(["a", "b", "c"], 20)
+    parts = [
+        MeanPrototype().partial_fit(X[part], y[part], classes=["a", "b", "c"])
+        for part in (slice(0, 20), slice(20, 45), slice(45, 60))
+    ]
+    merged = parts[2].merge(parts[0], parts[1])
+    np.testing.assert_allclose(merged.concept_vectors_, MeanPrototype().fit(X, y).concept_vectors_)
+    assert not parts[0].concept_vectors_[2].any()

@@ -233,3 +233,13 @@ def test_tokens_of_any_size_are_scaled_alike(rng, scale):
     # Control: squares of such numbers are none in single precision.
     with np.errstate(over="ignore", under="ignore"):
         assert np.square(np.float32(scale)) in (0, np.inf)
+
+
+def test_fits_on_a_thousand_parts_merge_to_the_fit_on_all(rng):
+    samples = make_list(rng, n_samples=1000)
+    parts = [TokenScaler().fit([sample]) for sample in samples]
+    merged, whole = parts[0].merge(*parts[1:]), TokenScaler().fit(samples)
+    np.testing.assert_allclose(merged.mean_, whole.mean_, rtol=1e-12)
+    np.testing.assert_allclose(merged.scale_, whole.scale_, rtol=1e-12)
+    assert merged.n_tokens_seen_ == whole.n_tokens_seen_
+    assert not np.allclose(parts[1].mean_, whole.mean_, rtol=0.01)
