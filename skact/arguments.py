@@ -8,9 +8,10 @@ one sentence that names the argument, what it must be, and what it was.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import wraps
 from inspect import signature
+from numbers import Integral
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -22,14 +23,17 @@ from sklearn.utils._param_validation import (
 )
 
 __all__ = [
+    "N_JOBS",
     "PATH",
     "SEQUENCE",
     "Number",
     "Such",
     "check_concepts",
+    "check_entries",
     "checked",
     "float_array",
     "instance",
+    "is_name",
 ]
 
 P = ParamSpec("P")
@@ -116,6 +120,8 @@ class Such(HasMethods):
 def instance(words: str, *classes: type) -> Such:
     """Accept instances of classes, which are called by public names instead of private modules.
 
+    An empty text, which names nothing, is none of them.
+
     Parameters
     ----------
     words : str
@@ -129,13 +135,22 @@ def instance(words: str, *classes: type) -> Such:
     constraint : Such
         The constraint.
     """
-    return Such(words, lambda value: isinstance(value, classes))
+    return Such(words, lambda value: isinstance(value, classes) and not _is_empty_text(value))
+
+
+def _is_empty_text(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 #: A list of things that are no numbers.
-SEQUENCE = instance("a list", Sequence)
+SEQUENCE = Such(
+    "a list", lambda value: isinstance(value, Sequence) and not isinstance(value, str | bytes)
+)
 #: A path of a file or folder.
 PATH = instance("a path", str, os.PathLike)
+_ANY_INT = Number(Integral, None, None, closed="neither")
+#: Workers of joblib, -1 for one per core.
+N_JOBS = Such("an int other than 0", lambda value: _ANY_INT.is_satisfied_by(value) and value != 0)
 
 
 def float_array(values: Any, name: str) -> npt.NDArray[np.float64]:
@@ -158,10 +173,50 @@ def float_array(values: Any, name: str) -> npt.NDArray[np.float64]:
     ValueError
         If it is no array of numbers.
     """
+    if np.iscomplexobj(values):  # whose imaginary part would be dropped
+        raise ValueError(f"{name} must be an array of numbers: these are complex")
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array of numbers: {error}") from error
+
+
+def check_entries(name: str, values: Any, n_samples: int, sample: str = "sample") -> None:
+    """Refuse what does not hold an entry for each sample.
+
+    Parameters
+    ----------
+    name : str
+        What the argument is called.
+    values : object
+        The argument.
+    n_samples : int
+        Number of samples.
+    sample : str, default="sample"
+        What a sample is called.
+
+    Raises
+    ------
+    TypeError
+        If it has no length.
+    ValueError
+        If it has another.
+    """
+    try:
+        n_entries = len(values)
+    except TypeError:
+        raise TypeError(f"{name} must have one entry per {sample}, got {values!r}.") from None
+    if n_entries != n_samples:
+        raise ValueError(
+            f"{name} must have one entry per {sample}: got {n_entries} for {n_samples}."
+        )
+
+
+def is_name(value: Any) -> bool:
+    """Tell whether a value can name a concept: a text that is not empty, or a number, say."""
+    if value is None or not isinstance(value, Hashable) or _is_empty_text(value):
+        return False
+    return bool(value == value)  # NaN is not
 
 
 def check_concepts(concepts: Iterable[Any], what: str = "concepts") -> list[Any]:
@@ -183,7 +238,7 @@ def check_concepts(concepts: Iterable[Any], what: str = "concepts") -> list[Any]
     ------
     ValueError
         If they are one string, whose letters would be taken for names, or no iterable; if there is
-        none, one is an empty text, or one comes twice.
+        none, one is an empty text, None, NaN or an array, or one comes twice.
     """
     if isinstance(concepts, str | bytes) or not isinstance(concepts, Iterable):
         raise ValueError(f"{what} must be a list of names, got {concepts!r}.")
@@ -191,8 +246,8 @@ def check_concepts(concepts: Iterable[Any], what: str = "concepts") -> list[Any]
     if not names:
         raise ValueError(f"{what} must hold at least one name.")
     for c, name in enumerate(names):
-        if isinstance(name, str) and not name.strip():
-            raise ValueError(f"{what}[{c}] is an empty name, {name!r}.")
+        if not is_name(name):
+            raise ValueError(f"{what}[{c}] must be a name, got {name!r}.")
         if name in names[:c]:
             raise ValueError(f"{what} must differ from each other, but {name!r} comes twice.")
     return names

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 
 from skact import models
-from skact.arguments import check_concepts, instance
+from skact.arguments import PATH, Number, check_concepts, check_entries, checked, instance
 from skact.base import SharedModelMixin, TokensOutMixin
 from skact.embedding._reader import Reader
 from skact.embedding._stored import StoredSamples
@@ -135,18 +135,15 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         "modality": [StrOptions({"auto", "text", "image"})],
         "pooling": [StrOptions({"cls", "mean", "last"}), None],
         "special_tokens": ["boolean"],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_length": [Interval(Integral, 1, None, closed="left"), None],
-        "sink": [str, Interval(Integral, 0, None, closed="left"), None],
+        "batch_size": [Number(Integral, 1, None, closed="left")],
+        "max_length": [Number(Integral, 1, None, closed="left"), None],
+        "sink": [str, Number(Integral, 0, None, closed="left"), None],
         "chat_tokens": [str],
         "crop": [StrOptions({"auto", "whole", "processor"})],
-        "max_patches": [Interval(Integral, 1, None, closed="left")],
+        "max_patches": [Number(Integral, 1, None, closed="left")],
         "device": [str],
         "dtype": [StrOptions({"auto", "float32", "float16", "bfloat16"})],
-        "store": [
-            instance("an ActivationStore(...), the path of one", ActivationStore, str, Path),
-            None,
-        ],
+        "store": [instance("an ActivationStore(...)", ActivationStore), PATH, None],
         "revision": [str, None],
         "trust_remote_code": ["boolean"],
         "progress": ["boolean"],
@@ -245,6 +242,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         (tokens,) = layers.values()
         return tokens if self.pooling is None else np.array(tokens.flat(), np.float32)
 
+    @checked(with_spans=["boolean"])
     def prepare(
         self, X: Any, *, with_spans: bool = False
     ) -> models.TextInputs | models.ImageInputs:
@@ -319,8 +317,9 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError
-            If a span is empty or leaves its text, or the lengths differ.
+        ValueError, TypeError
+            If a span is empty, leaves its text, is not cut by ints or has no label, or the lengths
+            differ.
         """
         concepts = None if concepts is None else check_concepts(concepts)
         samples, reader = self._start(texts, need="text")
@@ -361,10 +360,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         """
         concepts = None if concepts is None else check_concepts(concepts)
         samples, reader = self._start(images, need="image")
-        if len(masks) != len(samples):
-            raise ValueError(
-                f"masks must have one entry per image: got {len(masks)} for {len(samples)}."
-            )
+        check_entries("masks", masks, len(samples), "image")
         return reader.label(samples, masks, concepts)
 
     def truncated(self, X: Any) -> Array:

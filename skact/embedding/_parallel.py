@@ -19,7 +19,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
 
 from skact import models
-from skact.arguments import Number, checked, instance
+from skact.arguments import N_JOBS, PATH, Number, checked, instance
 from skact.embedding._embedder import TransformerEmbedder
 from skact.samples import as_list
 from skact.store import ActivationStore
@@ -92,8 +92,8 @@ def _saying_what_is_left(n_samples: int, n_left: Callable[[], int]) -> Iterator[
 
 @checked(
     embedder=[instance("a TransformerEmbedder(...)", TransformerEmbedder)],
-    store=[instance("an ActivationStore(...) or the path of one", ActivationStore, str, Path)],
-    n_jobs=[Number(Integral, None, None, closed="neither"), None],
+    store=[instance("an ActivationStore(...)", ActivationStore), PATH],
+    n_jobs=[N_JOBS, None],
     chunk_size=[Number(Integral, 1, None, closed="left")],
     progress=["boolean"],
 )

@@ -7,6 +7,7 @@ turns, is context: read, and no token of the sample.
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from skact.models._processors import calling
 from skact.models._template import ChatTokens, chat_tokens, check_messages
-from skact.models._text import Encoded
+from skact.models._text import Encoded, check_span, each_span
 from skact.rows import Array, offsets_of
 
 __all__ = [
@@ -228,29 +229,23 @@ def chat_spans(chats: Sequence[Chat], spans: Any) -> list[list[tuple[int, int, A
     Raises
     ------
     ValueError
-        If a span does not fit its message, naming both.
+        If a span does not fit its message, naming both, or its label is no name.
+    TypeError
+        If start or end is no int.
     """
-    if len(spans) != len(chats):
-        raise ValueError(f"spans must have one entry per chat: got {len(spans)} for {len(chats)}.")
-    out: list[list[tuple[int, int, Any]]] = []
-    for i, chat in enumerate(chats):
-        starts, found = _starts(chat), []
-        for j, span in enumerate(spans[i]):
-            expected = f"spans[{i}][{j}] must be (message, start, end, label)"
-            try:
-                message, start, end, label = span
-                length = len(dict(enumerate(chat))[message]["content"])
-            except (TypeError, ValueError, KeyError):
-                raise ValueError(
-                    f"{expected} with one of the {len(chat)} messages, got {span!r}."
-                ) from None
-            if not 0 <= start < end <= length:
-                raise ValueError(
-                    f"{expected} with 0 <= start < end <= {length}, the length of message "
-                    f"{message}; got ({start}, {end})."
-                )
-            found.append((int(starts[message] + start), int(starts[message] + end), label))
-        out.append(found)
+    out: list[list[tuple[int, int, Any]]] = [[] for _ in chats]
+    for i, where, span in each_span(spans, len(chats), "chat"):
+        try:
+            message, start, end, label = span
+            length = len(dict(enumerate(chats[i]))[operator.index(message)]["content"])
+        except (TypeError, ValueError, KeyError):
+            raise ValueError(
+                f"{where} must be (message, start, end, label) with one of the {len(chats[i])} "
+                f"messages, got {span!r}."
+            ) from None
+        check_span(where, start, end, label, length)
+        first = int(_starts(chats[i])[message])
+        out[i].append((first + int(start), first + int(end), label))
     return out
 
 

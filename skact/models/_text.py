@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from skact.arguments import check_entries, is_name
 from skact.models._offsets import spans_from_bytes
 from skact.models._processors import calling
 from skact.rows import Array, offsets_of, segment_sum
@@ -18,8 +20,10 @@ __all__ = [
     "Encoded",
     "Token",
     "check_characters",
+    "check_span",
     "check_spans",
     "check_texts",
+    "each_span",
     "encode",
     "label_tokens",
     "list_tokens",
@@ -385,34 +389,52 @@ def check_spans(
     Raises
     ------
     ValueError
-        If a span does not fit its text, naming both, or there is no concept.
+        If a span does not fit its text, naming both, its label is no name, or there is no concept.
+    TypeError
+        If start or end is no int.
     """
-    if len(spans) != len(texts):
-        raise ValueError(f"spans must have one entry per text: got {len(spans)} for {len(texts)}.")
     out = []
-    for i, text in enumerate(texts):
-        for j, span in enumerate(spans[i]):
-            try:
-                start, end, label = (
-                    (span[name] for name in ("start", "end", "label"))
-                    if isinstance(span, Mapping)
-                    else span
-                )
-            except (KeyError, TypeError, ValueError):
-                raise ValueError(
-                    f"spans[{i}][{j}] must be (start, end, label), or a dict with these keys; got "
-                    f"{span!r}."
-                ) from None
-            if not 0 <= start < end <= len(text):
-                raise ValueError(
-                    f"spans[{i}][{j}] must satisfy 0 <= start < end <= {len(text)}, the length of "
-                    f"its text; got ({start}, {end})."
-                )
-            out.append((i, int(start), int(end), label))
+    for i, where, span in each_span(spans, len(texts), "text"):
+        try:
+            start, end, label = (
+                (span[name] for name in ("start", "end", "label"))
+                if isinstance(span, Mapping)
+                else span
+            )
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{where} must be (start, end, label), or a dict with these keys; got {span!r}."
+            ) from None
+        check_span(where, start, end, label, len(texts[i]))
+        out.append((i, int(start), int(end), label))
     names = sorted({span[3] for span in out}) if concepts is None else list(concepts)
     if not names:
         raise ValueError("there is no concept: no span is labelled and concepts is not given.")
     return out, names
+
+
+def each_span(spans: Any, n_samples: int, sample: str) -> Iterator[tuple[int, str, Any]]:
+    """Give each span with the number of its sample, and say where it stands."""
+    check_entries("spans", spans, n_samples, sample)
+    for i in range(n_samples):
+        if isinstance(spans[i], str) or not isinstance(spans[i], Iterable):
+            raise TypeError(f"spans[{i}] must be a list of spans, got {spans[i]!r}.")
+        for j, span in enumerate(spans[i]):
+            yield i, f"spans[{i}][{j}]", span
+
+
+def check_span(where: str, start: Any, end: Any, label: Any, length: int) -> None:
+    """Refuse what is no labelled span of a text of that length; ``where`` says which it is."""
+    for name, number in (("start", start), ("end", end)):
+        if isinstance(number, bool | np.bool_) or not isinstance(number, Integral):
+            raise TypeError(f"{where} must have an int as its {name}, got {number!r}.")
+    if not 0 <= start < end <= length:
+        raise ValueError(
+            f"{where} must satisfy 0 <= start < end <= {length}, the length of its text; got "
+            f"({start}, {end})."
+        )
+    if not is_name(label):
+        raise ValueError(f"{where} must have a name as its label, got {label!r}.")
 
 
 def label_tokens(

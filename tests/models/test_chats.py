@@ -151,13 +151,18 @@ BAD_SPANS = {
     "negative": ([[(-1, 0, 1, "a")], []], r"spans\[0\]\[0\] must be"),
     "length": ([[], [(0, 0, 99, "a")]], r"spans\[1\]\[0\] .* 0 <= start < end <= 5"),
     "triple": ([[(0, 1, "a")], []], r"spans\[0\]\[0\] must be \(message, start, end, label\)"),
+    "float message": ([[(0.0, 0, 1, "a")], []], r"spans\[0\]\[0\] must be .* one of the 2 mess"),
+    "float": ([[(0, 0.5, 1, "a")], []], r"spans\[0\]\[0\] must have an int as its start, got 0.5"),
+    "bool": ([[(0, 0, True, "a")], []], "an int as its end, got True"),
+    "no label": ([[(0, 0, 1, None)], []], "a name as its label, got None"),
+    "no list": ([5, []], r"spans\[0\] must be a list of spans"),
     "number": ([[]], "one entry per chat: got 1 for 2"),
 }
 
 
 @pytest.mark.parametrize(("spans", "match"), BAD_SPANS.values(), ids=BAD_SPANS)
 def test_bad_spans_are_named(pair, spans, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         TransformerEmbedder(pair).align_spans(CHATS, spans, ["a"])
 
 

@@ -310,13 +310,41 @@ def test_a_span_of_blanks_labels_nothing():
         (["abc"], [[(-1, 2, "a")]], None, r"spans\[0\]\[0\].*\(-1, 2\)"),
         (["abc"], [[(0, 2)]], None, r"spans\[0\]\[0\] must be \(start, end, label\)"),
         (["abc"], [[5]], None, r"spans\[0\]\[0\] must be \(start, end, label\)"),
+        (["abc"], [5], None, r"spans\[0\] must be a list of spans, got 5"),
+        (
+            ["abc"],
+            [[(0.9, 2, "a")]],
+            None,
+            r"spans\[0\]\[0\] must have an int as its start, got 0.9",
+        ),
+        (["abc"], [[(0, 2.5, "a")]], None, "an int as its end, got 2.5"),
+        (["abc"], [[(True, 2, "a")]], None, "an int as its start, got True"),
+        (["abc"], [[(0, np.True_, "a")]], None, "an int as its end, got (np.)?True"),
+        (["abc"], [[("0", 2, "a")]], None, "an int as its start, got '0'"),
+        (
+            ["abc"],
+            [[(0, 2, None)]],
+            None,
+            r"spans\[0\]\[0\] must have a name as its label, got None",
+        ),
+        (["abc"], [[(0, 2, np.nan)]], None, "a name as its label, got nan"),
+        (["abc"], [[(0, 2, "")]], ["a"], "a name as its label, got ''"),
+        (["abc"], [[(0, 2, ["a"])]], ["a"], r"a name as its label, got \['a'\]"),
+        (["abc"], 3, None, "spans must have one entry per text, got 3"),
         (["abc"], [[]], None, "no concept"),
         (["abc"], [[(0, 2, "a")]], [], "at least one name"),
     ],
 )
 def test_bad_spans_are_named(texts, spans, concepts, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         embedder().align_spans(texts, spans, concepts)
+
+
+def test_integers_of_numpy_are_places_and_numbers_are_labels():
+    plain = embedder().align_spans(["the cat"], [[(0, 3, 1)]])
+    assert plain.flat().tolist() == [[True], [False]]
+    spans = [[(np.int64(0), np.uint8(3), 1)]]
+    assert (embedder().align_spans(["the cat"], spans).flat() == plain.flat()).all()
 
 
 def test_spans_need_a_text_model(images):
