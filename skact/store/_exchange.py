@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from skact.files import parse_json
 from skact.rows import Array, Sink, all_finite, runs
 from skact.store._entries import are_there, layer_shards
 from skact.store._format import LayerFile
@@ -68,7 +69,7 @@ def _entries(identity: Identity) -> dict[str, str | float | None]:
         else:
             out[name] = json.dumps(value) if isinstance(value, list) else value
 
-    walk(json.loads(identity.json), "")
+    walk(parse_json(identity.json, "the identity"), "")
     return out
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from zlib import crc32
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from skact.files import parse_json
 from skact.rows import Array, FileRows, offsets_of, runs
 from skact.store._records import RAW, Identity
 
@@ -33,8 +33,13 @@ CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 KEY_BYTES = 32  # bytes of the name of a sample
 _PIECE = 2**24  # bytes to compare at a time
 _UNFIT = (
-    *(SafetensorError, ValueError, TypeError, KeyError, IndexError, AttributeError),
-    *(OverflowError, RecursionError),
+    SafetensorError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
 )
 
 
@@ -158,8 +163,8 @@ def _read_layer(path: Path) -> LayerFile:
                 raise ValueError(f"its format is {about['format']!r}, expected {FORMAT!r}")
             lengths, samples, sums = map(content.get_tensor, ("lengths", "samples", "checksums"))
             shapes = content.get_tensor("shapes") if "shapes" in content.keys() else None  # noqa: SIM118
-        entry = json.loads(file.read(n_header))["values"]
-    settings = json.loads(about["identity"])
+        entry = parse_json(file.read(n_header).decode(), "the header")["values"]
+    settings = parse_json(about["identity"], "the identity")
     dtype, shape = settings["stored_as"], tuple(entry["shape"])
     n = len({key.tobytes() for key in samples})
     if (

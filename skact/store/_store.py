@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils._param_validation import RealNotInt, StrOptions
 
-from skact.arguments import PATH, Number, Such, checked
+from skact.arguments import PATH, Number, Such, checked, instance
 from skact.rows import Array, Shards, offsets_of
 from skact.store._entries import are_there, find, missing
 from skact.store._exchange import CopyJob, check_width, export, one_layer
@@ -33,20 +33,35 @@ _DEPTH = Number(RealNotInt, 0, 1, closed="right")
 
 def _are_layers(layers: Any) -> bool:
     """Tell whether these can be layers of a model, which alone knows its blocks."""
-    if isinstance(layers, str):
+    if isinstance(layers, str | bytes):
         return layers == "all"
     each = layers if isinstance(layers, Sequence | np.ndarray) else [layers]
     return len(each) > 0 and all(map(_is_layer, each))
 
 
 def _are_keys(keys: Any) -> bool:
-    return isinstance(keys, Sequence) and all(
-        isinstance(key, bytes) and len(key) == KEY_BYTES for key in keys
+    return (
+        isinstance(keys, Sequence)
+        and not isinstance(keys, str | bytes)
+        and all(isinstance(key, bytes) and len(key) == KEY_BYTES for key in keys)
+    )
+
+
+def _are_identities(identities: Any) -> bool:
+    return isinstance(identities, Mapping) and all(
+        isinstance(identity, Identity) for identity in identities.values()
     )
 
 
 def _is_layer(layer: Any) -> bool:
     return _BLOCK.is_satisfied_by(layer) or _DEPTH.is_satisfied_by(layer)
+
+
+_KEYS = Such("a list of keys of samples, 32 bytes each", _are_keys)
+_IDENTITIES = Such("a dict of blocks to Identity(...)", _are_identities)
+_SOME_IDENTITIES = Such(
+    "a dict of one or more blocks to Identity(...)", lambda value: _are_identities(value) and value
+)
 
 
 class ActivationStore:
@@ -213,7 +228,7 @@ class ActivationStore:
             max_bytes=max_bytes,
         )
 
-    @checked(keys=[Such("a list of keys of samples, 32 bytes each", _are_keys)])
+    @checked(keys=[_KEYS])
     def forget(self, keys: Sequence[bytes]) -> int:
         """Remove samples for good, at all layers of all models: when a person asks for it.
 
@@ -316,6 +331,7 @@ class ActivationStore:
         )
         return filled.n_embedded
 
+    @checked(keys=[_KEYS], identities=[_SOME_IDENTITIES])
     def lacking(self, keys: Sequence[bytes], identities: Mapping[int, Identity]) -> Array:
         """Tell which layers of which samples are not there.
 
@@ -333,6 +349,13 @@ class ActivationStore:
         """
         return missing(self._index, keys, identities)
 
+    @checked(
+        keys=[_KEYS],
+        identities=[_SOME_IDENTITIES],
+        also=[_IDENTITIES],
+        prepare=[callable],
+        progress=["boolean"],
+    )
     def fill(
         self,
         keys: Sequence[bytes],
@@ -373,6 +396,11 @@ class ActivationStore:
             progress=progress,
         )
 
+    @checked(
+        keys=[_KEYS],
+        identity=[instance("an Identity(...)", Identity)],
+        source=[instance("a Source(...)", Source), None],
+    )
     def read(
         self, keys: Sequence[bytes], identity: Identity, source: Source | None = None
     ) -> TokenArray | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from skact.files import parse_json
 from skact.store._claims import forget_the_dead, live_owners
 from skact.store._entries import drop_shard
 from skact.store._index import DamagedIndexError, Index
@@ -32,23 +32,25 @@ def describe(index: Index) -> tuple[int, list[dict[str, Any]]]:
             "SELECT count(DISTINCT sample) FROM entries"
         ).fetchall()
     try:
+        said = [parse_json(row[3], "the identity") for row in rows]
         return n_distinct, [
             {
                 "model": model,
                 "layer": block,
-                "dtype": json.loads(text)["stored_as"],
-                "convention": json.loads(text)["convention"],
+                "dtype": about["stored_as"],
+                "convention": about["convention"],
                 "samples": n_samples.get(number, 0),
                 "tokens": n_rows,
                 "features": width,
                 "shards": n_shards,
                 "bytes": n_bytes,
                 "created": (first, last),
-                "identity": json.loads(text),
+                "identity": about,
             }
-            for number, model, block, text, n_shards, n_rows, n_bytes, width, first, last in rows
+            for about, (number, model, block, _, *figures) in zip(said, rows, strict=True)
+            for n_shards, n_rows, n_bytes, width, first, last in [figures]
         ]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedIndexError(index.path, f"the name of a layer ({error})") from error
 
 

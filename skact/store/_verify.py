@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sqlite3
 import time
@@ -11,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from skact.files import parse_json
 from skact.store._entries import Held, add_shards, are_there, drop_shard, row_ids
 from skact.store._index import DamagedIndexError, Index
 from skact.store._records import ShardRow
@@ -80,9 +80,9 @@ def _index_problem(index: Index, folder: ShardFolder) -> str | None:
 
 def _is_identity(digest: Any, text: Any, block: Any) -> bool:
     try:
-        said = json.loads(text)["block"]
+        said = parse_json(text, "the identity")["block"]
         return bool(said == block and hashlib.sha256(text.encode()).digest() == digest)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return False
 
 

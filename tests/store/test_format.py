@@ -242,6 +242,19 @@ DAMAGED = [
         ),
         "activations 1', expected 'skact activations 2'",
     ),
+    *(
+        (
+            lambda c, text=text: header_changed(
+                c, lambda h: h["__metadata__"].update(identity=text)
+            ),
+            f"the identity: {said}",
+        )
+        for text, said in [
+            ("[" * 10**5, "nested more than 100 deep, at column 101"),
+            ('{"block":' + "1" * 5000 + "}", "a number of 5000 digits, at column 10"),
+            ('{"block":', "not JSON"),
+        ]
+    ),
     (lambda c: c.replace(key(3), key(4)), "do not fit together"),
     (lambda c: c.replace((3).to_bytes(8, "little"), (4).to_bytes(8, "little")), "do not fit"),
 ]
