@@ -14,6 +14,8 @@ from skact import (
     Adam,
     AutoencoderTraining,
     ConceptLocalizer,
+    ConceptSearchCV,
+    CrossFitTransformer,
     LayerStack,
     LinearSeparator,
     MeanPrototype,
@@ -32,6 +34,14 @@ X = np.random.default_rng(0).random((10, 3))
 Y = np.arange(10) % 2
 TOKENS = TokenArray(X, np.arange(11))
 MAP = [[0.1], [0.2], [0.3]]
+WORD = [skact.Token("a", 0, 1)]
+DISPLAY = skact.TokenHeatMapDisplay("a", WORD, [0.5])
+FITTED = SuperActivator().fit(X, Y)
+
+
+def search(param_grid=None, **params):
+    grid = {"delta": [0.1, 0.5]} if param_grid is None else param_grid
+    return ConceptSearchCV(SuperActivator(), grid, **{"cv": 2, **params})
 
 
 class Sum:
@@ -207,6 +217,19 @@ def test_lists_are_decisions_too():
     ("call", "message"),
     [
         (lambda store: ActivationStore(3), "'path' parameter of ActivationStore must be a path"),
+        (lambda store: ActivationStore(""), "'path' parameter of ActivationStore must be a path"),
+        (lambda store: ActivationStore(" "), "'path' .* Got ' '"),
+        (lambda store: TransformerEmbedder(store="").fit(["a"]), "'store' .* a path or None"),
+        (
+            lambda store: embed_to_store(["a"], TransformerEmbedder(), ""),
+            "'store' .* a path. Got ''",
+        ),
+        (lambda store: ActivationStore(store.path, layers=b"abc"), "'layers' .* Got b'abc'"),
+        (lambda store: store.forget(""), "'keys' .* a list of keys"),
+        (lambda store: store.read([b"a"], None), "'keys' .* 32 bytes each"),
+        (lambda store: store.read([bytes(32)], "a"), r"'identity' .* an Identity\("),
+        (lambda store: store.lacking([bytes(32)], {}), "'identities' .* one or more blocks"),
+        (lambda store: store.fill([bytes(32)], {0: 3}, {}, print), "'identities' .* Got {0: 3}"),
         (lambda store: ActivationStore(store.path, layers=3.5), "'layers' .* Got 3.5"),
         (lambda store: ActivationStore(store.path, layers=[0, True]), "'layers'"),
         (lambda store: ActivationStore(store.path, layers=[]), "'layers'"),
@@ -227,6 +250,36 @@ def test_bad_arguments_of_a_store(tmp_path, call, message):
         call(ActivationStore(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: skact.TokenHeatMapDisplay(3, WORD, [1]), "sample must be a text, got int"),
+        (lambda: skact.TokenHeatMapDisplay("a", [], []), "'tokens' .* a list of tokens"),
+        (lambda: skact.TokenHeatMapDisplay("a", [3], [1]), "tokens must have a start each, got 3"),
+        (lambda: skact.PatchHeatMapDisplay("a", WORD, [1]), "sample 0: the image 'a' cannot be"),
+        (lambda: skact.TokenHeatMapDisplay("a", WORD, ["x"]), "scores must be an array of numbers"),
+        (lambda: skact.TokenHeatMapDisplay("a", WORD, [1j]), "scores .* complex"),
+        (
+            lambda: skact.TokenHeatMapDisplay("a", WORD, [1], ["x"]),
+            "superactivators must hold True",
+        ),
+        (lambda: skact.TokenHeatMapDisplay("a", WORD, [1], concept=3), "'concept' .* Got 3"),
+        (lambda: skact.TokenHeatMapDisplay("a", WORD, [1], center=np.nan), "'center' .* Got nan"),
+        (lambda: DISPLAY.plot(ax=3), "'ax' .* matplotlib Axes or None. Got 3"),
+        (lambda: DISPLAY.plot(cmap="mauve"), "cmap must name a colour map .* got 'mauve'"),
+        (lambda: DISPLAY.to_html(cmap=3), "'cmap' .* the name of a colour map or None. Got 3"),
+        (lambda: DISPLAY.to_html(title=3), "'title' .* Got 3"),
+        (lambda: DISPLAY.to_html(""), "'path' .* a path or None. Got ''"),
+        (lambda: skact.LocalizationDisplay("a", WORD, [1]), "'maps' .* a dict of methods to dicts"),
+        (lambda: skact.LocalizationDisplay("a", WORD, {"a": [1]}), "'maps' .* Got {'a': "),
+        (lambda: skact.LocalizationDisplay("a", [], {}), "'tokens' .* a list of tokens"),
+    ],
+)
+def test_bad_arguments_of_displays(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call()
+
+
 @pytest.mark.parametrize("layers", [None, "all", [0, -1], [0.5, 1.0], (1, 0.25), -1, np.arange(2)])
 def test_layers_of_a_store(tmp_path, layers):
     assert ActivationStore(tmp_path, layers=layers).layers is layers
@@ -242,6 +295,19 @@ def test_layers_of_a_store(tmp_path, layers):
         (lambda: LayerStack.concatenate([1]), TypeError, "parts must hold LayerStacks, got int"),
         (lambda: TokenArray.concatenate([1]), TypeError, "parts must hold TokenArrays, got int"),
         (lambda: TokenArray.concatenate(3), TypeError, "'parts' .* a list"),
+        (lambda: LayerStack({1: TOKENS}).layer(True), ValueError, "layer must be .* got True"),
+        (lambda: LayerStack({1: TOKENS}).layer(1.0), ValueError, "layer must be .* got 1.0"),
+        (lambda: TOKENS.columns(0), IndexError, "columns must be 1-D integers or bools, got 0-D"),
+        (lambda: TOKENS.columns([0.5]), IndexError, "columns .* float64"),
+        (lambda: TOKENS.map(3), TypeError, "function must be callable, got 3"),
+        (lambda: list(TOKENS.each_block(3)), TypeError, "function must be callable, got 3"),
+        (lambda: TOKENS.take([0], axis=np.zeros(2)), ValueError, "axis=0"),
+        (
+            lambda: TokenArray(X, range(11), feature_names=["a", None, "b"]),
+            TypeError,
+            r"names\[1\]",
+        ),
+        (lambda: skact.Source().conflict("model"), TypeError, "other must be a Source"),
         (lambda: TokenArray.from_list(3), TypeError, "'samples'"),
         (lambda: TOKENS[:2].tokens_at([0]), IndexError, "positions must be 2 integers"),
         (lambda: TOKENS[:2].tokens_at(0), IndexError, "positions must be 2 integers"),
@@ -285,6 +351,30 @@ def test_bad_arguments_of_containers(call, error, message):
         (
             lambda: ConceptLocalizer(1, 2, 3, method=RISE).fit(X, Y),
             r"'method' .* GradCAM\(\) or RISE\(\). Got <",
+        ),
+        (lambda: TransformerEmbedder("").fit(["a"]), "'model' .* Got ''"),
+        (lambda: TransformerEmbedder(batch_size=True).fit(["a"]), "'batch_size' .* Got True"),
+        (lambda: TransformerEmbedder(max_patches=True).fit(["a"]), "'max_patches' .* Got True"),
+        (lambda: TransformerEmbedder().prepare(["a"], with_spans="x"), "'with_spans'"),
+        (
+            lambda: PromptDetector("", concepts=["a"]).fit(["x"], [1]),
+            "model must be a Hugging Face",
+        ),
+        (lambda: FITTED.decide(np.full((2, 3), np.nan)), "pooled must be finite"),
+        (lambda: FITTED.decide(np.full((2, 3), 1j)), "pooled .* complex"),
+        (lambda: FITTED.decide(np.ones((2, 2))), r"pooled must have shape \(n_samples, 3\)"),
+        (lambda: FITTED.pool([[1]]), r"'scores' .* a TokenArray\("),
+        (lambda: SuperActivator().decide(np.ones((2, 3))), "not fitted yet"),
+        (lambda: search(n_jobs=0).fit(X, Y), "'n_jobs' .* an int other than 0 or None. Got 0"),
+        (lambda: search(cv=b"abc").fit(X, Y), "cv must be an int, a splitter, or list splits"),
+        (lambda: search(param_grid=[]).fit(X, Y), "param_grid holds no candidate"),
+        (lambda: search(param_grid=[3]).fit(X, Y), "param_grid is no grid"),
+        (lambda: search().fit(X, Y, groups=3), "groups must have one entry per sample, got 3"),
+        (lambda: search().fit(X, Y, groups=np.ones((10, 2))), r"groups must be 1-D, .* \(10, 2\)"),
+        (lambda: search().fit(X, Y, [1]), "token_labels must have one entry per sample: got 1"),
+        (
+            lambda: CrossFitTransformer(MeanPrototype()).fit_transform(X, Y, 3),
+            "token_labels must have one entry per sample, got 3",
         ),
         (lambda: TransformerEmbedder(3).fit(["a"]), "'model' .* a name, a folder or a loaded pair"),
         (

@@ -13,7 +13,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skact.arguments import Number
+from skact.arguments import Number, checked, float_array, instance
 from skact.base import NestedParamsMixin, concept_names
 from skact.detection._calibration import (
     PooledScores,
@@ -262,6 +262,7 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         decision = self.decide(self.pool(check_tokens(self, X, reset=False)))
         return decision if self.multilabel_ else decision[:, 0]
 
+    @checked(scores=[instance("a TokenArray(...)", TokenArray)])
     def pool(self, scores: TokenArray) -> Array:
         """Pool the scores of each sample.
 
@@ -290,8 +291,15 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         decision : ndarray of shape (n_samples, n_concepts), dtype float64
             Positive where a concept is found.
         """
-        scores = pooled[:, self.matched_columns_].astype(np.float64)
-        return scores - np.nextafter(self.thresholds_, -np.inf)
+        check_is_fitted(self)
+        pooled = float_array(pooled, "pooled")
+        if pooled.ndim != 2 or pooled.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"pooled must have shape (n_samples, {self.n_features_in_}), got {pooled.shape}."
+            )
+        if not np.isfinite(pooled).all():
+            raise ValueError("pooled must be finite, but holds NaN or infinity.")
+        return pooled[:, self.matched_columns_] - np.nextafter(self.thresholds_, -np.inf)
 
     def predict(self, X: Any) -> Array:
         """Tell which samples hold which concept.

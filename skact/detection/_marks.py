@@ -52,5 +52,6 @@ def superactivators(estimator: Any, X: Any) -> Any:
     if hasattr(estimator, "best_estimator_"):
         return superactivators(estimator.best_estimator_, X)
     raise TypeError(
-        f"{type(estimator).__name__} does not end in a detector with superactivators(X)."
+        f"estimator must end in a detector: {type(estimator).__name__} does not end in a detector "
+        "with superactivators(X)."
     )

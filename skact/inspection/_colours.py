@@ -38,11 +38,15 @@ def colour(shade: Array, name: str) -> Array:
 
     Raises
     ------
+    ValueError
+        If there is no such map.
     ImportError
         If it is a map of matplotlib, which is not installed.
     """
     if name not in _MAPS:
         maps = need("matplotlib", f"the colour map {name!r}").colormaps
+        if name not in maps:
+            raise ValueError(f"cmap must name a colour map of matplotlib, got {name!r}.")
         return np.array(maps[name](shade), np.float64)
     anchors = np.array([list(bytes.fromhex(text)) for text in _MAPS[name].split()]) / 255
     level = np.clip(np.floor(shade * _N_LEVELS), 0, _N_LEVELS - 1) / (_N_LEVELS - 1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.pipeline import Pipeline
 
+from skact.arguments import PATH, SEQUENCE, Number, Such, checked, float_array, instance
 from skact.extras import need
 from skact.inspection._colours import colour
 from skact.inspection._html import page, titled
@@ -23,17 +25,48 @@ from skact.inspection._reading import (
 )
 from skact.rows import Array
 
-__all__ = ["HeatMapDisplay"]
+__all__ = ["TOKENS", "HeatMapDisplay", "check_marks"]
+
+#: Tokens or patches of a sample.
+TOKENS = Such(
+    "a list of tokens, from TransformerEmbedder.tokens_of",
+    lambda value: SEQUENCE.is_satisfied_by(value) and len(value),
+)
+AXES = Such("matplotlib Axes", lambda value: hasattr(value, "add_patch"))
+CMAP = instance("the name of a colour map", str)
+
+
+def check_marks(superactivators: Any, n_tokens: int) -> Array:
+    """Turn one mark per token into bools; none is marked where nothing is given."""
+    if superactivators is None:
+        return np.zeros(n_tokens, bool)
+    marks = np.asarray(superactivators)
+    if marks.dtype.kind not in "biuf" or not np.isin(marks, (0, 1)).all():
+        raise ValueError(f"superactivators must hold True and False, got {superactivators!r}.")
+    if marks.shape != (n_tokens,):
+        raise ValueError(
+            f"superactivators must have shape ({n_tokens},), one entry per token, got "
+            f"{marks.shape}."
+        )
+    return marks.astype(bool)
 
 
 class HeatMapDisplay(ABC):
     """Scores and SuperActivators of one sample for one concept."""
 
     _cmap: ClassVar[str]
+    _place: ClassVar[str]  # what a token has that says where it lies
 
     ax_: Any
     figure_: Any
 
+    @checked(
+        tokens=[TOKENS],
+        scores=["array-like"],
+        superactivators=["array-like", None],
+        concept=[str, None],
+        center=[Number(Real, None, None, closed="neither"), None],
+    )
     def __init__(
         self,
         sample: Any,
@@ -44,24 +77,23 @@ class HeatMapDisplay(ABC):
         concept: str | None = None,
         center: float | None = None,
     ) -> None:
+        self._check_sample(sample)
+        if not all(hasattr(token, self._place) for token in tokens):
+            raise TypeError(f"tokens must have a {self._place} each, got {tokens[0]!r}.")
         self.sample = sample
         self.tokens = tokens
-        self.scores = np.asarray(scores, dtype=np.float64)
-        self.superactivators = (
-            np.zeros(len(self.scores), bool)
-            if superactivators is None
-            else np.asarray(superactivators, dtype=bool)
-        )
+        self.scores = float_array(scores, "scores")
+        self.superactivators = check_marks(superactivators, len(tokens))
         self.concept = concept
         self.center = center
-        for name, values in (("scores", self.scores), ("superactivators", self.superactivators)):
-            if values.shape != (len(tokens),):
-                raise ValueError(
-                    f"{name} must have shape ({len(tokens)},), one entry per token, got "
-                    f"{values.shape}."
-                )
+        if self.scores.shape != (len(tokens),):
+            raise ValueError(
+                f"scores must have shape ({len(tokens)},), one entry per token, got "
+                f"{self.scores.shape}."
+            )
 
     @classmethod
+    @checked(ax=[AXES, None])
     def from_estimator(
         cls, estimator: Any, sample: Any, concept: int | str = 0, *, ax: Any = None
     ) -> Self:
@@ -112,6 +144,7 @@ class HeatMapDisplay(ABC):
             )
         return cls(sample, tokens, scores, marks, concept=name, center=center).plot(ax=ax)
 
+    @checked(ax=[AXES, None], cmap=[CMAP, None], title=[str, None])
     def plot(self, *, ax: Any = None, cmap: str | None = None, title: str | None = None) -> Self:
         """Draw the sample.
 
@@ -139,6 +172,7 @@ class HeatMapDisplay(ABC):
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
+    @checked(path=[PATH, None], cmap=[CMAP, None], title=[str, None])
     def to_html(
         self,
         path: str | os.PathLike[str] | None = None,
@@ -181,6 +215,10 @@ class HeatMapDisplay(ABC):
         colours[:, 3] = self._opacity(shade)
         colours[~np.isfinite(self.scores)] = (1, 1, 1, 0)
         return colours
+
+    @abstractmethod
+    def _check_sample(self, sample: Any) -> None:
+        """Refuse what is no sample of this kind."""
 
     def _opacity(self, shade: Array) -> Array | float:
         """Opacity of the colour of each token."""

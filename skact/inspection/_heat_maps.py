@@ -10,7 +10,7 @@ import numpy as np
 from skact.inspection._display import HeatMapDisplay
 from skact.inspection._html import is_dark, patch_map, token_map
 from skact.rows import Array
-from skact.samples import open_image
+from skact.samples import image_size, open_image
 
 __all__ = ["PatchHeatMapDisplay", "TokenHeatMapDisplay"]
 
@@ -50,11 +50,15 @@ class TokenHeatMapDisplay(HeatMapDisplay):
 
     Raises
     ------
-    ValueError
-        If there is not one score per token.
+    ValueError, TypeError
+        If an argument is of another kind, or there is not one score per token.
     """
 
-    _cmap = "YlOrRd"
+    _cmap, _place = "YlOrRd", "start"
+
+    def _check_sample(self, sample: Any) -> None:
+        if not isinstance(sample, str):
+            raise TypeError(f"sample must be a text, got {type(sample).__name__}.")
 
     def _layout(self) -> tuple[list[tuple[int, int, str]], int]:
         """Line, column and text of each token, with lines broken at spaces of the text."""
@@ -151,11 +155,14 @@ class PatchHeatMapDisplay(HeatMapDisplay):
 
     Raises
     ------
-    ValueError
-        If there is not one score per patch.
+    ValueError, TypeError
+        If an argument is of another kind, or there is not one score per patch.
     """
 
-    _cmap = "gray"
+    _cmap, _place = "gray", "box"
+
+    def _check_sample(self, sample: Any) -> None:
+        image_size(sample, 0)
 
     def _size(self) -> tuple[float, float]:
         return 4.0, 4.0

@@ -10,7 +10,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from skact.arguments import PATH, SEQUENCE, Such, checked
 from skact.extras import need
+from skact.inspection._display import TOKENS, check_marks
 from skact.inspection._heat_maps import PatchHeatMapDisplay, TokenHeatMapDisplay
 from skact.inspection._html import page, titled
 from skact.inspection._reading import (
@@ -23,6 +25,16 @@ from skact.inspection._reading import (
 )
 
 __all__ = ["LocalizationDisplay"]
+
+
+_MAPS = Such(
+    "a dict of methods to dicts of targets to maps",
+    lambda value: (
+        isinstance(value, Mapping) and all(isinstance(row, Mapping) for row in value.values())
+    ),
+)
+_FIGURE = Such("a matplotlib Figure or SubFigure", lambda value: hasattr(value, "suptitle"))
+_LIST = Such("a list of one or more", lambda value: SEQUENCE.is_satisfied_by(value) and len(value))
 
 
 class LocalizationDisplay:
@@ -55,9 +67,9 @@ class LocalizationDisplay:
 
     Raises
     ------
-    ValueError
-        If there is no map, methods differ in their targets, or a map does not have one entry per
-        token.
+    ValueError, TypeError
+        If an argument is of another kind, there is no map, methods differ in their targets, or a
+        map does not have one entry per token.
 
     Examples
     --------
@@ -73,6 +85,7 @@ class LocalizationDisplay:
     figure_: Any
     axes_: npt.NDArray[Any]
 
+    @checked(tokens=[TOKENS], maps=[_MAPS], concept=[str, None])
     def __init__(
         self,
         sample: Any,
@@ -85,12 +98,13 @@ class LocalizationDisplay:
         self.sample = sample
         self.tokens = tokens
         self.maps = maps
-        self.superactivators = superactivators
+        self.superactivators = check_marks(superactivators, len(tokens))
         self.concept = concept
         self._is_image = hasattr(tokens[0], "box")
         self._cells = self._grid(_targets(maps))
 
     @classmethod
+    @checked(methods=[_LIST, None], targets=[_LIST], figure=[_FIGURE, None])
     def from_estimator(
         cls,
         estimator: Any,
@@ -178,6 +192,7 @@ class LocalizationDisplay:
         center, marks = center_of(method, scores), self.superactivators
         return display(self.sample, self.tokens, scores, marks, concept=title, center=center)
 
+    @checked(figure=[_FIGURE, None])
     def plot(self, *, figure: Any = None) -> Self:
         """Draw all maps.
 
@@ -211,6 +226,7 @@ class LocalizationDisplay:
         self.figure_, self.axes_ = figure, axes
         return self
 
+    @checked(path=[PATH, None])
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give all maps as a page that needs no other file and runs no script.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,8 @@ def is_localizer(estimator: Any) -> bool:
 def find_concept(names: Any, concept: int | str) -> tuple[int, str]:
     """Return number and name of a concept that is given by either."""
     known = list(names)
-    if concept not in known and concept not in range(len(known)):
+    is_one = isinstance(concept, Hashable) and not isinstance(concept, bool | np.bool_)
+    if not is_one or (concept not in known and concept not in range(len(known))):
         raise ValueError(f"concept must be one of {known} or its number, got {concept!r}.")
     number = known.index(concept) if concept in known else int(concept)
     return number, str(known[number])

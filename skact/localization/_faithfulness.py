@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,6 +125,7 @@ class FaithfulnessResult:
         """The function of all tokens."""
         return np.stack([curve.values[-1] for curve in self.insertion_curves])
 
+    @checked(tolerance=[Number(Real, 0, None, closed="left")])
     def normalized(self, tolerance: float = 1e-6) -> FaithfulnessResult:
         """Put every curve on the scale from no token (0) to all tokens (1).
 

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skact.arguments import instance
+from skact.arguments import checked, instance
 from skact.base import NestedParamsMixin, TokensOutMixin
 from skact.localization._game import Game
 from skact.localization._game_methods import SHAPIQ
@@ -288,6 +288,7 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         labels, _ = self._check_labels(token_labels, marks, targets, all_present=False)
         return token_f1_score(labels, marks)
 
+    @checked(baseline=[str, None], unit=[str, None])
     def games(
         self, X: Any, *, baseline: str | None = None, unit: str | None = None
     ) -> Iterator[Game]:

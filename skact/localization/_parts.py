@@ -155,7 +155,7 @@ def _steps(estimator: Any) -> list[Any]:
     inner = _unwrap(estimator)
     if isinstance(inner, Pipeline):
         return [step for _, one in inner.steps for step in _steps(one)]
-    return [] if inner is None or inner == "passthrough" else [inner]
+    return [] if inner is None or (isinstance(inner, str) and inner == "passthrough") else [inner]
 
 
 def take_apart(embedder: Any, concepts: Any, detector: Any) -> Parts:

@@ -90,6 +90,8 @@ def _marks(estimator: Any, X: Any) -> TokenArray:
 
 def _maps(estimator: Any, X: Any) -> TokenArray:
     """Read maps, with the lowest score where there is none: a missing map finds nothing."""
+    if isinstance(estimator, type) or not hasattr(estimator, "transform"):
+        raise TypeError(f"estimator must give maps by transform(X), got {estimator!r}.")
     maps = estimator.transform(X)
     return maps.map(_lowest_where_missing)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +16,7 @@ from sklearn.utils import get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from skact.arguments import N_JOBS, check_entries
 from skact.base import NestedParamsMixin
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
@@ -124,7 +124,7 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         "scoring": [StrOptions({"f1"}), callable],
         "cv": ["cv_object", np.ndarray],
         "refit": ["boolean"],
-        "n_jobs": [Integral, None],
+        "n_jobs": [N_JOBS, None],
     }
 
     best_params_: dict[str, Params]
@@ -184,10 +184,12 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
             If the estimator does not end in a detector.
         """
         self._validate_params()
-        candidates = list(ParameterGrid(self.param_grid))
+        candidates = _candidates(self.param_grid)
         n_samples = _num_samples(X)
         targets = check_targets(self, y, n_samples)
         splits = make_splits(self.cv, y, groups, n_samples)
+        if token_labels is not None:
+            check_entries("token_labels", token_labels, n_samples)
         X, y, token_labels, groups = indexable(X, y, token_labels, groups)
         blocks = X.layers if isinstance(X, LayerStack) else []
         self.embedder_, plan = make_plan(self.estimator, candidates, blocks)
@@ -348,6 +350,16 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         tags.input_tags, tags.target_tags = inner.input_tags, inner.target_tags
         tags.classifier_tags = inner.classifier_tags
         return tags
+
+
+def _candidates(param_grid: Params | list[Params]) -> list[Params]:
+    try:
+        candidates = list(ParameterGrid(param_grid))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"param_grid is no grid: {error}") from error
+    if not candidates:
+        raise ValueError("param_grid holds no candidate.")
+    return candidates
 
 
 def _marks(detectors: dict[int, BaseDetector], tokens: TokenArray) -> Array:

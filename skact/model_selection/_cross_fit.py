@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.utils._indexing import _safe_indexing
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from skact.arguments import N_JOBS, check_entries
 from skact.base import NestedParamsMixin, TokensOutMixin
 from skact.concepts import BaseUnits
 from skact.model_selection._folds import consumed, make_folds
@@ -82,7 +82,7 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
         "cv": ["cv_object"],
         "shuffle": ["boolean"],
         "random_state": ["random_state"],
-        "n_jobs": [Integral, None],
+        "n_jobs": [N_JOBS, None],
     }
 
     estimator_: Any
@@ -145,6 +145,8 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
         folds = make_folds(
             self.cv, y, groups, len(rows), shuffle=self.shuffle, random_state=self.random_state
         )
+        if token_labels is not None:
+            check_entries("token_labels", token_labels, len(rows))
         X, y, token_labels, groups = indexable(X, y, token_labels, groups)
         tested = np.concatenate([test for _, test in folds])
         if not np.array_equal(np.sort(tested), rows):

@@ -16,6 +16,7 @@ from sklearn.model_selection import (
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.multiclass import type_of_target
 
+from skact.arguments import check_entries
 from skact.rows import Array
 
 __all__ = ["consumed", "make_folds"]
@@ -61,8 +62,10 @@ def make_folds(
         If groups do not fit the samples, the splitter needs some and there are none, or splits
         that are listed are no splits of these samples.
     """
-    if groups is not None and len(groups) != n_samples:
-        raise ValueError(f"groups has {len(groups)} entries, X has {n_samples} samples.")
+    if groups is not None:
+        check_entries("groups", groups, n_samples)
+        if np.ndim(groups) != 1:
+            raise ValueError(f"groups must be 1-D, got shape {np.shape(groups)}.")
     if cv is None or isinstance(cv, Integral):
         labels = _holds_classes(y)
         if groups is None:
@@ -71,7 +74,7 @@ def make_folds(
             build = StratifiedGroupKFold if labels else GroupKFold
         seed = random_state if shuffle else None
         splitter = build(5 if cv is None else int(cv), shuffle=shuffle, random_state=seed)
-    elif hasattr(cv, "split"):
+    elif hasattr(cv, "split") and not isinstance(cv, str | bytes):
         splitter = cv
     else:
         return _check_splits(list(cv), n_samples)

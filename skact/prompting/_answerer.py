@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from skact.arguments import instance
 from skact.prompting._prompt import Prompt
+
+_NAME = instance("a name or a folder", str, Path)
 
 __all__ = ["Answerer", "CallableAnswerer", "DetachedModel", "check_model"]
 
@@ -92,6 +95,6 @@ def check_model(model: Any) -> None:
             raise ValueError(f"{expected}; got a tuple of {len(model)}.")
     elif hasattr(model, "generate") or hasattr(model, "named_parameters"):
         raise TypeError(f"{expected}; got a {type(model).__name__} without its tokenizer.")
-    elif isinstance(model, type) or not (isinstance(model, str | Path) or callable(model)):
+    elif isinstance(model, type) or not (_NAME.is_satisfied_by(model) or callable(model)):
         got = "a class" if isinstance(model, type) else repr(model)[:60]
         raise (ValueError if model is None else TypeError)(f"{expected}; got {got}.")

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from skact.arguments import SEQUENCE, checked
+from skact.arguments import SEQUENCE, checked, is_name
 from skact.rows import Array, FileRows, Mapped, Shards, as_numpy, may_hold, offsets_of, on_disk
 from skact.tokens._reading import TokenReader
 from skact.tokens._shapes import check_shapes, join_shapes
@@ -38,6 +38,14 @@ def _as_integers(numbers: Any, name: str) -> Array:
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ValueError(f"{name} must be 1-D integers, got {array.ndim}-D of dtype {array.dtype}.")
     return array.astype(np.int64, copy=False)
+
+
+def _as_names(names: Iterable[Any]) -> tuple[str, ...]:
+    listed = list(names)
+    for c, name in enumerate(listed):
+        if not is_name(name):
+            raise TypeError(f"feature_names[{c}] must be a name, got {name!r}.")
+    return tuple(map(str, listed))
 
 
 def _detached(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
@@ -132,7 +140,7 @@ class TokenArray(TokenReader):
             raise IndexError(f"index must lie in [0, {n_stored}).")
         if isinstance(feature_names, str | bytes) or not isinstance(feature_names, Iterable | None):
             raise TypeError(f"feature_names must be a list of names, got {feature_names!r}.")
-        self.feature_names = None if feature_names is None else tuple(map(str, feature_names))
+        self.feature_names = None if feature_names is None else _as_names(feature_names)
         if self.feature_names is not None and len(self.feature_names) != self.values.shape[1]:
             raise ValueError(
                 f"feature_names has {len(self.feature_names)} names for "
@@ -226,7 +234,7 @@ class TokenArray(TokenReader):
             If there is nothing to concatenate or widths differ.
         """
         if not parts:
-            raise ValueError("there is nothing to concatenate.")
+            raise ValueError("parts is empty: there is nothing to concatenate.")
         for part in parts:
             if not isinstance(part, TokenArray):
                 raise TypeError(f"parts must hold TokenArrays, got {type(part).__name__}.")
@@ -377,6 +385,8 @@ class TokenArray(TokenReader):
         tokens : TokenArray
             The same samples with the new columns. Only the result is held in whole.
         """
+        if not callable(function):
+            raise TypeError(f"function must be callable, got {function!r}.")
         if on_disk(self.values) and len(self):
             lazy = Mapped(self.values, _detached(function))
             computed = self.with_stored_values(lazy, feature_names, source)
@@ -410,8 +420,19 @@ class TokenArray(TokenReader):
         -------
         tokens : TokenArray
             The same samples with these columns.
+
+        Raises
+        ------
+        IndexError
+            If they are no columns of these tokens.
         """
-        columns = np.arange(self.n_features)[np.asarray(columns)]
+        chosen = np.asarray(columns)
+        if chosen.ndim != 1 or chosen.dtype.kind not in "iub":
+            raise IndexError(
+                f"columns must be 1-D integers or bools, got {chosen.ndim}-D of dtype "
+                f"{chosen.dtype}."
+            )
+        columns = np.arange(self.n_features)[chosen]
         names = self.feature_names and [self.feature_names[c] for c in columns]
         return self.map(
             partial(np.take, indices=columns, axis=1), feature_names=names, source=self.source

@@ -155,6 +155,8 @@ class TokenReader(SampleView):
         result : object
             What the function returns for the next piece.
         """
+        if not callable(function):
+            raise TypeError(f"function must be callable, got {function!r}.")
         lengths = self.lengths
         budget = get_config()["working_memory"] * 2**14 / (4 * max(self.n_features, 1))
         pieces = runs(lengths, budget)
@@ -297,7 +299,7 @@ class TokenReader(SampleView):
             If a number is out of range or no integer.
         """
         numbers, offsets = np.asarray(numbers), offsets_of(self.lengths)
-        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
             raise IndexError(
                 f"numbers must be 1-D integers, got {numbers.ndim}-D of dtype {numbers.dtype}."
             )

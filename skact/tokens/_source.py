@@ -63,6 +63,8 @@ class Source:
             None if everything that both sides know agrees. The same revision under two names is
             the same model: a folder may have moved.
         """
+        if not isinstance(other, Source):
+            raise TypeError(f"other must be a Source(...), got {other!r}.")
         same_weights = self.revision is not None and self.revision == other.revision
         for field in ("model", "revision", "block", "convention", "scaling"):
             mine, theirs = getattr(self, field), getattr(other, field)

@@ -122,7 +122,7 @@ class LayerStack(SampleView):
         blocks = self.layers
         if isinstance(block, int | np.integer) and -len(blocks) <= block < 0:
             block = blocks[block]
-        if block not in blocks:
+        if not isinstance(block, int | np.integer) or block is True or block not in blocks:
             raise ValueError(f"layer must be one of {blocks} (or negative), got {block!r}.")
         return self._layers[block][self.index]
 
@@ -160,7 +160,7 @@ class LayerStack(SampleView):
             If there is nothing to concatenate or the blocks differ.
         """
         if not parts:
-            raise ValueError("there is nothing to concatenate.")
+            raise ValueError("parts is empty: there is nothing to concatenate.")
         for part in parts:
             if not isinstance(part, LayerStack):
                 raise TypeError(f"parts must hold LayerStacks, got {type(part).__name__}.")

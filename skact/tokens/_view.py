@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from numbers import Integral
 from types import ModuleType
 from typing import Any, Self
 
@@ -89,14 +90,15 @@ class SampleView(ABC):
         IndexError
             If a position is out of range, or a mask has another length than the samples.
         """
-        if axis not in (0, None) or out is not None or mode != "raise":
+        plain = isinstance(mode, str) and mode == "raise" and out is None
+        if not plain or not (axis is None or (isinstance(axis, Integral) and axis == 0)):
             raise ValueError("only samples (axis=0) can be taken, without out and mode.")
         keys = np.asarray(indices)
         if keys.size == 0:
             keys = keys.astype(np.int64)
         if keys.ndim != 1 or keys.dtype.kind not in "biu":
             raise IndexError(
-                "samples are taken by a 1-D array of integers or bools, got "
+                "indices of samples must be a 1-D array of integers or bools, got "
                 f"{keys.ndim}-D of dtype {keys.dtype}."
             )
         if keys.dtype.kind == "b" and len(keys) != len(self):

@@ -174,8 +174,8 @@ MASK = np.arange(N) < 12
     [
         (GroupKFold(3), None, r"cv=GroupKFold\(.*needs groups.*enable_metadata_routing"),
         (LeaveOneGroupOut(), None, "needs groups"),
-        (3, GROUPS[:-1], "groups has 47 entries, X has 48 samples"),
-        (GroupKFold(3), [*GROUPS, 0], "groups has 49 entries"),
+        (3, GROUPS[:-1], "groups must have one entry per sample: got 47 for 48"),
+        (GroupKFold(3), [*GROUPS, 0], "groups must have one entry per sample: got 49"),
         (True, None, "'cv' parameter.*Got True"),
         (False, None, "'cv' parameter.*Got False"),
         (1, None, "'cv' parameter"),
