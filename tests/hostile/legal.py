@@ -13,6 +13,9 @@ UNSUPERVISED = (
     "SparseAutoencoder TokenScaler"
 )
 
+EMBEDDING = "transform prepare tokens_of truncated missing forget"
+SCORERS = "token_f1 token_iou token_average_precision pointing_game"
+
 # Keys, separated by spaces, and kinds, separated by bars.
 ROWS = [
     ("(random_state)", "None|True|0|1"),  # scikit-learn's own rule
@@ -42,6 +45,65 @@ ROWS = [
     # What is not read: classes beside an indicator matrix, labels where there are none.
     (".partial_fit(classes) MaxSeparator.fit(token_labels)", KINDS),
     *((f"{n}.fit(y) {n}.partial_fit(y)", KINDS) for n in UNSUPERVISED.split()),
+    # Not read, or not here.
+    (".get_feature_names_out(input_features) SelectLayer.fit(y) TransformerEmbedder.fit(y)", KINDS),
+    (" ".join(f"{name}_scorer(y)" for name in SCORERS.split()), KINDS),
+    ("CrossFitTransformer.fit(groups)", KINDS),
+    ("PromptDetector(device)", "text|no text"),
+    ("PromptDetector(revision) TransformerEmbedder(revision)", "None|text|no text"),
+    ("PromptDetector(log) PromptDetector(system) PromptDetector(template_options)", "None"),
+    ("PromptDetector(model)", "text"),  # which is loaded when it is asked
+    ("PromptDetector(max_new_tokens)", "1"),
+    (".fit_transform(token_labels) .fit_path(token_labels) .match_table(token_labels)", "None"),
+    (".score(token_labels) (groups) (superactivators) (center) (ax) (figure) (methods)", "None"),
+    ("(n_jobs)", "None|-1|1"),
+    ("(cv)", "None"),
+    ("ConceptSearchCV(param_grid)", "{}"),
+    ("ConceptSearchCV(scoring)", "class"),  # of what a metric raises nothing is known
+    ("(refit) (special_tokens) (with_spans) (repair) (check)", "True"),
+    ("SelectLayer(layer)", "-1"),
+    ("TransformerEmbedder(chat_tokens)", "text"),
+    ("TransformerEmbedder(layer)", "-1|0|1"),
+    ("TransformerEmbedder(max_length) TransformerEmbedder(pooling)", "None"),
+    ("(max_patches) (chunk_size)", "1"),
+    ("TransformerEmbedder(sink)", "None|0|1"),
+    ("(store)", "None|text"),
+    ("TransformerEmbedder.fit(X)", "[None]|[nan]|['a', 'a']|3-D array"),  # samples are not read
+    *((f"TransformerEmbedder.{n}(X)", "['a', 'a']") for n in EMBEDDING.split()),
+    *((f"ConceptLocalizer.{n}(X)", "['a', 'a']") for n in ("transform", "predict", "games")),
+    ("ConceptLocalizer.interactions(X) embed_to_store(samples)", "['a', 'a']"),
+    *((f"PromptDetector.{n}(X)", "['a', 'a']") for n in ("answers", "decision_function")),
+    ("PromptDetector.predict(X)", "['a', 'a']"),
+    ("(concepts) (unit) (split) (layer) (model) (convention)", "None"),
+    ("(feature_names) (source) (shapes)", "None"),
+    ("TokenArray.with_values(feature_names)", "None|['a', 'a']"),
+    ("TokenArray.with_stored_values(feature_names)", "None|['a', 'a']"),
+    (".take(indices)", "[]"),
+    (".take(axis)", "None|0"),
+    (".take(out)", "None"),
+    ("LayerStack.layer(block)", "-1|0"),
+    ("FaithfulnessResult.normalized(tolerance)", "0|1|2.5"),
+    ("(sample) TokenHeatMapDisplay.from_estimator(sample)", "text"),
+    ("TokenHeatMapDisplay(sample)", "text|no text"),
+    ("(concept)", "None|text|no text"),
+    (".from_estimator(concept)", "0|1"),
+    ("(cmap)", "None"),
+    (".to_html(path)", "None|text"),
+    ("ActivationStore.export(file)", "text"),
+    ("(title)", "None|text|no text"),
+    ("ActivationStore(path)", "text"),
+    ("ActivationStore(layers)", "None|-1|0|1"),
+    ("ActivationStore.prune(model)", "None|text|no text"),
+    ("ActivationStore.prune(layer)", "None|0|1"),
+    ("ActivationStore.prune(older_than) ActivationStore.prune(max_bytes)", "None|0|1|2.5"),
+    ("ActivationStore.export(layer)", "None|0"),
+    ("ActivationStore.export(convention)", "None|{}"),
+    ("(keys)", "[]"),
+    ("(function) (prepare)", "class"),
+    ("(pooled)", "empty array"),
+    ("TokenHeatMapDisplay(center) PatchHeatMapDisplay(center)", "None|-1|0|1|2.5"),
+    ("LocalizationDisplay(sample)", "text|no text"),
+    ("(also)", "{}"),
 ]
 LEGAL = {key: kinds.split("|") for keys, kinds in ROWS for key in keys.split()}
 

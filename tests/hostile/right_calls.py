@@ -1,0 +1,416 @@
+"""What a right call of each public function, class and method looks like."""
+
+import inspect
+import tempfile
+import warnings
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import make_pipeline
+
+import skact
+from skact import LayerStack, Source, Token, TokenArray
+from tests import tiny_models
+from tests.prompting import word_search
+from tests.store import toy_store
+
+matplotlib.use("Agg")
+
+RNG = np.random.default_rng(0)
+X = TokenArray(RNG.random((32, 5)), np.arange(0, 33, 4))
+Y = np.c_[np.arange(8) % 2, np.arange(8) // 2 % 2]
+LABELS = TokenArray(np.repeat(Y, 4, axis=0).astype(bool), X.offsets)
+SOME = LABELS.map(np.float32)
+MAP = [[0.1], [0.2], [0.3]]
+TEXTS = ["the happy cat", "not happy at all", "the angry thing sat", "angry cat"]
+WORDS = ["happy", "cat"]
+
+
+class Call(NamedTuple):
+    """A call that goes through, and so that each of its arguments can be another one."""
+
+    where: str
+    function: Any
+    kwargs: dict[str, Any]
+
+    def parameters(self):
+        """Names of the arguments."""
+        if self.where.partition(".")[0] in _BY_NAME and "." not in self.where:
+            return list(self.kwargs)
+        kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        known = inspect.signature(self.function).parameters.values()
+        return [p.name for p in known if p.kind not in kinds]
+
+    def __call__(self, **changed):
+        return self.function(**{**self.kwargs, **changed})
+
+
+class Sum:
+    n_players, n_targets = 3, 1
+
+    def __call__(self, masks):
+        return masks @ np.ones((3, 1))
+
+
+_FUNCTIONS = {
+    "bootstrap_interval": {"y_true": Y, "y_pred": Y, "n_resamples": 3, "random_state": 0},
+    "check_tokens": {"estimator": skact.MeanPrototype(), "X": X},
+    "concept_f1": {"present": Y, "predicted": Y},
+    "deletion_curve": {"game": Sum(), "attribution": MAP},
+    "depth_to_block": {"fraction": 0.5, "n_blocks": 6},
+    "elbow_curve": {"X": X, "n_concepts_grid": [1], "max_iter": 2, "backend": "faiss"},
+    "faithfulness": {"games": [Sum()], "attributions": [MAP]},
+    "insertion_curve": {"game": Sum(), "attribution": MAP},
+    "keep_pairs": {"tokens": LABELS, "pairs": Y.astype(bool)},
+    "make_paragraphs": {"n_samples": 2},
+    "make_shapes": {"n_samples": 1, "image_size": 16},
+    "parse_answer": {"text": "Yes"},
+    "parse_tags": {"text": "a"},
+    "pointing_game_score": {"labels_true": LABELS, "scores": SOME},
+    "shapes_model_path": {},
+    "tail_threshold": {"scores": np.arange(5.0), "delta": 0.5},
+    "token_average_precision_score": {"labels_true": LABELS, "scores": SOME},
+    "token_f1_score": {"labels_true": LABELS, "labels_pred": LABELS},
+    "token_iou_score": {"labels_true": LABELS, "labels_pred": LABELS},
+    "weighted_f1_score": {"y_true": Y, "y_pred": Y},
+    "TokenArray": {"values": X.values, "offsets": X.offsets},
+    "LayerStack": {"layers": {0: X}},
+    "Source": {},
+    "MaskFiles": {"paths": ["a"], "values": [1]},
+}
+_QUICK = {
+    "KMeansConcepts": {"n_concepts": 2},
+    "KMeansSeparator": {"n_concepts": 2, "max_iter": 3},
+    "NMFConcepts": {"n_concepts": 2, "max_iter": 3},
+    "SemiNMFConcepts": {"n_concepts": 2, "max_iter": 3},
+    "SparseAutoencoder": {
+        "n_concepts": 4,
+        "k": 2,
+        "training": skact.AutoencoderTraining(max_epochs=2),
+    },
+    "SAEUnitFilter": {"min_ratio": 0, "max_ratio": 99, "max_share": 1},
+    "CrossFitTransformer": {"estimator": skact.MeanPrototype(), "cv": 2},
+    "ConceptSearchCV": {
+        "estimator": skact.SuperActivator(),
+        "param_grid": {"delta": [0.1, 0.5]},
+        "cv": 2,
+    },
+}
+_RAW = {"TransformerEmbedder", "ConceptLocalizer", "PromptDetector"}
+# Their constructors take parameters by name, from `get_params`.
+_BY_NAME = {n for n in skact.__all__ if hasattr(getattr(skact, n), "get_params")}
+_ON_TOKENS = {"y": Y, "pooled": X.max(), "scores": X[:, ...]}
+
+
+def _fit(made, /, *data, **params):
+    changed = clone(made).set_params(**params)
+    folds = isinstance(made, skact.CrossFitTransformer)
+    return changed.fit_transform(*data) if folds else changed.fit(*data)
+
+
+def _calls_of(name, bound, kwargs):
+    """Calls of methods; ``bound`` gives the method of a name."""
+    for method, given in kwargs.items():
+        yield Call(f"{name}.{method}", bound(method), given)
+
+
+def public_methods(cls):
+    """Names of the methods that this package gives a class."""
+    for name, _ in inspect.getmembers(cls, callable):
+        home = next((c for c in cls.__mro__ if name in vars(c)), cls)
+        is_request = name.startswith("set_") and name.endswith("_request")
+        if not name.startswith("_") and home.__module__.startswith("skact") and not is_request:
+            yield name
+
+
+def token_estimators():
+    """All that is fitted on tokens, by name."""
+    for name in skact.__all__:
+        cls = getattr(skact, name)
+        is_estimator = inspect.isclass(cls) and issubclass(cls, BaseEstimator)
+        gives = hasattr(cls, "transform") or hasattr(cls, "predict")
+        if is_estimator and gives and name not in _RAW:
+            yield name, cls(**_QUICK.get(name, {}))
+    yield "LinearSeparator", skact.LinearSeparator(skact.Minibatch(n_passes=1))
+
+
+def _of_token_estimators():
+    for name, estimator in token_estimators():
+        yield Call(name, partial(_fit, estimator, X, Y), estimator.get_params(deep=False))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that little is learnt in few iterations
+            fitted = clone(estimator).fit(X, Y)
+        for method in public_methods(type(estimator)):
+            if method in ("set_params", "set_output", "from_pretrained"):
+                continue
+            of = clone(estimator) if "fit" in method or method == "match_table" else fitted
+            if not hasattr(of, method):
+                continue
+            bound = getattr(of, method)
+            required = {
+                p.name: _ON_TOKENS.get(p.name, X)
+                for p in inspect.signature(bound).parameters.values()
+                if p.default is p.empty
+            }
+            if "y" in inspect.signature(bound).parameters:
+                required["y"] = Y
+            if method == "inverse_transform":
+                required = {"X": fitted.transform(X)}
+            yield Call(f"{name}.{method}", bound, required)
+        if hasattr(estimator, "score"):
+            yield Call(f"{name}.score", fitted.score, {"X": X, "y": Y})
+
+
+def _of_settings():
+    """Objects of settings, each within an estimator that reads them."""
+    small = skact.AutoencoderTraining(max_epochs=1)
+    for made in skact.LBFGS(max_iter=2), skact.Minibatch(n_passes=1), skact.Adam(max_epochs=1):
+        yield from _within(made, lambda s: skact.LinearSeparator(s).fit(X, Y))
+    yield from _within(small, lambda s: skact.SparseAutoencoder(4, training=s).fit(X))
+    masks = {"n_masks": 20}
+    for made in (
+        *(skact.CALM(), skact.DirectAlignment(), skact.FullGrad(), skact.GradCAM()),
+        *(skact.IntegratedGradients(n_steps=2), skact.MFABA(n_steps=2), skact.RISE(**masks)),
+        *(skact.KernelSHAP(**masks), skact.LIME(**masks), skact.SHAPIQ(**masks)),
+    ):
+        yield from _within(made, lambda s: localizer().set_params(method=s).fit(TEXTS, words()))
+
+
+def _within(made, use):
+    def call(**params):
+        return use(clone(made).set_params(**params))
+
+    yield Call(type(made).__name__, call, made.get_params(deep=False))
+
+
+@cache
+def words():
+    """Which text holds which word."""
+    return np.array([[word in text for word in WORDS] for text in TEXTS], int)
+
+
+def spans():
+    """Where in the texts the words are."""
+    return [[(t.index(w), t.index(w) + len(w), w) for w in WORDS if w in t] for t in TEXTS]
+
+
+@cache
+def embedder(kind="bert"):
+    """A tiny model."""
+    pair = tiny_models.image_pair(kind) if kind == "vit" else tiny_models.text_pair(kind)
+    return skact.TransformerEmbedder(pair, layer=2)
+
+
+@cache
+def line():
+    """Texts in, decisions out."""
+    return make_pipeline(embedder(), skact.MeanPrototype(), skact.SuperActivator(0.5)).fit(
+        TEXTS, words()
+    )
+
+
+def localizer():
+    """Maps of texts, not fitted."""
+    parts = [step for _, step in line().steps]
+    return skact.ConceptLocalizer(*parts, target="global", random_state=0)
+
+
+def _of_raw():
+    """Estimators of raw samples."""
+    folder = tempfile.mkdtemp()
+    texts, images = embedder(), np.zeros((2, 28, 28, 3), np.uint8)
+    stored = clone(texts).set_params(store=f"{folder}/store")
+    some, masks = {"X": TEXTS}, [np.ones((28, 28))] * 2
+    params = texts.get_params(deep=False)
+    yield Call(
+        "TransformerEmbedder", lambda **p: clone(texts).set_params(**p).transform(TEXTS), params
+    )
+    names = ("fit", "transform", "prepare", "tokens_of", "truncated", "missing", "forget")
+    calls = {**dict.fromkeys(names, some), "get_feature_names_out": {}}
+    calls["align_spans"] = {"texts": TEXTS, "spans": spans()}
+    yield from _calls_of("TransformerEmbedder", partial(getattr, stored), calls)
+    calls = {"align_masks": {"images": images, "masks": masks}, "transform": {"X": images}}
+    yield from _calls_of("TransformerEmbedder", partial(getattr, embedder("vit")), calls)
+    maps, both = localizer(), {"X": TEXTS, "y": words()}
+    fitted = clone(maps).set_params(method=skact.SHAPIQ(n_masks=20)).fit(**both)
+    yield Call("ConceptLocalizer", partial(_fit, maps, *both.values()), maps.get_params(deep=False))
+    calls = {"transform": some, "predict": some, "score": both, "get_feature_names_out": {}}
+    yield from _calls_of("ConceptLocalizer", partial(getattr, fitted), {**calls, "fit": both})
+    for name in "games", "interactions":
+        yield Call(f"ConceptLocalizer.{name}", _listing(getattr(fitted, name)), some)
+    asks = word_search.detector(batch_size=2)
+    some, both = {"X": word_search.TEXTS}, {"X": word_search.TEXTS, "y": word_search.Y}
+    yield Call("PromptDetector", partial(_fit, asks, *both.values()), asks.get_params(deep=False))
+    calls = {"answers": some, "decision_function": some, "predict": some, "fit": both}
+    yield from _calls_of("PromptDetector", partial(getattr, asks), {**calls, "score": both})
+
+
+def _listing(method):
+    def call(*args, **kwargs):
+        return list(method(*args, **kwargs))
+
+    call.__signature__ = inspect.signature(method)
+    return call
+
+
+def _of_containers():
+    source, half = Source("a"), TokenArray(X.values[:, :2].copy(), X.offsets)
+    calls = {
+        "concatenate": {"parts": [X, X]},
+        "from_list": {"samples": X.to_list()},
+        "columns": {"columns": [0]},
+        "map": {"function": np.negative},
+        "rows": {"numbers": [0, 1]},
+        "take": {"indices": [0, 1]},
+        "tokens_at": {"positions": np.zeros(8, int)},
+        "with_source": {"source": source},
+        "with_stored_values": {"values": half.values},
+        "with_values": {"values": half.values},
+        **{name: {} for name in ("blocks", "compact", "flat", "float_chunks", "last", "max")},
+        **{name: {} for name in ("mean", "positions", "row_blocks", "sum", "to_list")},
+    }
+    yield from _calls_of("TokenArray", partial(getattr, X), calls)
+    yield Call("TokenArray.each_block", _listing(X.each_block), {"function": lambda *piece: None})
+    stack = LayerStack({0: X, 3: X})
+    calls = {"concatenate": {"parts": [stack]}, "layer": {"block": 3}, "take": {"indices": [0]}}
+    yield from _calls_of("LayerStack", partial(getattr, stack), calls)
+    yield Call("Source.conflict", source.conflict, {"other": source})
+    yield Call("FaithfulnessResult.normalized", result().normalized, {})
+
+
+def result():
+    """Curves of one sample."""
+    return skact.faithfulness([Sum()], [MAP])
+
+
+def _of_displays():
+    tokens = [Token("the", 0, 3), Token("cat", 4, 7)]
+    text = {"sample": "the cat", "tokens": tokens, "scores": [0.1, 0.9]}
+    patches = [skact.Patch(0, 0, (0, 0, 4, 8)), skact.Patch(0, 1, (4, 0, 8, 8))]
+    image = {**text, "sample": np.zeros((8, 8, 3), np.uint8), "tokens": patches}
+    maps = {"direct": {"global": [0.1, 0.9]}}
+    many = {"sample": "the cat", "tokens": tokens, "maps": maps}
+    estimator, fitted = line(), localizer().fit(TEXTS, words())
+    for name, kwargs, read in (
+        ("TokenHeatMapDisplay", text, estimator),
+        ("PatchHeatMapDisplay", image, _image_line()),
+        ("LocalizationDisplay", many, fitted),
+    ):
+        cls = getattr(skact, name)
+        yield Call(name, cls, kwargs)
+        sample = TEXTS[0] if name != "PatchHeatMapDisplay" else np.zeros((28, 28, 3), np.uint8)
+        given = {"estimator": read, "sample": sample}
+        yield Call(f"{name}.from_estimator", _closing(cls.from_estimator), given)
+        yield Call(f"{name}.plot", _closing(cls(**kwargs).plot), {})
+        yield Call(f"{name}.to_html", cls(**kwargs).to_html, {})
+
+
+def _closing(method):
+    from matplotlib import pyplot
+
+    def call(*args, **kwargs):
+        try:
+            return method(*args, **kwargs)
+        finally:
+            pyplot.close("all")
+
+    call.__signature__ = inspect.signature(method)
+    return call
+
+
+def _image_line():
+    images = [np.full((28, 28, 3), 60 * i, np.uint8) for i in range(4)]
+    detector = skact.SuperActivator(0.5)
+    return make_pipeline(embedder("vit"), skact.MeanPrototype(), detector).fit(images, words())
+
+
+def _of_stores():
+    folder = Path(tempfile.mkdtemp())
+
+    def store():
+        made = skact.ActivationStore(tempfile.mkdtemp(dir=folder))
+        toy_store.fill(made, [0, 1])
+        return made
+
+    store().export(folder / "layer")
+    keys, names = [toy_store.key(0)], toy_store.identities(0)
+    calls = {
+        "info": {},
+        "verify": {},
+        "prune": {},
+        "forget": {"keys": keys},
+        "export": {"file": folder / "out"},
+        "import_": {"file": folder / "layer"},
+        "lacking": {"keys": keys, "identities": names},
+        "read": {"keys": keys, "identity": names[0]},
+        "fill": {"keys": keys, "identities": names, "also": {}, "prepare": toy_store.Job},
+    }
+    yield Call("ActivationStore", skact.ActivationStore, {"path": folder / "new"})
+    for method, kwargs in calls.items():
+
+        def call(*args, method=method, **given):
+            return getattr(store(), method)(*args, **given)
+
+        call.__signature__ = inspect.signature(getattr(store(), method))
+        yield Call(f"ActivationStore.{method}", call, kwargs)
+    kwargs = {"samples": TEXTS[:2], "embedder": embedder(), "store": folder / "embedded"}
+    yield Call("embed_to_store", skact.embed_to_store, kwargs)
+
+
+def _of_readers():
+    spans, masks = _spans_folder(), _masks_folder()
+    yield Call("load_spans", skact.load_spans, {"folder": spans})
+    yield Call("load_masks", skact.load_masks, {"folder": masks})
+    tokens, y = embedder().transform(TEXTS), words()
+    detector = skact.SuperActivator().fit(skact.MeanPrototype().fit_transform(tokens, y), y)
+    scores = skact.MeanPrototype().fit_transform(tokens, y)
+    yield Call("superactivators", skact.superactivators, {"estimator": detector, "X": scores})
+    truth, maps = detector.superactivators(scores), skact.MeanPrototype().fit(tokens, y)
+    for name in "token_f1", "token_iou":
+        given = {"estimator": detector, "X": scores, "token_labels": truth}
+        yield Call(f"{name}_scorer", getattr(skact, f"{name}_scorer"), given)
+    for name in "token_average_precision", "pointing_game":
+        given = {"estimator": maps, "X": tokens, "token_labels": truth}
+        yield Call(f"{name}_scorer", getattr(skact, f"{name}_scorer"), given)
+    yield Call("SparseAutoencoder.from_pretrained", skact.SparseAutoencoder.from_pretrained, _sae())
+
+
+def _spans_folder():
+    folder = Path(tempfile.mkdtemp())
+    record = '{"id": "1", "text": "a b", "split": "train", "spans": [[0, 1, "x"]]}'
+    (folder / "samples.jsonl").write_text(record)
+    return folder
+
+
+def _masks_folder():
+    from PIL import Image
+
+    folder = Path(tempfile.mkdtemp())
+    Image.new("RGB", (4, 4)).save(folder / "a.png")
+    Image.new("L", (4, 4), 1).save(folder / "m.png")
+    (folder / "classes.json").write_text('{"classes": {"1": "x"}}')
+    record = '{"id": "1", "image": "a.png", "mask": "m.png", "labels": ["x"], "split": "train"}'
+    (folder / "index.jsonl").write_text(record)
+    return folder
+
+
+def _sae():
+    folder = Path(tempfile.mkdtemp())
+    arrays = {"W_enc": np.ones((4, 6)), "b_enc": np.zeros(6), "W_dec": np.ones((6, 4))}
+    arrays |= {"b_dec": np.zeros(4), "threshold": np.full(6, 0.5)}
+    np.savez(folder / "params.npz", **{k: v.astype("f4") for k, v in arrays.items()})
+    return {"path": folder}
+
+
+def right_calls():
+    """All of them."""
+    for name, kwargs in _FUNCTIONS.items():
+        yield Call(name, getattr(skact, name), kwargs)
+    for some in (_of_token_estimators, _of_settings, _of_raw, _of_containers):
+        yield from some()
+    for some in (_of_displays, _of_stores, _of_readers):
+        yield from some()
