@@ -1,8 +1,10 @@
 """What a right call of each public function, class and method looks like."""
 
 import inspect
+import shutil
 import tempfile
 import warnings
+from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,6 +114,10 @@ def _fit(made, /, *data, **params):
     return changed.fit_transform(*data) if folds else changed.fit(*data)
 
 
+def _merge(fitted, /, others):
+    return deepcopy(fitted).merge(others)
+
+
 def _calls_of(name, bound, kwargs):
     """Calls of methods; ``bound`` gives the method of a name."""
     for method, given in kwargs.items():
@@ -146,6 +152,9 @@ def _of_token_estimators():
             fitted = clone(estimator).fit(X, Y)
         for method in public_methods(type(estimator)):
             if method in ("set_params", "set_output", "from_pretrained"):
+                continue
+            if method == "merge":
+                yield Call(f"{name}.merge", partial(_merge, fitted), {"others": fitted})
                 continue
             of = clone(estimator) if "fit" in method or method == "match_table" else fitted
             if not hasattr(of, method):
@@ -330,11 +339,11 @@ def _image_line():
 
 def _of_stores():
     folder = Path(tempfile.mkdtemp())
+    toy_store.fill(skact.ActivationStore(folder / "first"), [0, 1])
 
     def store():
-        made = skact.ActivationStore(tempfile.mkdtemp(dir=folder))
-        toy_store.fill(made, [0, 1])
-        return made
+        path = Path(tempfile.mkdtemp(dir=folder), "copy")
+        return skact.ActivationStore(shutil.copytree(folder / "first", path))
 
     store().export(folder / "layer")
     keys, names = [toy_store.key(0)], toy_store.identities(0)

@@ -130,9 +130,10 @@ def walk(calls, seconds, seed=0):
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory):
-    # Some nonsense is a path that can be written to.
+    folder = tmp_path_factory.mktemp("walk")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("walk"))
+        patch.chdir(folder)  # some nonsense is a path that can be written to
+        patch.setattr("tempfile.tempdir", str(folder))
         yield list(right_calls())
 
 
