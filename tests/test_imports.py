@@ -12,7 +12,7 @@ PACKAGE = Path(skact.__file__).parent
 FLOORS = [
     {"arguments", "extras", "files", "progress", "rows", "warning"},
     {"tokens"},
-    {"samples", "store", "tail", "validation"},
+    {"pooling", "samples", "store", "tail", "validation"},
     {"targets"},
     {"base"},
     {"models"},

@@ -19,50 +19,12 @@ from sklearn.exceptions import ConvergenceWarning
 from skact.arguments import Number
 from skact.concepts._base import BaseConcepts, check_separable
 from skact.concepts._statistics import balanced_weights, products
-from skact.rows import Array, as_floats, offsets_of, segment_max, segment_sum
+from skact.pooling import soft_maximum
+from skact.rows import Array, as_floats, offsets_of
 from skact.tokens import TokenArray
 from skact.warning import warn
 
-__all__ = ["MaxSeparator", "soft_maximum"]
-
-
-def soft_maximum(scores: Array, lengths: Array, sharpness: float) -> tuple[Array, Array]:
-    r"""Pool the scores of each sample between their mean and their maximum.
-
-    .. math:: A(x) = \frac1r \log \frac1n \sum_{i=1}^n e^{r s_i}, \qquad
-              \frac{\partial A}{\partial s_i} = \frac{e^{r s_i}}{\sum_j e^{r s_j}}
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_tokens, n_concepts)
-        Scores, sample after sample.
-    lengths : ndarray of shape (n_samples,)
-        Tokens of each sample.
-    sharpness : float
-        r > 0; the mean for 0, the maximum for infinity.
-
-    Returns
-    -------
-    pooled : ndarray of shape (n_samples, n_concepts)
-        A.
-    shares : ndarray of shape (n_tokens, n_concepts)
-        The derivative; sums to 1 over the tokens of a sample.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skact.concepts._max_separator import soft_maximum
-    >>> scores, lengths = np.array([[0.0], [2.0]]), np.array([2])
-    >>> [round(float(soft_maximum(scores, lengths, r)[0][0, 0]), 2) for r in (0.01, 1, 100)]
-    [1.0, 1.43, 1.99]
-    """
-    offsets = offsets_of(lengths)
-    largest = segment_max(scores, offsets)
-    shares = np.exp(sharpness * (scores - np.repeat(largest, lengths, axis=0)))
-    total = segment_sum(shares, offsets)
-    shares /= np.repeat(total, lengths, axis=0)
-    mean = total / lengths[:, None].astype(scores.dtype)
-    return largest + np.log(mean) / sharpness, shares
+__all__ = ["MaxSeparator"]
 
 
 def _unpacked(flat: Array, n_concepts: int) -> tuple[Array, Array]:
@@ -84,7 +46,8 @@ def _loss(
     by_vectors, by_intercepts = l2 * vectors, np.zeros(len(intercepts))
     for samples, block in tokens.blocks():
         values, lengths = as_floats(block), tokens.lengths[samples]
-        pooled, shares = soft_maximum(products(values, vectors), lengths, sharpness)
+        scores = products(values, vectors)
+        pooled, shares = soft_maximum(scores, offsets_of(lengths), sharpness)
         logits = pooled + intercepts
         marked, weight = present[samples], weights[samples]
         loss += float(np.vdot(weight, np.logaddexp(0, np.where(marked, -logits, logits))))

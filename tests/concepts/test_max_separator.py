@@ -7,7 +7,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from skact import LinearSeparator, MaxSeparator, TokenArray
-from skact.concepts._max_separator import soft_maximum
 
 
 @pytest.fixture
@@ -75,35 +74,6 @@ def test_it_finds_the_telling_token_that_labels_of_all_tokens_drown(problem):
     ours, drowned = areas(MaxSeparator()), areas(LinearSeparator(weight_decay=0.01))
     assert (ours > 0.9).all()
     assert ours.mean() > drowned.mean() + 0.02
-
-
-@pytest.mark.parametrize("sharpness", [0.3, 4.0])
-def test_soft_maximum_is_the_formula(rng, sharpness):
-    lengths = np.array([1, 4, 7])
-    scores = rng.normal(size=(12, 2))
-    pooled, shares = soft_maximum(scores, lengths, sharpness)
-    pieces = np.split(scores, np.cumsum(lengths)[:-1])
-    slow = [np.log(np.exp(sharpness * piece).mean(axis=0)) / sharpness for piece in pieces]
-    np.testing.assert_allclose(pooled, slow)
-    for i, piece in enumerate(pieces):
-        assert (piece.mean(axis=0) <= pooled[i] + 1e-12).all()
-        assert (pooled[i] <= piece.max(axis=0) + 1e-12).all()
-    for row in (0, 3, 11):
-        moved = scores.copy()
-        moved[row] += 1e-6
-        sample = np.searchsorted(np.cumsum(lengths), row, side="right")
-        change = (soft_maximum(moved, lengths, sharpness)[0] - pooled) / 1e-6
-        np.testing.assert_allclose(change[sample], shares[row], atol=1e-4)
-        assert not np.delete(change, sample, axis=0).any()
-
-
-def test_soft_maximum_goes_from_mean_to_maximum_and_does_not_overflow():
-    scores = np.array([[1e4], [0.0], [-1e4]], dtype=np.float32)
-    lengths = np.array([2, 1])
-    for sharpness, expected in ((1e-9, 5e3), (1e3, 1e4)):
-        pooled, shares = soft_maximum(scores, lengths, sharpness)
-        np.testing.assert_allclose(pooled, [[expected], [-1e4]], rtol=5e-3)
-        np.testing.assert_allclose(np.add.reduceat(shares, [0, 2]), 1, rtol=1e-6)
 
 
 def test_neither_order_nor_repetition_of_tokens_matters(problem):

@@ -1,0 +1,247 @@
+r"""Pools: from the scores of tokens to one score per sample, and how much each token counts.
+
+A pool takes the scores (n_tokens, n_columns) of samples that lie one after the other, and where
+each begins. One that is differentiated gives the values :math:`A(x)`, (n_samples, n_columns), with
+the weights :math:`q_i = \partial A / \partial s_i`, (n_tokens, n_columns), which sum to 1 over the
+tokens of a sample.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skact.rows import (
+    Array,
+    offsets_of,
+    positions_of,
+    rows_from,
+    segment_max,
+    segment_sum,
+    segments_of,
+)
+
+__all__ = ["longest_window", "soft_maximum", "top_windows", "weighted_top_windows"]
+
+
+def soft_maximum(scores: Array, offsets: Array, sharpness: float) -> tuple[Array, Array]:
+    r"""Pool the scores of each sample between their mean and their maximum.
+
+    .. math:: A(x) = \frac1r \log \frac1n \sum_{i=1}^n e^{r s_i}, \qquad
+              \frac{\partial A}{\partial s_i} = \frac{e^{r s_i}}{\sum_j e^{r s_j}}
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_tokens, n_columns)
+        Scores, sample after sample.
+    offsets : ndarray of shape (n_samples + 1,), dtype int64
+        Where each sample begins, and at last the number of tokens.
+    sharpness : float
+        r > 0; the mean for 0, the maximum for infinity.
+
+    Returns
+    -------
+    values : ndarray of shape (n_samples, n_columns)
+        A.
+    weights : ndarray of shape (n_tokens, n_columns)
+        The derivative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact.pooling import soft_maximum
+    >>> scores, offsets = np.array([[0.0], [2.0]]), np.array([0, 2])
+    >>> [round(float(soft_maximum(scores, offsets, r)[0][0, 0]), 2) for r in (0.01, 1, 100)]
+    [1.0, 1.43, 1.99]
+    """
+    lengths = np.diff(offsets)
+    largest = segment_max(scores, offsets)
+    weights = np.exp(sharpness * (scores - np.repeat(largest, lengths, axis=0)))
+    total = segment_sum(weights, offsets)
+    weights /= np.repeat(total, lengths, axis=0)
+    mean = total / lengths[:, None].astype(scores.dtype)
+    return largest + np.log(mean) / sharpness, weights
+
+
+def longest_window(lengths: Array, shapes: Array | None = None) -> int:
+    """Tell the side of the largest window that fits into a sample.
+
+    Parameters
+    ----------
+    lengths : ndarray of shape (n_samples,), dtype int64
+        Tokens of each sample.
+    shapes : ndarray of shape (n_samples, 2), dtype int64, default=None
+        Rows and columns of samples that are grids.
+
+    Returns
+    -------
+    side : int
+        Tokens of a run, or patches along one side of a square.
+    """
+    return int((lengths if shapes is None else shapes.min(axis=1)).max())
+
+
+def top_windows(
+    scores: Array,
+    offsets: Array,
+    window: int = 1,
+    top: int = 1,
+    share: float | None = None,
+    shapes: Array | None = None,
+) -> Array:
+    r"""Pool each sample by the mean of its largest window means.
+
+    .. math:: a_t = \frac1M \sum_{m=0}^{M-1} s_{t+m}, \qquad A(x) = \frac1K \sum_{k=1}^K a_{(k)}
+
+    with :math:`a_{(1)} \ge a_{(2)} \ge \dots`. What a sample gets does not depend on those beside
+    it, to the last bit.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_tokens, n_columns)
+        Scores, sample after sample.
+    offsets : ndarray of shape (n_samples + 1,), dtype int64
+        Where each sample begins, and at last the number of tokens.
+    window : int, default=1
+        M: tokens of a run, or patches along one side of a square. In a sample that is smaller, the
+        largest one that fits.
+    top : int, default=1
+        K; all windows of a sample that has fewer.
+    share : float, default=None
+        :math:`\kappa` in (0, 1]: K is :math:`\max(1, \mathrm{round}(\kappa\, n_{windows}))`.
+    shapes : ndarray of shape (n_samples, 2), dtype int64, default=None
+        Rows and columns of samples that are grids; None means runs.
+
+    Returns
+    -------
+    values : ndarray of shape (n_samples, n_columns)
+        A, in float64; of the dtype of the scores where it is their maximum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact.pooling import top_windows
+    >>> top_windows(np.array([[1.0], [3.0], [2.0], [0.0]]), np.array([0, 4]), window=2)
+    array([[2.5]])
+    """
+    if window == top == 1 and share is None:
+        return segment_max(scores, offsets)
+    means, grids, _ = _window_means(scores, offsets, window, shapes)
+    if top == 1 and share is None:
+        return segment_max(means, offsets_of(grids.prod(axis=1)))
+    return _mean_of_largest(means, *_largest(means, grids, top, share))
+
+
+def weighted_top_windows(
+    scores: Array,
+    offsets: Array,
+    window: int = 1,
+    top: int = 1,
+    share: float | None = None,
+    shapes: Array | None = None,
+) -> tuple[Array, Array]:
+    """Pool as :func:`top_windows`, and tell how much each token counts.
+
+    Parameters
+    ----------
+    scores, offsets, window, top, share, shapes : as in :func:`top_windows`
+        Scores, and which windows of them count.
+
+    Returns
+    -------
+    values : ndarray of shape (n_samples, n_columns), dtype float64
+        A.
+    weights : ndarray of shape (n_tokens, n_columns), dtype float64
+        The derivative of A; among equal windows the earlier one counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact.pooling import weighted_top_windows
+    >>> scores = np.array([[1.0], [3.0], [2.0], [0.0]])
+    >>> weighted_top_windows(scores, np.array([0, 4]), window=2)[1].ravel()
+    array([0. , 0.5, 0.5, 0. ])
+    """
+    means, grids, windows = _window_means(scores, offsets, window, shapes)
+    largest, counts = _largest(means, grids, top, share)
+    weight = np.repeat(1 / (counts * windows.prod(axis=1)), counts)[:, None]
+    counted = np.zeros_like(means)
+    np.put_along_axis(counted, largest, weight, axis=0)
+    # Each token sums up the windows that it lies in: the same sum again, with a margin of zeros.
+    margin = windows - 1
+    wide = grids + 2 * margin
+    padded = np.zeros((wide.prod(axis=1).sum(), means.shape[1]))
+    padded[_rows(wide, margin, grids)] = counted
+    weights, _ = _sums(padded, wide, windows)
+    return _mean_of_largest(means, largest, counts), weights
+
+
+def _window_means(
+    scores: Array, offsets: Array, window: int, shapes: Array | None
+) -> tuple[Array, Array, Array]:
+    """Means of all windows, the grids of them, and the rows and columns of a window."""
+    lengths = np.diff(offsets)
+    if shapes is None:
+        shapes = np.column_stack([np.ones_like(lengths), lengths])
+        windows = np.minimum([1, window], shapes)
+    else:
+        windows = np.minimum(window, shapes.min(axis=1, keepdims=True)).repeat(2, axis=1)
+    sums, grids = _sums(scores.astype(np.float64), shapes, windows)
+    return sums / np.repeat(windows.prod(axis=1), grids.prod(axis=1))[:, None], grids, windows
+
+
+def _sums(values: Array, grids: Array, windows: Array) -> tuple[Array, Array]:
+    """Sum every window (rows, columns) of each grid; the sums are grids again."""
+    for axis in (1, 0):
+        values, grids = _sums_along(values, grids, windows[:, axis], axis)
+    return values, grids
+
+
+def _sums_along(values: Array, grids: Array, sizes: Array, axis: int) -> tuple[Array, Array]:
+    """Sum every run of ``sizes`` values along one axis of each grid.
+
+    Runs are put together of blocks of 1, 2, 4, ... values, so that the time grows with the
+    logarithm of their size, and no sum runs through what lies outside of them: a difference of
+    cumulated sums would change its last bits with the samples before.
+    """
+    if (sizes == 1).all():
+        return values, grids
+    made = grids - (sizes[:, None] - 1) * (np.arange(2) == axis)
+    steps = grids[:, 1] if axis == 0 else np.ones_like(sizes)
+    n_made, n_before = made.prod(axis=1), grids.prod(axis=1)
+    size, step = np.repeat(sizes, n_made), np.repeat(steps, n_made)
+    start = _rows(grids, np.zeros_like(grids), made)
+    row, each = np.arange(len(values)), np.repeat(steps, n_before)
+    total, width = np.zeros((len(start), values.shape[1])), 1
+    while True:
+        has = np.flatnonzero(size & width)
+        total[has] += values[start[has]]
+        start[has] += width * step[has]
+        if 2 * width > sizes.max():
+            return total, made
+        # What reaches over the end of a grid is in no run.
+        values = values + values[np.minimum(row + width * each, len(values) - 1)]
+        width *= 2
+
+
+def _rows(grids: Array, corners: Array, parts: Array) -> Array:
+    """Rows of the values of parts (rows, columns) of grids, which begin at the corners."""
+    lengths = parts.prod(axis=1)
+    row, column = np.divmod(positions_of(lengths), np.repeat(parts[:, 1], lengths))
+    first = offsets_of(grids.prod(axis=1))[:-1] + corners[:, 0] * grids[:, 1] + corners[:, 1]
+    return np.repeat(first, lengths) + row * np.repeat(grids[:, 1], lengths) + column
+
+
+def _largest(means: Array, grids: Array, top: int, share: float | None) -> tuple[Array, Array]:
+    """Numbers of the largest windows of each sample and column, and how many they are."""
+    lengths = grids.prod(axis=1)
+    counts = np.minimum(top, lengths)
+    if share is not None:
+        counts = np.maximum(np.rint(share * lengths).astype(np.int64), 1)
+    sample = np.broadcast_to(segments_of(lengths), means.T.shape)
+    order = np.lexsort((-means.T, sample), axis=-1).T
+    return order[rows_from(offsets_of(lengths)[:-1], counts)], counts
+
+
+def _mean_of_largest(means: Array, largest: Array, counts: Array) -> Array:
+    taken = np.take_along_axis(means, largest, axis=0)
+    return segment_sum(taken, offsets_of(counts)) / counts[:, None]

@@ -1,0 +1,136 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skact.pooling import longest_window, soft_maximum, top_windows, weighted_top_windows
+from skact.rows import offsets_of
+
+RUNS = [np.array([1, 4, 7, 30, 2, 7]), None]
+GRIDS = np.array([[1, 1], [3, 4], [5, 2], [6, 6], [1, 7], [4, 3]])
+SAMPLES = [RUNS, [GRIDS.prod(axis=1), GRIDS]]
+RULES = [(1, 1, None), (3, 1, None), (1, 3, None), (4, 2, None), (16, 8, None), (3, 1, 0.4)]
+
+
+def slow_windows(sample, window, shape):
+    """Means of all windows of one sample and column, one by one, and which tokens they hold."""
+    rows, columns = (1, len(sample)) if shape is None else shape
+    high = 1 if shape is None else min(window, rows, columns)
+    wide = min(window, columns) if shape is None else high
+    grid = np.arange(len(sample)).reshape(rows, columns)
+    held = [
+        grid[r : r + high, c : c + wide].ravel()
+        for r in range(rows - high + 1)
+        for c in range(columns - wide + 1)
+    ]
+    return [sum(sample[tokens].tolist()) / len(tokens) for tokens in held], held
+
+
+def slow_pool(sample, window, top, share, shape=None):
+    """The pool of one sample and column, and the weights of its tokens, from the definition."""
+    means, held = slow_windows(sample, window, shape)
+    k = min(top, len(means)) if share is None else max(1, round(share * len(means)))
+    best = sorted(range(len(means)), key=lambda t: (-means[t], t))[:k]
+    weights = np.zeros(len(sample))
+    for t in best:
+        weights[held[t]] += 1 / (k * len(held[t]))
+    return sum(means[t] for t in best) / k, weights
+
+
+@pytest.mark.parametrize(("window", "top", "share"), RULES)
+@pytest.mark.parametrize(("lengths", "shapes"), SAMPLES, ids=["runs", "grids"])
+def test_top_windows_are_the_definition(rng, lengths, shapes, window, top, share):
+    scores, offsets = rng.normal(size=(lengths.sum(), 3)), offsets_of(lengths)
+    pooled = top_windows(scores, offsets, window, top, share, shapes)
+    values, weights = weighted_top_windows(scores, offsets, window, top, share, shapes)
+    np.testing.assert_allclose(values, pooled, atol=1e-14)
+    assert weights.shape == scores.shape
+    for i, (a, b) in enumerate(pairwise(offsets)):
+        for c in range(3):
+            shape = None if shapes is None else shapes[i]
+            value, weight = slow_pool(scores[a:b, c], window, top, share, shape)
+            assert pooled[i, c] == pytest.approx(value, abs=1e-12)
+            np.testing.assert_allclose(weights[a:b, c], weight, atol=1e-14)
+
+
+@pytest.mark.parametrize(("window", "top", "share"), RULES)
+@pytest.mark.parametrize(("lengths", "shapes"), SAMPLES, ids=["runs", "grids"])
+def test_a_sample_is_pooled_alike_whatever_stands_beside_it(
+    rng, lengths, shapes, window, top, share
+):
+    scores = rng.normal(size=(lengths.sum(), 2)).astype(np.float32)
+    scores *= 10.0 ** rng.integers(-3, 12, size=(len(scores), 1))  # sums that lose bits
+    offsets = offsets_of(lengths)
+    together = top_windows(scores, offsets, window, top, share, shapes)
+    for i, (a, b) in enumerate(pairwise(offsets)):
+        shape = None if shapes is None else shapes[i : i + 1]
+        alone = top_windows(scores[a:b], np.array([0, b - a]), window, top, share, shape)
+        np.testing.assert_array_equal(alone[0], together[i])
+    # A difference of cumulated sums, the short way, does not pass this test.
+    cumulated = np.cumsum(scores[:, 0].astype(np.float64))
+    assert np.any(np.diff(cumulated) != scores[1:, 0])
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 9))
+def test_weights_are_a_gradient(lengths, window, top):
+    lengths = np.array(lengths)
+    scores = np.random.default_rng(window).normal(size=(lengths.sum(), 2))
+    offsets = offsets_of(lengths)
+    values, weights = weighted_top_windows(scores, offsets, window, top)
+    np.testing.assert_allclose(np.add.reduceat(weights, offsets[:-1]), 1)
+    np.testing.assert_allclose(np.add.reduceat(weights * scores, offsets[:-1]), values)
+    direction = np.random.default_rng(0).normal(size=scores.shape) * 1e-7
+    moved = top_windows(scores + direction, offsets, window, top)
+    expected = np.add.reduceat(weights * direction, offsets[:-1])
+    np.testing.assert_allclose(moved - values, expected, atol=1e-13)
+
+
+def test_its_ends_are_the_maximum_and_the_mean(rng):
+    lengths = np.array([1, 4, 7])
+    scores, offsets = rng.normal(size=(12, 2)).astype(np.float32), offsets_of(lengths)
+    largest = top_windows(scores, offsets)
+    np.testing.assert_array_equal(largest, np.maximum.reduceat(scores, offsets[:-1]))
+    assert largest.dtype == np.float32
+    mean = np.add.reduceat(scores, offsets[:-1]) / lengths[:, None]
+    for rule in ({"share": 1.0}, {"top": 9}, {"window": 9}):
+        np.testing.assert_allclose(top_windows(scores, offsets, **rule), mean, rtol=1e-5)
+
+
+def test_equal_windows_count_from_the_left():
+    _, weights = weighted_top_windows(np.ones((5, 1)), np.array([0, 5]), window=2)
+    assert weights.ravel().tolist() == [0.5, 0.5, 0, 0, 0]
+
+
+def test_the_longest_window():
+    assert longest_window(np.array([3, 8])) == 8
+    assert longest_window(np.array([8, 12]), np.array([[2, 4], [4, 3]])) == 3
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 4.0])
+def test_soft_maximum_is_the_formula(rng, sharpness):
+    offsets = offsets_of([1, 4, 7])
+    scores = rng.normal(size=(12, 2))
+    values, weights = soft_maximum(scores, offsets, sharpness)
+    pieces = np.split(scores, offsets[1:-1])
+    slow = [np.log(np.exp(sharpness * piece).mean(axis=0)) / sharpness for piece in pieces]
+    np.testing.assert_allclose(values, slow)
+    for i, piece in enumerate(pieces):
+        assert (piece.mean(axis=0) <= values[i] + 1e-12).all()
+        assert (values[i] <= piece.max(axis=0) + 1e-12).all()
+    for row in (0, 3, 11):
+        moved = scores.copy()
+        moved[row] += 1e-6
+        sample = np.searchsorted(offsets, row, side="right") - 1
+        change = (soft_maximum(moved, offsets, sharpness)[0] - values) / 1e-6
+        np.testing.assert_allclose(change[sample], weights[row], atol=1e-4)
+        assert not np.delete(change, sample, axis=0).any()
+
+
+def test_soft_maximum_goes_from_mean_to_maximum_and_does_not_overflow():
+    scores = np.array([[1e4], [0.0], [-1e4]], dtype=np.float32)
+    for sharpness, expected in ((1e-9, 5e3), (1e3, 1e4)):
+        values, weights = soft_maximum(scores, np.array([0, 2, 3]), sharpness)
+        np.testing.assert_allclose(values, [[expected], [-1e4]], rtol=5e-3)
+        np.testing.assert_allclose(np.add.reduceat(weights, [0, 2]), 1, rtol=1e-6)
