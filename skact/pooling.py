@@ -128,7 +128,17 @@ def top_windows(
     means, grids, _ = _window_means(scores, offsets, window, shapes)
     if top == 1 and share is None:
         return segment_max(means, offsets_of(grids.prod(axis=1)))
-    return _mean_of_largest(means, *_largest(means, grids, top, share))
+    lengths = grids.prod(axis=1)
+    counts, first = _counts(lengths, top, share), offsets_of(lengths)[:-1]
+    values = np.empty((len(lengths), means.shape[1]))
+    # Samples of one length are a block, whose largest are found without sorting the rest.
+    for length in np.unique(lengths):
+        some = np.flatnonzero(lengths == length)
+        rest = length - counts[some[0]]
+        block = means[first[some, None] + np.arange(length)]
+        block.partition(rest, axis=1)
+        values[some] = np.sort(block[:, rest:], axis=1).mean(axis=1)
+    return values
 
 
 def weighted_top_windows(
@@ -162,7 +172,12 @@ def weighted_top_windows(
     array([0. , 0.5, 0.5, 0. ])
     """
     means, grids, windows = _window_means(scores, offsets, window, shapes)
-    largest, counts = _largest(means, grids, top, share)
+    lengths = grids.prod(axis=1)
+    counts = _counts(lengths, top, share)
+    sample = np.broadcast_to(segments_of(lengths), means.T.shape)
+    order = np.lexsort((-means.T, sample), axis=-1).T
+    largest = order[rows_from(offsets_of(lengths)[:-1], counts)]
+    values = segment_sum(np.take_along_axis(means, largest, axis=0), offsets_of(counts))
     weight = np.repeat(1 / (counts * windows.prod(axis=1)), counts)[:, None]
     counted = np.zeros_like(means)
     np.put_along_axis(counted, largest, weight, axis=0)
@@ -172,7 +187,7 @@ def weighted_top_windows(
     padded = np.zeros((wide.prod(axis=1).sum(), means.shape[1]))
     padded[_rows(wide, margin, grids)] = counted
     weights, _ = _sums(padded, wide, windows)
-    return _mean_of_largest(means, largest, counts), weights
+    return values / counts[:, None], weights
 
 
 def _window_means(
@@ -231,17 +246,8 @@ def _rows(grids: Array, corners: Array, parts: Array) -> Array:
     return np.repeat(first, lengths) + row * np.repeat(grids[:, 1], lengths) + column
 
 
-def _largest(means: Array, grids: Array, top: int, share: float | None) -> tuple[Array, Array]:
-    """Numbers of the largest windows of each sample and column, and how many they are."""
-    lengths = grids.prod(axis=1)
-    counts = np.minimum(top, lengths)
-    if share is not None:
-        counts = np.maximum(np.rint(share * lengths).astype(np.int64), 1)
-    sample = np.broadcast_to(segments_of(lengths), means.T.shape)
-    order = np.lexsort((-means.T, sample), axis=-1).T
-    return order[rows_from(offsets_of(lengths)[:-1], counts)], counts
-
-
-def _mean_of_largest(means: Array, largest: Array, counts: Array) -> Array:
-    taken = np.take_along_axis(means, largest, axis=0)
-    return segment_sum(taken, offsets_of(counts)) / counts[:, None]
+def _counts(lengths: Array, top: int, share: float | None) -> Array:
+    """How many windows of each sample count."""
+    if share is None:
+        return np.minimum(top, lengths)
+    return np.maximum(np.rint(share * lengths).astype(np.int64), 1)

@@ -1,17 +1,43 @@
-"""Thresholds in the tail, and the decisions they give: functions on plain arrays."""
+r"""Thresholds in the tail, cuts of pooled scores and probabilities: functions on plain arrays.
+
+A cut that keeps a promise is an order statistic. Of n scores of samples that hold a concept, the
+k-th smallest leaves at most a share :math:`\alpha` of such samples below it
+
+- on average over calibrations, for :math:`k = \lfloor \alpha (n + 1) \rfloor`, if samples are
+  exchangeable;
+- in a share of at least ``confidence`` of all calibrations, for the largest k with
+  :math:`P(\mathrm{Bin}(n, \alpha) \le k - 1) \le 1 - \mathit{confidence}`.
+
+The k-th largest score of samples without the concept bounds false alarms in the same way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import bdtr, expit, logit
 
 from skact.arguments import Number, checked, float_array
 from skact.rows import Array, all_finite, positions_of, segments_of
 
-__all__ = ["DELTA_GRID", "best_columns", "best_cut", "concept_f1", "tail_threshold", "top_share"]
+__all__ = [
+    "DELTA_GRID",
+    "best_columns",
+    "best_cut",
+    "concept_f1",
+    "false_alarm_cut",
+    "fit_sigmoid",
+    "guaranteed_rank",
+    "recall_cut",
+    "sigmoid",
+    "tail_threshold",
+    "top_share",
+    "unsure_cuts",
+]
 
 
 #: The sparsities of the paper's search, ascending.
@@ -145,30 +171,275 @@ def best_columns(f1: Array) -> Array:
     return np.argmax(f1, axis=1)
 
 
-def best_cut(scores: Array, positive: Array) -> float:
+def best_cut(scores: Array, positive: Array) -> Any:
     r"""Cut with the best F1 among **all** cuts; the largest one among equals.
 
-    .. math:: \tau^* = \arg\max_\tau \mathrm{F1}\big([s_i \ge \tau], y_i\big)
+    .. math:: \tau^* = \arg\max_\tau \frac{2 \sum_{s_i \ge \tau} p_i}
+              {|\{i : s_i \ge \tau\}| + \sum_i p_i}
+
+    This is F1 where p is the truth. Where p are probabilities, it is about the F1 to be expected,
+    and less noisy if few samples are positive.
 
     Parameters
     ----------
-    scores : ndarray of shape (n_scores,)
-        Scores.
-    positive : ndarray of shape (n_scores,), dtype bool
-        Truth; at least one is True.
+    scores : ndarray of shape (n_scores,) or (n_scores, n_columns)
+        Scores of one concept, or of each column.
+    positive : ndarray of shape (n_scores,) or (n_scores, n_columns), dtype bool or float
+        Truth, or probabilities; for all columns or each. At least one is not 0.
 
     Returns
     -------
-    cut : float
+    cut : float, or ndarray of shape (n_columns,)
         One of the scores.
     """
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    hits = np.cumsum(positive[order])
-    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + positive.sum())
+    table = scores.reshape(len(scores), -1)
+    chances = np.broadcast_to(positive.reshape(len(scores), -1), table.shape)
+    order = np.argsort(-table, axis=0, kind="stable")
+    ordered = np.take_along_axis(table, order, axis=0)
+    hits = np.cumsum(np.take_along_axis(chances, order, axis=0), axis=0)
+    f1 = 2 * hits / (np.arange(1, len(scores) + 1)[:, None] + hits[-1])
     # Equal scores fall on the same side of a cut.
     f1[:-1][ordered[:-1] == ordered[1:]] = -1
-    return float(ordered[np.argmax(f1)])
+    cuts = ordered[np.argmax(f1, axis=0), np.arange(table.shape[1])]
+    return cuts.astype(np.float64).reshape(scores.shape[1:])[()]
+
+
+def guaranteed_rank(
+    n: int, rates: npt.ArrayLike, confidence: float | None = None, what: str = "samples"
+) -> Array:
+    """Tell which order statistic of n scores keeps the promise of a rate.
+
+    Parameters
+    ----------
+    n : int
+        Number of scores.
+    rates : array-like of shape (n_rates,)
+        Share in (0, 1) that may lie on the wrong side of the cut.
+    confidence : float, default=None
+        Share of calibrations that keep the rate; None keeps it on average.
+    what : str, default="samples"
+        What is counted, for the error.
+
+    Returns
+    -------
+    ranks : ndarray of shape (n_rates,), dtype int64
+        From 1, counted from the wrong side.
+
+    Raises
+    ------
+    ValueError
+        If n is too small for a rate; says how many are needed.
+
+    Examples
+    --------
+    >>> from skact.tail import guaranteed_rank
+    >>> guaranteed_rank(99, [0.1]), guaranteed_rank(99, [0.1], confidence=0.95)
+    (array([10]), array([5]))
+    """
+    rates = np.atleast_1d(np.asarray(rates, np.float64))
+    for rate in rates:
+        # A rate such as 1 - 0.9 must not ask for one more by its last bit.
+        needed = 1 / rate - 1 if confidence is None else np.log1p(-confidence) / np.log1p(-rate)
+        if n < (needed := int(np.ceil(needed - 1e-9))):
+            surely = "" if confidence is None else f" with confidence {confidence:g}"
+            raise ValueError(
+                f"an error rate of {rate:g}{surely} needs at least {needed} {what}, got {n}."
+            )
+    if confidence is None:
+        return np.minimum(np.floor(rates * (n + 1) + 1e-9), n).astype(np.int64)
+    below = bdtr(np.arange(n, dtype=np.float64)[:, None], n, rates)
+    return np.maximum(np.sum(below <= 1 - confidence, axis=0), 1)
+
+
+def recall_cut(scores: Array, levels: npt.ArrayLike, confidence: float | None = None) -> Array:
+    """Largest cut that finds a promised share of the samples that hold a concept.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_positives, n_columns)
+        Scores of samples that hold the concept.
+    levels : array-like of shape (n_levels,)
+        Recall in (0, 1).
+    confidence : float, default=None
+        Share of calibrations that keep the promise; None keeps it on average.
+
+    Returns
+    -------
+    cuts : ndarray of shape (n_levels, n_columns), dtype float64
+        Scores; a score that equals one is found.
+
+    Raises
+    ------
+    ValueError
+        If there are too few scores.
+    """
+    rates = 1 - np.atleast_1d(np.asarray(levels, np.float64))
+    return _ranked(scores, guaranteed_rank(len(scores), rates, confidence) - 1).astype(np.float64)
+
+
+def false_alarm_cut(scores: Array, levels: npt.ArrayLike, confidence: float | None = None) -> Array:
+    """Smallest cut that finds a promised share, and no more, of the samples without a concept.
+
+    The cut is the next float above a score, in the precision of the scores, so that the promise
+    holds where many scores are equal.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_negatives, n_columns)
+        Scores of samples that do not hold the concept.
+    levels : array-like of shape (n_levels,)
+        Share of false alarms in (0, 1).
+    confidence : float, default=None
+        Share of calibrations that keep the promise; None keeps it on average.
+
+    Returns
+    -------
+    cuts : ndarray of shape (n_levels, n_columns), dtype float64
+        A score that equals one is found.
+
+    Raises
+    ------
+    ValueError
+        If there are too few scores.
+    """
+    if scores.dtype.kind != "f":
+        scores = scores.astype(np.float32)
+    ranks = guaranteed_rank(len(scores), levels, confidence)
+    below = _ranked(scores, len(scores) - ranks)
+    return np.nextafter(below, scores.dtype.type(np.inf)).astype(np.float64)
+
+
+def _ranked(scores: Array, places: Array) -> Array:
+    """Order statistics (n_places, n_columns), from 0."""
+    return np.partition(scores, np.unique(places), axis=0)[places]
+
+
+def unsure_cuts(
+    scores: Array, present: Array, levels: npt.ArrayLike, confidence: float | None = None
+) -> Array:
+    """Two cuts: below the lower one a concept is absent, from the upper one on it is present.
+
+    The lower one promises recall, the upper one false alarms. Where they cross, nothing lies
+    between, and both become their midpoint, which keeps both promises.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples, n_columns)
+        Scores.
+    present : ndarray of shape (n_samples,), dtype bool
+        Samples that hold the concept.
+    levels : array-like of shape (n_levels, 2)
+        Recall and share of false alarms, each in (0, 1).
+    confidence : float, default=None
+        Share of calibrations that keep a promise, for each of the two.
+
+    Returns
+    -------
+    cuts : ndarray of shape (n_levels, 2, n_columns), dtype float64
+        The lower and the upper one.
+
+    Raises
+    ------
+    ValueError
+        If there are too few scores.
+    """
+    recall, alarms = np.asarray(levels, np.float64).T
+    lower = recall_cut(scores[present], recall, confidence)
+    upper = false_alarm_cut(scores[~present], alarms, confidence)
+    middle = (lower + upper) / 2
+    cross = lower > upper
+    return np.stack([np.where(cross, middle, lower), np.where(cross, middle, upper)], axis=1)
+
+
+def fit_sigmoid(scores: Array, present: Array) -> Array:
+    r"""Probabilities from scores, by Platt's method without a penalty.
+
+    .. math:: p = \frac{1}{1 + e^{-(a (A - m) + b)}}, \qquad a \ge 0
+
+    minimises the cross entropy to the targets :math:`(n_+ + 1) / (n_+ + 2)` and
+    :math:`1 / (n_- + 2)`, with the scores standardised. So :math:`A \to sA + t` with s > 0 changes
+    no probability [1]_.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples, n_columns)
+        Pooled scores.
+    present : ndarray of shape (n_samples,) or (n_samples, n_columns), dtype bool
+        Truth, for all columns or each.
+
+    Returns
+    -------
+    fitted : ndarray of shape (n_columns, 3), dtype float64
+        m, a and b. a is 0 where scores are no higher with the concept than without.
+
+    References
+    ----------
+    .. [1] Platt, "Probabilistic Outputs for Support Vector Machines and Comparisons to Regularized
+       Likelihood Methods", 1999.
+    """
+    truth = np.broadcast_to(present.reshape(len(scores), -1), scores.shape)
+    fitted = np.empty((scores.shape[1], 3))
+    step = max(_DOUBLES // len(scores), 1)
+    for start in range(0, len(fitted), step):
+        some = slice(start, start + step)
+        fitted[some] = _platt(scores[:, some].astype(np.float64), truth[:, some])
+    return fitted
+
+
+def _platt(scores: Array, truth: Array) -> Array:
+    centre, scale = scores.mean(axis=0), scores.std(axis=0)
+    # A constant has a deviation of a few last bits.
+    flat = scale <= 1e-12 * np.abs(scores).max(axis=0)
+    z = (scores - centre) / np.where(flat, 1, scale) * ~flat
+    n_positive = truth.sum(axis=0)
+    n_negative = len(scores) - n_positive
+    target = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    base = logit(target.mean(axis=0))
+    a, b = np.zeros(len(base)), base
+
+    def loss(a: Array, b: Array) -> Array:
+        f = a * z + b
+        return (np.logaddexp(0, f) - target * f).sum(axis=0)
+
+    now = loss(a, b)
+    for _ in range(100):
+        p = expit(a * z + b)
+        weight, slope = p * (1 - p), p - target
+        aa, ab, bb = ((weight * x).sum(axis=0) for x in (z * z, z, 1))
+        ga, gb = (slope * z).sum(axis=0), slope.sum(axis=0)
+        aa = np.where(flat, 1, aa)
+        det = aa * bb - ab * ab
+        da, db = (bb * ga - ab * gb) / det, (aa * gb - ab * ga) / det
+        size = np.ones(len(base))
+        while np.any(worse := loss(a - size * da, b - size * db) > now + 1e-12 * np.abs(now)):
+            size[worse] /= 2
+        a, b = a - size * da, b - size * db
+        now = loss(a, b)
+        if max(np.abs(da).max(), np.abs(db).max()) < 1e-9:
+            break
+    # The loss is convex, so a slope below 0 means that the best one allowed is 0.
+    rising = a > 0
+    slope = np.where(rising & ~flat, a, 0) / np.where(flat, 1, scale)
+    return np.column_stack([centre, slope, np.where(rising, b, base)])
+
+
+def sigmoid(scores: Array, fitted: Array) -> Array:
+    """Probabilities of scores, by what :func:`fit_sigmoid` found.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples, n_columns)
+        Pooled scores.
+    fitted : ndarray of shape (n_columns, 3)
+        m, a and b of each column.
+
+    Returns
+    -------
+    chances : ndarray of shape (n_samples, n_columns), dtype float64
+        In (0, 1).
+    """
+    centre, slope, intercept = fitted.T
+    return expit(slope * (scores.astype(np.float64) - centre) + intercept)
 
 
 def top_share(scores: Array, lengths: Array, shares: npt.ArrayLike) -> Iterator[Array]:

@@ -36,6 +36,19 @@ def reference():
 
 
 @pytest.fixture(scope="session")
+def data_folder():
+    """Return a function that gives the path of an optional data set or skips the test."""
+    root = Path(os.environ.get("SKACT_DATA", ROOT.parent / "shared" / "data"))
+
+    def find(name):
+        if not (root / name).is_dir():
+            pytest.skip(f"optional data set {name} is not in {root}; set SKACT_DATA to its folder")
+        return root / name
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def real_model():
     """Folder of a pretrained model by its name, as ``make models`` leaves it."""
 
