@@ -339,9 +339,13 @@ def test_cross_validate(problem):
 
 def test_tuned_threshold(problem):
     def tuned(X):
-        return TunedThresholdClassifierCV(make_pipe(), scoring="f1", thresholds=20, cv=FOLDS).fit(
-            X, problem.y
-        )
+        return TunedThresholdClassifierCV(
+            make_pipe(),
+            scoring="f1",
+            thresholds=20,
+            cv=FOLDS,
+            response_method="decision_function",
+        ).fit(X, problem.y)
 
     ragged, listed = tuned(problem.X), tuned(problem.samples)
     assert ragged.best_threshold_ == pytest.approx(listed.best_threshold_)
@@ -399,7 +403,9 @@ def test_voting(problem):
 
 def test_stacking(problem):
     members = [(f"d{d}", make_pipe(delta=d)) for d in (0.1, 0.9)]
-    stacked = StackingClassifier(members, LogisticRegression(), cv=FOLDS).fit(problem.X, problem.y)
+    stacked = StackingClassifier(
+        members, LogisticRegression(), cv=FOLDS, stack_method="decision_function"
+    ).fit(problem.X, problem.y)
     held_out, full = np.empty((48, 2)), np.empty((48, 2))
     for column, delta in enumerate((0.1, 0.9)):
         for train, test in problem.folds():

@@ -23,10 +23,11 @@ from skact.detection._calibration import (
     named_columns,
 )
 from skact.rows import Array
-from skact.tail import DELTA_GRID
+from skact.tail import DELTA_GRID, sigmoid
 from skact.targets import Targets, check_targets, check_token_labels, label_classes
 from skact.tokens import TokenArray
 from skact.validation import check_tokens, like_input
+from skact.warning import warn
 
 __all__ = ["BaseDetector"]
 
@@ -57,6 +58,9 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         The two classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
+    sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
+        m, a and b of each concept: its probability is ``1 / (1 + exp(-(a * (A - m) + b)))``, with A
+        the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_features_in_ : int
@@ -77,15 +81,23 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
 
     thresholds_: Array
     matched_columns_: Array
+    sigmoids_: Array
     classes_: Array
     multilabel_: bool
     concept_names_: Array
+
+    _path_shapes: ClassVar[list[tuple[int, ...]]] = [()]
 
     def __init__(
         self, delta: float = 0.1, *, match_columns: bool | Literal["auto"] = "auto"
     ) -> None:
         self.delta = delta
         self.match_columns = match_columns
+
+    @property
+    def path_parameter(self) -> Literal["delta", "level"]:
+        """Parameter whose values share one pass over the scores in ``fit_path``."""
+        return "delta"
 
     @abstractmethod
     def _pool(self, scores: TokenArray) -> Array:
@@ -120,9 +132,9 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         scores, labels, targets = self._check_fit(X, y, token_labels)
-        table = self._table(scores, labels, targets, np.array([self.delta]))
-        self.matched_columns_, self.thresholds_ = table.best(0)
-        return self
+        value = getattr(self, self.path_parameter)
+        table = self._table(scores, labels, targets, np.array([value], np.float64))
+        return self._set_thresholds(table, 0)
 
     def fit_path(
         self,
@@ -151,14 +163,24 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         ValueError
             As in ``fit``, or if there is no delta, or one that lies outside of (0, 1).
         """
-        grid, path = self._unfitted_path(deltas)
+        return self._fit_path(X, y, token_labels, deltas)
+
+    def _fit_path(self, X: Any, y: Any, token_labels: Any, values: Any) -> list[Self]:
+        """Fit a detector for each of several values of the parameter of the path."""
+        grid, path = self._unfitted_path(values)
         first = path[0]
         table = first._table(*first._check_fit(X, y, token_labels), grid)
         for d, detector in enumerate(path):
             state = {k: v for k, v in vars(first).items() if k not in first.get_params()}
             detector.__dict__.update(state)
-            detector.matched_columns_, detector.thresholds_ = table.best(d)
+            detector._set_thresholds(table, d)
         return path
+
+    def _set_thresholds(self, table: Table, d: int) -> Self:
+        """Take from the table what belongs to its d-th delta."""
+        self.matched_columns_, self.thresholds_ = table.best(d)
+        self.sigmoids_ = table.sigmoids(tuple(self.matched_columns_.tolist())).copy()
+        return self
 
     def match_table(
         self,
@@ -183,27 +205,32 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
             ``thresholds`` and ``f1``, float64 of shape (n_deltas, n_concepts, n_columns), with
             ``deltas``, ``concept_names`` and ``feature_names`` (or None) along the axes.
         """
-        grid, path = clone(self).set_params(match_columns=True)._unfitted_path(deltas)
+        return self._match_table(X, y, token_labels, deltas)
+
+    def _match_table(self, X: Any, y: Any, token_labels: Any, values: Any) -> Bunch:
+        """Judge every column at several values of the parameter of the path."""
+        grid, path = clone(self).set_params(match_columns=True)._unfitted_path(values)
         first = path[0]
         scores, labels, targets = first._check_fit(X, y, token_labels)
         table = first._table(scores, labels, targets, grid)
         return Bunch(
             thresholds=table.thresholds,
             f1=table.f1,
-            deltas=grid,
             concept_names=first.concept_names_,
             feature_names=scores.feature_names,
+            **{f"{self.path_parameter}s": grid},
         )
 
-    def _unfitted_path(self, deltas: npt.ArrayLike) -> tuple[Array, list[Self]]:
-        """Check the deltas, and give a clone for each."""
+    def _unfitted_path(self, values: Any) -> tuple[Array, list[Self]]:
+        """Check the values of the parameter of the path, and give a clone for each."""
+        name = self.path_parameter
         try:
-            grid = np.atleast_1d(np.asarray(deltas, dtype=np.float64))
+            grid = np.atleast_1d(np.asarray(values, dtype=np.float64))
         except (TypeError, ValueError):
             grid = np.empty(0)
-        if grid.ndim != 1 or not len(grid):
-            raise ValueError(f"deltas must hold one or more numbers in (0, 1), got {deltas!r}.")
-        path = [clone(self).set_params(delta=float(delta)) for delta in grid]
+        if not len(grid) or grid.shape[1:] not in self._path_shapes:
+            raise ValueError(f"{name}s must hold one or more numbers in (0, 1), got {values!r}.")
+        path = [clone(self).set_params(**{name: _setting(value)}) for value in grid]
         for detector in path:
             detector._validate_params()
         return grid, path
@@ -317,6 +344,50 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         present = (self.decision_function(X) > 0).astype(np.int64)
         return present if self.multilabel_ else self.classes_[present]
 
+    def predict_proba(self, X: Any) -> Array:
+        """Tell how probable concepts are, calibrated on the data given to ``fit``.
+
+        A sigmoid of the pooled score is fitted by Platt's method, so scaling and shifting all
+        scores changes nothing. ``predict`` follows the threshold instead of a probability of 0.5.
+        On other data than the concept method was fitted on, probabilities are right; on the same
+        they are too sure.
+
+        Parameters
+        ----------
+        X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
+            Scores.
+
+        Returns
+        -------
+        chances : ndarray of shape (n_samples, 2) or (n_samples, n_concepts), dtype float64
+            Of the two classes, or of each concept.
+        """
+        check_is_fitted(self)
+        chances = self.probabilities(self.pool(check_tokens(self, X, reset=False)))
+        return chances if self.multilabel_ else np.column_stack([1 - chances, chances])
+
+    def probabilities(self, pooled: Array) -> Array:
+        """Turn pooled scores into probabilities, as in :meth:`predict_proba`.
+
+        Parameters
+        ----------
+        pooled : ndarray of shape (n_samples, n_columns)
+            As from :meth:`pool`.
+
+        Returns
+        -------
+        chances : ndarray of shape (n_samples, n_concepts), dtype float64
+            Probabilities of the concepts.
+        """
+        if not self.sigmoids_[:, 1].all():
+            names = self.concept_names_[self.sigmoids_[:, 1] == 0]
+            warn(
+                f"the scores of {len(names)} of {len(self.concept_names_)} concepts (first "
+                f"{names[0]!r}) were on average no higher with the concept than without when the "
+                "detector was fitted, so its probability is the same for all samples."
+            )
+        return sigmoid(pooled[:, self.matched_columns_], self.sigmoids_)
+
     def superactivators(self, X: Any) -> TokenArray | Array:
         """Mark the tokens whose own score reaches the threshold.
 
@@ -353,3 +424,10 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         # A threshold on the best single column cannot separate blobs as a full classifier does.
         tags.classifier_tags.poor_score = True
         return tags
+
+
+def _setting(value: Array) -> Any:
+    """Value of a parameter from a row of a grid, where None is NaN."""
+    if value.ndim:
+        return tuple(value.tolist())
+    return None if np.isnan(value) else float(value)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from skact.rows import Array, most_held, offsets_of, on_disk, runs, segment_sum
-from skact.tail import best_columns, concept_f1, top_share
+from skact.tail import best_columns, concept_f1, fit_sigmoid, top_share
 from skact.targets import Targets
 from skact.tokens import TokenArray
 
@@ -185,11 +185,15 @@ class Table(NamedTuple):
         None where columns are not matched.
     columns : ndarray of shape (n_concepts,), or None
         Which column each concept reads; None where that is still to be chosen.
+    sigmoids : callable
+        Takes the column of each concept as a tuple, gives the sigmoids (n_concepts, 3) that make
+        probabilities of its pooled scores.
     """
 
     thresholds: Array
     f1: Array | None
     columns: Array | None
+    sigmoids: Callable[[tuple[int, ...]], Array]
 
     def best(self, d: int) -> tuple[Array, Array]:
         """Column of each concept, and its threshold, at the d-th delta."""
@@ -253,7 +257,12 @@ def judge_columns(
         if f1 is not None:
             for d, cut in enumerate(cuts[:, c]):
                 f1[d, c] = concept_f1(concept.present[:, None], concept.pooled >= cut)
-    return Table(cuts, f1, columns)
+
+    @cache  # most deltas read the same columns
+    def sigmoids(columns: tuple[int, ...]) -> Array:
+        return fit_sigmoid(pooled()[:, list(columns)], targets.present)
+
+    return Table(cuts, f1, columns, sigmoids)
 
 
 def _selected(

@@ -69,6 +69,9 @@ class SuperActivator(BaseDetector):
         The two classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
+    sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
+        m, a and b of each concept: its probability is ``1 / (1 + exp(-(a * (A - m) + b)))``, with A
+        the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_features_in_ : int
@@ -132,6 +135,9 @@ class MaxToken(_PooledDetector):
         The two classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
+    sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
+        m, a and b of each concept: its probability is ``1 / (1 + exp(-(a * (A - m) + b)))``, with A
+        the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_features_in_ : int
@@ -166,6 +172,9 @@ class MeanToken(_PooledDetector):
         The two classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
+    sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
+        m, a and b of each concept: its probability is ``1 / (1 + exp(-(a * (A - m) + b)))``, with A
+        the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_features_in_ : int
@@ -200,6 +209,9 @@ class LastToken(_PooledDetector):
         The two classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
+    sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
+        m, a and b of each concept: its probability is ``1 / (1 + exp(-(a * (A - m) + b)))``, with A
+        the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_features_in_ : int
@@ -236,6 +248,9 @@ class RandomToken(_PooledDetector):
         The two classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
+    sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
+        m, a and b of each concept: its probability is ``1 / (1 + exp(-(a * (A - m) + b)))``, with A
+        the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_features_in_ : int
@@ -312,6 +327,9 @@ class WeakSuperActivator(BaseDetector):
         The two classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
+    sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
+        m, a and b of each concept: its probability is ``1 / (1 + exp(-(a * (A - m) + b)))``, with A
+        the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_features_in_ : int

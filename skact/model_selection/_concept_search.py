@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -296,13 +296,41 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         AttributeError
             With ``refit=False``.
         """
+        decision = self._of_winners(X, BaseDetector.decide)
+        return decision if self.multilabel_ else decision[:, 0]
+
+    def predict_proba(self, X: Any) -> Array:
+        """Tell how probable concepts are, each concept by its winner.
+
+        Parameters
+        ----------
+        X : sequence of n_samples samples, TokenArray or LayerStack
+            What the estimator takes.
+
+        Returns
+        -------
+        chances : ndarray of shape (n_samples, 2) or (n_samples, n_concepts), dtype float64
+            Of the two classes, or of each concept.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        AttributeError
+            With ``refit=False``.
+        """
+        chances = self._of_winners(X, BaseDetector.probabilities)
+        return chances if self.multilabel_ else np.column_stack([1 - chances, chances])
+
+    def _of_winners(self, X: Any, say: Callable[[BaseDetector, Array], Array]) -> Array:
+        """Ask the winner of each concept about pooled scores: (n_samples, n_concepts)."""
         check_is_fitted(self)
-        decision: Array = np.empty((_num_samples(X), len(self.concept_names_)))
+        said: Array = np.empty((_num_samples(X), len(self.concept_names_)))
         for detectors, tokens in self._scored(X):
             pooled = next(iter(detectors.values())).pool(tokens)
             for c, detector in detectors.items():
-                decision[:, c] = detector.decide(pooled)[:, c]
-        return decision if self.multilabel_ else decision[:, 0]
+                said[:, c] = say(detector, pooled)[:, c]
+        return said
 
     def predict(self, X: Any) -> Array:
         """Tell which samples hold which concept, each concept by its winner.

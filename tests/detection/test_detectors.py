@@ -15,6 +15,7 @@ from skact import (
     TokenArray,
     WeakSuperActivator,
 )
+from skact.tail import fit_sigmoid, sigmoid
 
 DETECTORS = [SuperActivator, MaxToken, MeanToken, LastToken, RandomToken]
 
@@ -211,6 +212,7 @@ def test_a_path_is_a_fit_for_each_delta(Detector, match, problem):
         np.testing.assert_array_equal(one.thresholds_, alone.thresholds_)
         np.testing.assert_array_equal(one.matched_columns_, alone.matched_columns_)
         np.testing.assert_array_equal(one.predict(scores), alone.predict(scores))
+        np.testing.assert_array_equal(one.sigmoids_, alone.sigmoids_)
     assert len(detector.fit_path(scores, present)) == len(DELTA_GRID)
     with pytest.raises(ValueError, match=r"'delta' parameter .* Got 1\.2"):
         detector.fit_path(scores, present, deltas=[0.1, 1.2])
@@ -233,6 +235,54 @@ def test_match_table_holds_every_column_and_delta(problem, rng):
                 found, truth = alone.predict(column)[:, 0], present[:, c]
                 f1 = 2 * (found & truth).sum() / (found.sum() + truth.sum())
                 assert table.f1[d, c, k] == pytest.approx(f1)
+
+
+def made(Detector, **kwargs):
+    return Detector(**kwargs, **({"random_state": 0} if Detector is RandomToken else {}))
+
+
+@pytest.mark.parametrize("Detector", [*DETECTORS, WeakSuperActivator])
+def test_probabilities_come_from_pooled_scores(Detector, problem):
+    scores, present, labels = problem
+    detector = made(Detector).fit(scores, present, token_labels=labels)
+    pooled = detector.pool(TokenArray.from_list(scores))
+    expected = sigmoid(pooled, fit_sigmoid(pooled, present == 1))
+    chances = detector.predict_proba(scores)
+    np.testing.assert_allclose(chances, expected, rtol=1e-9)
+    assert chances.shape == (60, 3)
+    assert chances[present == 1].mean() > chances[present == 0].mean()
+    decision = detector.decision_function(scores)
+    for c in range(3):
+        assert np.all(np.diff(chances[np.argsort(decision[:, c]), c]) >= 0)
+    marks = [m[:, :1] for m in labels]
+    one = made(Detector).fit([s[:, :1] for s in scores], present[:, 0], token_labels=marks)
+    both = one.predict_proba([s[:, :1] for s in scores])
+    np.testing.assert_allclose(both[:, 1], chances[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(both.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e-4, 0.0), (1.0, -50.0), (300.0, 7.0)])
+@pytest.mark.parametrize("Detector", [*DETECTORS, WeakSuperActivator])
+def test_scale_and_shift_of_scores_change_no_probability(Detector, scale, shift, problem):
+    scores, present, labels = problem
+    moved = [scale * s + shift for s in scores]
+    chances = made(Detector).fit(scores, present, token_labels=labels).predict_proba(scores)
+    again = made(Detector).fit(moved, present, token_labels=labels).predict_proba(moved)
+    np.testing.assert_allclose(again, chances, rtol=1e-6)
+
+
+def test_a_concept_without_signal_is_said(problem, rng, recwarn):
+    _, present, _ = problem
+    scores = rng.normal(size=present.shape) - 2 * present
+    detector = MaxToken().fit(scores, present)
+    assert not recwarn
+    with pytest.warns(
+        UserWarning,
+        match=r"scores of 3 of 3 concepts \(first 'concept0'\) were on average no higher",
+    ):
+        chances = detector.predict_proba(scores)
+    assert np.ptp(chances, axis=0).max() == 0
+    np.testing.assert_allclose(chances[0], present.mean(axis=0), atol=0.02)
 
 
 def slow_weak(scores, present, share, objective):
@@ -311,7 +361,9 @@ def test_bad_input(Detector, params, data, message):
 
 
 @pytest.mark.parametrize("Detector", DETECTORS)
-@pytest.mark.parametrize("method", ["predict", "decision_function", "superactivators"])
+@pytest.mark.parametrize(
+    "method", ["predict", "decision_function", "predict_proba", "superactivators"]
+)
 def test_before_fitting(Detector, method):
     with pytest.raises(NotFittedError):
         getattr(Detector(), method)([[1.0]])

@@ -108,6 +108,7 @@ def test_equals_one_grid_search_per_concept(problem, routing, pipe, grid):
         np.testing.assert_allclose(
             search.decision_function(X)[:, c], alone.decision_function(X)[:, c]
         )
+        np.testing.assert_allclose(search.predict_proba(X)[:, c], alone.predict_proba(X)[:, c])
         np.testing.assert_array_equal(
             search.superactivators(X).flat()[:, c], superactivators(alone, X).flat()[:, c]
         )
