@@ -27,6 +27,7 @@ from .detection import MaxToken as MaxToken
 from .detection import MeanToken as MeanToken
 from .detection import RandomToken as RandomToken
 from .detection import SuperActivator as SuperActivator
+from .detection import TopWindows as TopWindows
 from .detection import WeakSuperActivator as WeakSuperActivator
 from .detection import superactivators as superactivators
 from .embedding import TransformerEmbedder as TransformerEmbedder

@@ -194,14 +194,18 @@ def best_cut(scores: Array, positive: Array) -> Any:
     """
     table = scores.reshape(len(scores), -1)
     chances = np.broadcast_to(positive.reshape(len(scores), -1), table.shape)
-    order = np.argsort(-table, axis=0, kind="stable")
-    ordered = np.take_along_axis(table, order, axis=0)
-    hits = np.cumsum(np.take_along_axis(chances, order, axis=0), axis=0)
-    f1 = 2 * hits / (np.arange(1, len(scores) + 1)[:, None] + hits[-1])
-    # Equal scores fall on the same side of a cut.
-    f1[:-1][ordered[:-1] == ordered[1:]] = -1
-    cuts = ordered[np.argmax(f1, axis=0), np.arange(table.shape[1])]
-    return cuts.astype(np.float64).reshape(scores.shape[1:])[()]
+    cuts = np.empty(table.shape[1])
+    step = max(_DOUBLES // len(table), 1)
+    for start in range(0, len(cuts), step):
+        some = slice(start, start + step)
+        order = np.argsort(-table[:, some], kind="stable", axis=0)
+        ordered = np.take_along_axis(table[:, some], order, axis=0)
+        hits = np.cumsum(np.take_along_axis(chances[:, some], order, axis=0), axis=0)
+        f1 = 2 * hits / (np.arange(1, len(table) + 1)[:, None] + hits[-1])
+        # Equal scores fall on the same side of a cut.
+        f1[:-1][ordered[:-1] == ordered[1:]] = -1
+        cuts[some] = ordered[np.argmax(f1, axis=0), np.arange(ordered.shape[1])]
+    return cuts.reshape(scores.shape[1:])[()]
 
 
 def guaranteed_rank(

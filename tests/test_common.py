@@ -32,6 +32,7 @@ from skact import (
     SuperActivator,
     TokenArray,
     TokenScaler,
+    TopWindows,
     TransformerEmbedder,
     WeakSuperActivator,
 )
@@ -63,6 +64,8 @@ ESTIMATORS = [
     RandomToken(),
     WeakSuperActivator(),
     WeakSuperActivator(objective="sample"),
+    TopWindows(),
+    TopWindows(None, cut="f1", share=0.5),
 ]
 
 
@@ -163,6 +166,10 @@ def test_fitted_state_is_numpy_and_holds_no_tokens(estimator, rng):
         (SparseAutoencoder(6, "topk", k=2), {"activation": "relu"}),
         (WeakSuperActivator(), {"objective": "sample"}),
         (RandomToken(), {"delta": 0.5}),
+        (
+            TopWindows(None, cut=("recall", "false_alarms"), level=(0.8, 0.2)),
+            {"cut": "f1", "level": None},
+        ),
         (
             ConceptSearchCV(MeanToken(), {"delta": [0.5]}, cv=2),
             {"refit": False},

@@ -195,7 +195,7 @@ def test_docstring_examples(module):
 
 def test_examples_are_found_behind_decorators_too():
     found = {test.name.rpartition(".")[2] for test in examples("skact.tail")}
-    assert found == {"tail_threshold", "concept_f1"}
+    assert found == {"tail_threshold", "concept_f1", "guaranteed_rank"}
 
 
 GUIDE = DOCS / "user_guide" / "detection.md"

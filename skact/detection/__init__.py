@@ -11,6 +11,7 @@ from skact.detection._detectors import (
     WeakSuperActivator,
 )
 from skact.detection._marks import superactivators
+from skact.detection._windows import TopWindows
 
 __all__ = [
     "LabelledScores",
@@ -23,6 +24,7 @@ __all__ = [
     "MeanToken",
     "RandomToken",
     "SuperActivator",
+    "TopWindows",
     "WeakSuperActivator",
     "superactivators",
 ]

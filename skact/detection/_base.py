@@ -379,14 +379,18 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         chances : ndarray of shape (n_samples, n_concepts), dtype float64
             Probabilities of the concepts.
         """
-        if not self.sigmoids_[:, 1].all():
-            names = self.concept_names_[self.sigmoids_[:, 1] == 0]
+        self._warn_of_flat("its probability is the same for all samples")
+        return sigmoid(pooled[:, self.matched_columns_], self.sigmoids_)
+
+    def _warn_of_flat(self, so: str) -> None:
+        """Warn of concepts whose probability does not depend on the score."""
+        names = self.concept_names_[self.sigmoids_[:, 1] == 0]
+        if len(names):
             warn(
                 f"the scores of {len(names)} of {len(self.concept_names_)} concepts (first "
                 f"{names[0]!r}) were on average no higher with the concept than without when the "
-                "detector was fitted, so its probability is the same for all samples."
+                f"detector was fitted, so {so}."
             )
-        return sigmoid(pooled[:, self.matched_columns_], self.sigmoids_)
 
     def superactivators(self, X: Any) -> TokenArray | Array:
         """Mark the tokens whose own score reaches the threshold.

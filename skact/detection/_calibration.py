@@ -185,6 +185,10 @@ class Table(NamedTuple):
         None where columns are not matched.
     columns : ndarray of shape (n_concepts,), or None
         Which column each concept reads; None where that is still to be chosen.
+    pooled : callable
+        Gives the pooled scores (n_samples, n_columns).
+    present : ndarray of shape (n_samples, n_concepts), dtype bool
+        Samples that hold the concepts.
     sigmoids : callable
         Takes the column of each concept as a tuple, gives the sigmoids (n_concepts, 3) that make
         probabilities of its pooled scores.
@@ -193,6 +197,8 @@ class Table(NamedTuple):
     thresholds: Array
     f1: Array | None
     columns: Array | None
+    pooled: Callable[[], Array]
+    present: Array
     sigmoids: Callable[[tuple[int, ...]], Array]
 
     def best(self, d: int) -> tuple[Array, Array]:
@@ -262,7 +268,7 @@ def judge_columns(
     def sigmoids(columns: tuple[int, ...]) -> Array:
         return fit_sigmoid(pooled()[:, list(columns)], targets.present)
 
-    return Table(cuts, f1, columns, sigmoids)
+    return Table(cuts, f1, columns, pooled, targets.present, sigmoids)
 
 
 def _selected(

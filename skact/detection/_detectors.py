@@ -380,5 +380,5 @@ class WeakSuperActivator(BaseDetector):
     def _thresholds(self, reference: Any, deltas: Array) -> Array:
         if self.objective == "sample":
             scores, present = reference
-            return np.tile([best_cut(column, present) for column in scores.T], (len(deltas), 1))
+            return np.tile(best_cut(scores, present), (len(deltas), 1))
         return np.array([[best_cut(*tops) for tops in columns] for columns in reference])
