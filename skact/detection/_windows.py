@@ -341,7 +341,6 @@ class TopWindows(BaseDetector):
         return self._match_table(X, y, token_labels, self._path_values(deltas, levels))
 
     def _path_values(self, deltas: Any, levels: Any) -> Any:
-        self._validate_params()
         if self.cut == "tail":
             if levels is not None:
                 raise ValueError("levels do not belong to cut='tail', which goes by deltas.")
@@ -350,6 +349,8 @@ class TopWindows(BaseDetector):
             raise ValueError(
                 f"deltas belong to cut='tail'; with cut={self.cut!r} delta must be None."
             )
+        if levels is None:
+            self._validate_params()
         return [self.level] if levels is None else levels
 
     @available_if(_has_two_cuts)  # type: ignore[untyped-decorator]

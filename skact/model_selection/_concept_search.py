@@ -29,7 +29,7 @@ from skact.model_selection._search_fits import (
     fit_group,
     make_splits,
 )
-from skact.model_selection._search_plan import Params, Plan, make_plan
+from skact.model_selection._search_plan import Params, Plan, detector_of, make_plan
 from skact.rows import Array
 from skact.tail import concept_f1
 from skact.targets import check_targets
@@ -47,8 +47,8 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
               \mathrm{F1}_c(\theta; \text{fold } k)
 
     The result is that of one GridSearchCV per concept, scored by the F1 of that concept, at the
-    price of one: all concepts share the fits, all deltas of a candidate share one pass over the
-    scores, and all layers share one embedding [1]_.
+    price of one: all concepts share the fits, all deltas, or levels, of a candidate share one pass
+    over the scores, and all layers share one embedding [1]_.
 
     Parameters
     ----------
@@ -73,8 +73,8 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
     Attributes
     ----------
     best_params_ : dict of str to dict
-        Winning parameters of each concept. Ties go to the smaller delta, then the earlier layer,
-        then the earlier candidate.
+        Winning parameters of each concept. Ties go to the smaller delta (none is the smallest),
+        then the earlier layer, then the earlier candidate.
     best_score_ : ndarray of shape (n_concepts,)
         Mean score of each winner.
     best_index_ : ndarray of shape (n_concepts,), dtype int64
@@ -347,6 +347,36 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         """
         present = (self.decision_function(X) > 0).astype(np.int64)
         return present if self.multilabel_ else self.classes_[present]
+
+    def predict_unsure(self, X: Any) -> Array:
+        """Tell which samples hold which concept, which do not, and which may, by its winner.
+
+        Parameters
+        ----------
+        X : sequence of n_samples samples, TokenArray or LayerStack
+            What the estimator takes.
+
+        Returns
+        -------
+        said : ndarray of shape (n_samples,) or (n_samples, n_concepts), dtype int64
+            1, -1 and 0.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        AttributeError
+            With ``refit=False``, or if the winner of a concept has one cut only.
+        """
+        for name, winner in getattr(self, "best_estimators_", {}).items():
+            if not hasattr(detector_of(winner), "unsure"):
+                raise AttributeError(
+                    f"the winner of concept {name!r} has one cut only; two come with "
+                    "TopWindows(cut=('recall', 'false_alarms'))."
+                )
+        said = self._of_winners(X, lambda detector, pooled: detector.unsure(pooled))
+        said = said.astype(np.int64)
+        return said if self.multilabel_ else said[:, 0]
 
     def superactivators(self, X: Any) -> TokenArray:
         """Mark the SuperActivators of each concept, by its winner.

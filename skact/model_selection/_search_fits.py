@@ -87,7 +87,10 @@ def fit_group(
     for variant in group.variants:
         detector = detector_of(configure(configured, variant.params))
         path = detector.fit_path(
-            scores, calibration.y, calibration.token_labels, deltas=variant.deltas
+            scores,
+            calibration.y,
+            calibration.token_labels,
+            **{f"{variant.along}s": variant.values},
         )
         detectors.update(zip(variant.candidates, path, strict=True))
     return head, detectors, scores

@@ -20,10 +20,11 @@ Params = dict[str, Any]
 
 
 class Variant(NamedTuple):
-    """Settings of a detector, with a candidate for each delta."""
+    """Settings of a detector, with a candidate for each delta, or level, of one path."""
 
     params: Params
-    deltas: list[float]
+    along: str
+    values: list[Any]
     candidates: list[int]
 
 
@@ -70,6 +71,8 @@ def make_plan(
     """
     configured = [configure(estimator, params) for params in candidates]
     detectors = [detector_of(one) for one in configured]
+    for detector in detectors:
+        detector._validate_params()
     layers = [_layer(one, stacked) for one in configured]
     embedder, blocks = _shared_embedder(estimator, candidates), []
     if embedder is not None:
@@ -80,8 +83,8 @@ def make_plan(
             {**params, f"{name}__layer": layer}
             for params, layer in zip(candidates, layers, strict=True)
         ]
-    deltas = [float(detector.delta) for detector in detectors]
-    groups = _groups(estimator, candidates, deltas)
+    groups = _groups(estimator, candidates, detectors)
+    deltas = [0.0 if one.delta is None else float(one.delta) for one in detectors]
     ranks = list(zip(deltas, layers, range(len(candidates)), strict=True))
     return embedder, Plan(estimator, groups, blocks, ranks)
 
@@ -111,19 +114,22 @@ def _shared_embedder(estimator: Any, candidates: list[Params]) -> TransformerEmb
     return first if isinstance(first, TransformerEmbedder) and untouched else None
 
 
-def _groups(estimator: Any, candidates: list[Params], deltas: list[float]) -> list[Group]:
+def _groups(estimator: Any, candidates: list[Params], detectors: list[BaseDetector]) -> list[Group]:
     last = estimator.steps[-1][0] if isinstance(estimator, Pipeline) else None
-    delta = "delta" if last is None else f"{last}__delta"
     groups: dict[Any, tuple[Params, dict[Any, Variant]]] = {}
     for i, params in enumerate(candidates):
         of_detector = {
             key for key in params if last is None or key == last or key.startswith(f"{last}__")
         }
         head = {key: value for key, value in params.items() if key not in of_detector}
-        own = {key: params[key] for key in of_detector - {delta}}
+        along = detectors[i].path_parameter
+        own = {
+            key: params[key]
+            for key in of_detector - {along if last is None else f"{last}__{along}"}
+        }
         _, variants = groups.setdefault(_identity(head), (head, {}))
-        variant = variants.setdefault(_identity(own), Variant(own, [], []))
-        variant.deltas.append(deltas[i])
+        variant = variants.setdefault(_identity(own), Variant(own, along, [], []))
+        variant.values.append(getattr(detectors[i], along))
         variant.candidates.append(i)
     return [Group(head, list(variants.values())) for head, variants in groups.values()]
 

@@ -321,7 +321,6 @@ def test_a_threshold_of_tokens_does_not_hold_for_longer_samples(rng):
         ({"cut": "best"}, "'cut' parameter of TopWindows must be"),
         ({"cut": ("false_alarms", "recall")}, "'cut' .* Got"),
         ({"delta": 0.1, "cut": "f1"}, "delta belongs to cut='tail'; with cut='f1' it must be None"),
-        ({"delta": None}, "cut='tail' needs a delta"),
         (
             {"delta": 0.1, "cut": "recall", "level": 0.9},
             "with cut='recall' it must be None, got 0.1",
@@ -358,6 +357,13 @@ def test_bad_settings(problem, params, message, call):
     scores = [*scores[:-1], np.zeros((30, 3))]
     with pytest.raises(ValueError, match=message):
         getattr(windows(**params), call)(scores, present)
+
+
+def test_the_tail_needs_a_delta(problem):
+    scores, present, _ = problem
+    with pytest.raises(ValueError, match="cut='tail' needs a delta"):
+        windows(delta=None).fit(scores, present)
+    assert len(windows(delta=None).fit_path(scores, present)) == len(DELTA_GRID)  # it has some
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from skact import (
     SuperActivator,
     TokenArray,
     TokenScaler,
+    TopWindows,
     TransformerEmbedder,
     make_shapes,
     shapes_model_path,
@@ -30,6 +31,7 @@ from skact import (
 from skact.base import TokensOutMixin
 from skact.model_selection._search_plan import make_plan
 
+BOTH = ("recall", "false_alarms")
 FOLDS = KFold(3, shuffle=True, random_state=0)
 DELTAS = [0.1, 0.3, 0.5, 0.8]
 
@@ -81,8 +83,17 @@ def concept_scorer(c):
                 {"detect": [RandomToken(random_state=0)], "detect__match_columns": [True]},
             ],
         ),
+        (
+            pipeline(detector=TopWindows(None, cut="recall", level=0.5)),
+            [
+                {"detect__cut": ["recall"], "detect__level": [0.6, 0.9], "layer__layer": [2, 5]},
+                {"detect__cut": ["f1", "expected_f1"], "detect__level": [None]},
+                {"detect__cut": ["tail"], "detect__level": [None], "detect__delta": [0.5, 0.9]},
+                {"detect__cut": [BOTH], "detect__level": [(0.8, 0.1), (0.6, 0.2)]},
+            ],
+        ),
     ],
-    ids=["layers and deltas", "cross-fit", "methods and detectors"],
+    ids=["layers and deltas", "cross-fit", "methods and detectors", "cuts"],
 )
 def test_equals_one_grid_search_per_concept(problem, routing, pipe, grid):
     X, y, labels = problem
@@ -435,3 +446,37 @@ def test_before_fitting_and_without_refit(problem):
     for read in (search.predict, search.decision_function, search.superactivators):
         with pytest.raises(AttributeError, match="refit=False"):
             read(X)
+
+
+def test_levels_share_a_pass_and_leave_some_unsure(problem, monkeypatch):
+    X, y, labels = problem
+    passes = []
+    pool = TopWindows._pool
+    monkeypatch.setattr(TopWindows, "_pool", lambda *a: passes.append(1) or pool(*a))
+    grid = {"level": [(0.8, 0.1), (0.6, 0.2), (0.7, 0.1)]}
+    two = TopWindows(None, window=2, cut=BOTH, level=(0.5, 0.5), match_columns=True)
+    search = ConceptSearchCV(two, grid, cv=FOLDS).fit(X.layer(2), y, token_labels=labels)
+    assert len(passes) == 2 * 3 + 1  # fitting and scoring in each fold, and the winners
+    said = search.predict_unsure(X.layer(2))
+    assert said.shape == y.shape
+    assert set(np.unique(said)) == {-1, 0, 1}
+    for c, name in enumerate(search.best_params_):
+        alone = search.best_estimators_[name].predict_unsure(X.layer(2))
+        np.testing.assert_array_equal(said[:, c], alone[:, c])
+    np.testing.assert_array_equal(said == 1, search.predict(X.layer(2)) == 1)
+
+
+def test_one_cut_leaves_nobody_unsure(problem):
+    X, y, _ = problem
+    search = ConceptSearchCV(MaxToken(match_columns=True), {"delta": [0.5]}, cv=FOLDS)
+    with pytest.raises(NotFittedError):
+        search.predict_unsure(X.layer(2))
+    with pytest.raises(AttributeError, match="winner of concept 'concept0' has one cut only"):
+        search.fit(X.layer(2), y).predict_unsure(X.layer(2))
+
+
+def test_a_grid_over_delta_names_the_cut_before_anything_is_fitted(problem):
+    X, y, _ = problem
+    pipe = pipeline(detector=TopWindows(None, cut="f1"))
+    with pytest.raises(ValueError, match=r"^delta belongs to cut='tail'; with cut='f1'"):
+        ConceptSearchCV(pipe, {"detect__delta": [0.1, 0.5]}).fit(X, y)
