@@ -193,6 +193,8 @@ def best_cut(scores: Array, positive: Array) -> Any:
         One of the scores.
     """
     table = scores.reshape(len(scores), -1)
+    if table.dtype.kind == "b":
+        table = table.astype(np.float32)
     chances = np.broadcast_to(positive.reshape(len(scores), -1), table.shape)
     cuts = np.empty(table.shape[1])
     step = max(_DOUBLES // len(table), 1)

@@ -398,6 +398,18 @@ def test_a_grid_over_delta_names_the_cut(problem):
         grid.fit(TokenArray.from_list(scores), present)
 
 
+@pytest.mark.parametrize("params", CUTS, ids=str)
+def test_marks_are_scores_too(problem, params):
+    scores, present, _ = problem
+    marks = [s > 1.5 for s in scores]
+    numbers = [m.astype(np.float32) for m in marks]
+    ours = windows(**params, window=2).fit(marks, present)
+    np.testing.assert_array_equal(
+        ours.predict(marks), windows(**params, window=2).fit(numbers, present).predict(numbers)
+    )
+    assert windows(**params).fit(marks, present).predict(marks).shape == (120, 3)
+
+
 def test_scores_that_are_no_numbers(problem):
     scores, present, _ = problem
     scores[3] = np.full((4, 3), np.nan)
