@@ -22,6 +22,8 @@ ROWS = [
     ("(n_resamples) (n_blocks) (max_iter) (n_init) (n_samples) (n_concepts)", "1"),
     ("(separator_max_iter) (n_passes) (batch_size) (lr_decay) (lr_step)", "1"),
     ("(max_epochs) (patience) (k) (max_size) (max_share)", "1"),
+    ("(window) (top)", "1"),
+    ("(confidence) (level)", "None"),
     ("(n_steps) (resample_dead) (stop_f1) (share) PCAConcepts(n_concepts)", "None|1"),
     ("(sharpness) (ratio) (bandwidth) (threshold) (learning_rate)", "1|2.5"),
     ("(weight_decay) (tol) (l0) (l1) (percentile) (noise)", "0|1|2.5"),
