@@ -318,6 +318,10 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         decision : ndarray of shape (n_samples, n_concepts), dtype float64
             Positive where a concept is found.
         """
+        return self._of_concepts(pooled) - np.nextafter(self.thresholds_, -np.inf)
+
+    def _of_concepts(self, pooled: Array) -> Array:
+        """Check pooled scores, and take those of the concepts, (n_samples, n_concepts)."""
         check_is_fitted(self)
         pooled = float_array(pooled, "pooled")
         if pooled.ndim != 2 or pooled.shape[1] != self.n_features_in_:
@@ -326,7 +330,7 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
             )
         if not np.isfinite(pooled).all():
             raise ValueError("pooled must be finite, but holds NaN or infinity.")
-        return pooled[:, self.matched_columns_] - np.nextafter(self.thresholds_, -np.inf)
+        return pooled[:, self.matched_columns_]
 
     def predict(self, X: Any) -> Array:
         """Tell which samples hold which concept.
@@ -379,8 +383,9 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         chances : ndarray of shape (n_samples, n_concepts), dtype float64
             Probabilities of the concepts.
         """
+        scores = self._of_concepts(pooled)
         self._warn_of_flat("its probability is the same for all samples")
-        return sigmoid(pooled[:, self.matched_columns_], self.sigmoids_)
+        return sigmoid(scores, self.sigmoids_)
 
     def _warn_of_flat(self, so: str) -> None:
         """Warn of concepts whose probability does not depend on the score."""

@@ -391,6 +391,6 @@ class TopWindows(BaseDetector):
         said : ndarray of shape (n_samples, n_concepts), dtype int64
             -1, 0 and 1.
         """
-        scores = pooled[:, self.matched_columns_].astype(np.float64)
+        scores = self._of_concepts(pooled)
         lower, upper = self.unsure_thresholds_.T
         return (scores >= lower).astype(np.int64) + (scores >= upper) - 1

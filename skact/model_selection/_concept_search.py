@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clo
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils import get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skact.arguments import N_JOBS, check_entries
@@ -38,6 +39,16 @@ from skact.validation import check_tokens
 from skact.warning import warn
 
 __all__ = ["ConceptSearchCV"]
+
+
+def _has_two_cuts(search: ConceptSearchCV) -> bool:
+    for name, winner in getattr(search, "best_estimators_", {}).items():
+        if not hasattr(detector_of(winner), "unsure"):
+            raise AttributeError(
+                f"the winner of concept {name!r} has one cut only; two come with "
+                "TopWindows(cut=('recall', 'false_alarms'))."
+            )
+    return True
 
 
 class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -348,6 +359,7 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         present = (self.decision_function(X) > 0).astype(np.int64)
         return present if self.multilabel_ else self.classes_[present]
 
+    @available_if(_has_two_cuts)  # type: ignore[untyped-decorator]
     def predict_unsure(self, X: Any) -> Array:
         """Tell which samples hold which concept, which do not, and which may, by its winner.
 
@@ -368,12 +380,6 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         AttributeError
             With ``refit=False``, or if the winner of a concept has one cut only.
         """
-        for name, winner in getattr(self, "best_estimators_", {}).items():
-            if not hasattr(detector_of(winner), "unsure"):
-                raise AttributeError(
-                    f"the winner of concept {name!r} has one cut only; two come with "
-                    "TopWindows(cut=('recall', 'false_alarms'))."
-                )
         said = self._of_winners(X, lambda detector, pooled: detector.unsure(pooled))
         said = said.astype(np.int64)
         return said if self.multilabel_ else said[:, 0]

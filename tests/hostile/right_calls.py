@@ -84,6 +84,7 @@ _FUNCTIONS = {
     "Source": {},
     "MaskFiles": {"paths": ["a"], "values": [1]},
 }
+_TWO_CUTS = {"delta": None, "cut": ("recall", "false_alarms"), "level": (0.5, 0.5)}
 _QUICK = {
     "KMeansConcepts": {"n_concepts": 2},
     "KMeansSeparator": {"n_concepts": 2, "max_iter": 3},
@@ -97,10 +98,11 @@ _QUICK = {
     "SAEUnitFilter": {"min_ratio": 0, "max_ratio": 99, "max_share": 1},
     "CrossFitTransformer": {"estimator": skact.MeanPrototype(), "cv": 2},
     "ConceptSearchCV": {
-        "estimator": skact.SuperActivator(),
-        "param_grid": {"delta": [0.1, 0.5]},
+        "estimator": skact.TopWindows(**_TWO_CUTS),
+        "param_grid": {"level": [(0.5, 0.5), (0.4, 0.5)]},
         "cv": 2,
     },
+    "TopWindows": _TWO_CUTS,
 }
 _RAW = {"TransformerEmbedder", "ConceptLocalizer", "PromptDetector"}
 # Their constructors take parameters by name, from `get_params`.

@@ -83,6 +83,7 @@ WORDS = {
     "block": ("layer", "block"),
     **{name: (name, "nonsense") for name in ("file", "folder", "path")},  # its value is named
     "deltas": ("delta",),
+    "levels": ("level",),
     "maps": ("maps", "scores"),
     "methods": ("methods", "'method'"),
     "targets": ("target",),
