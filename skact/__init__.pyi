@@ -53,6 +53,7 @@ from .localization import deletion_curve as deletion_curve
 from .localization import faithfulness as faithfulness
 from .localization import insertion_curve as insertion_curve
 from .metrics import Interval as Interval
+from .metrics import all_positive_f1_score as all_positive_f1_score
 from .metrics import bootstrap_interval as bootstrap_interval
 from .metrics import keep_pairs as keep_pairs
 from .metrics import pointing_game_score as pointing_game_score
@@ -63,6 +64,7 @@ from .metrics import token_f1_score as token_f1_score
 from .metrics import token_f1_scorer as token_f1_scorer
 from .metrics import token_iou_score as token_iou_score
 from .metrics import token_iou_scorer as token_iou_scorer
+from .metrics import tpr_at_fpr_score as tpr_at_fpr_score
 from .metrics import weighted_f1_score as weighted_f1_score
 from .model_selection import ConceptSearchCV as ConceptSearchCV
 from .model_selection import CrossFitTransformer as CrossFitTransformer

@@ -15,6 +15,7 @@ localization; so do IoU, average precision and the pointing game, weighted in th
 from skact.metrics._bootstrap import Interval, bootstrap_interval
 from skact.metrics._overlap import token_f1_score, token_iou_score, weighted_f1_score
 from skact.metrics._ranking import keep_pairs, pointing_game_score, token_average_precision_score
+from skact.metrics._samples import all_positive_f1_score, tpr_at_fpr_score
 from skact.metrics._scorers import (
     TokenScorer,
     pointing_game_scorer,
@@ -26,6 +27,7 @@ from skact.metrics._scorers import (
 __all__ = [
     "Interval",
     "TokenScorer",
+    "all_positive_f1_score",
     "bootstrap_interval",
     "keep_pairs",
     "pointing_game_score",
@@ -36,5 +38,6 @@ __all__ = [
     "token_f1_scorer",
     "token_iou_score",
     "token_iou_scorer",
+    "tpr_at_fpr_score",
     "weighted_f1_score",
 ]

@@ -14,6 +14,7 @@ __all__ = [
     "Statistic",
     "check_alike",
     "check_marks",
+    "indicator",
     "sample_f1",
     "score_of",
     "token_f1",
@@ -124,7 +125,7 @@ def token_iou_score(labels_true: Any, labels_pred: Any) -> float:
 
 def sample_f1(y_true: Any, y_pred: Any, name: str = "y_pred") -> Statistic:
     """F1 of resampled samples."""
-    true, pred = _indicator(y_true, "y_true"), _indicator(y_pred, name)
+    true, pred = indicator(y_true, "y_true"), indicator(y_pred, name)
     check_alike(true, pred)
     return _weighted(_f1, true & pred, true, pred)
 
@@ -159,7 +160,8 @@ def score_of(statistic: Statistic, n_samples: int) -> float:
     return float(statistic(np.arange(n_samples)))
 
 
-def _indicator(y: Any, name: str) -> Array:
+def indicator(y: Any, name: str) -> Array:
+    """Check 0 and 1 of samples; (n_samples, n_concepts), dtype bool."""
     y = np.asarray(y)
     if y.ndim not in (1, 2) or not len(y) or not np.isin(y, (0, 1)).all():
         raise ValueError(
