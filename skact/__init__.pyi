@@ -1,3 +1,4 @@
+from .auto import ConceptDetector as ConceptDetector
 from .concepts import LBFGS as LBFGS
 from .concepts import Adam as Adam
 from .concepts import AutoencoderTraining as AutoencoderTraining

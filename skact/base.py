@@ -190,6 +190,7 @@ class SharedModelMixin(NestedParamsMixin):
     def __sklearn_clone__(self) -> Self:
         params = self.get_params(deep=False)  # type: ignore[attr-defined]
         model = params.pop("model")
+        model = clone(model) if hasattr(model, "get_params") else model
         twin = type(self)(model, **{k: clone(v, safe=False) for k, v in params.items()})  # type: ignore[call-arg]
         if hasattr(self, "_metadata_request"):
             vars(twin)["_metadata_request"] = clone(self._metadata_request, safe=False)

@@ -13,6 +13,7 @@ EXTRAS = {
     "captum": "attribution",
     "gguf": "gguf",
     "matplotlib": "plot",
+    "pandas": "frames",
     "shapiq": "attribution",
 }
 

@@ -19,10 +19,13 @@ from skact.warning import at_users_line
 
 __all__ = [
     "Targets",
+    "as_token_labels",
     "check_more_targets",
     "check_targets",
     "check_token_labels",
+    "label_array",
     "label_classes",
+    "missing_labels",
 ]
 
 
@@ -196,7 +199,7 @@ def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] |
     columns = getattr(y, "columns", None)
     names = None if columns is None or callable(columns) else [str(c) for c in columns]
     _check_unique("y", names)
-    y = _one_type(_as_array(y), names)
+    y = _one_type(label_array(y), names)
     if len(y.shape) and len(y) != n_samples:
         raise ValueError(
             f"y has {len(y)} samples, X has {n_samples}: inconsistent numbers of samples."
@@ -228,8 +231,24 @@ _NO_LISTS = (
 )
 
 
-def _as_array(y: Any) -> Array:
-    """Return y as a 1-D or 2-D array; of objects where numpy would make strings of numbers."""
+def label_array(y: Any) -> Array:
+    """Read labels of any form.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_columns)
+        Labels.
+
+    Returns
+    -------
+    y : ndarray
+        Of objects where numpy would make strings of numbers.
+
+    Raises
+    ------
+    ValueError
+        If y holds lists of labels, or is no array.
+    """
     if isinstance(y, str | bytes | Mapping | Set | Iterator):
         raise ValueError(
             "y must be an array, list, Series or table with an entry per sample, got a "
@@ -256,7 +275,7 @@ def _as_array(y: Any) -> Array:
 
 def _one_type(y: Array, names: list[str] | None) -> Array:
     """Refuse missing values and mixed types; of objects, make numbers where they are some."""
-    missing = np.argwhere(_missing(y))
+    missing = np.argwhere(missing_labels(y))
     if len(missing):
         raise ValueError(
             f"Input y contains NaN, infinity or no value at {_place(missing[0], names)} "
@@ -278,7 +297,19 @@ def _one_type(y: Array, names: list[str] | None) -> Array:
     return np.array(y.tolist()) if "number" in kinds else y
 
 
-def _missing(y: Array) -> Array:
+def missing_labels(y: Array) -> Array:
+    """Find labels that are NaN, infinite, or the missing value of a library.
+
+    Parameters
+    ----------
+    y : ndarray
+        As from :func:`label_array`.
+
+    Returns
+    -------
+    missing : ndarray of the same shape, dtype bool
+        True where there is no label.
+    """
     if y.dtype.kind == "f":
         return ~np.isfinite(y)
     if y.dtype != object:
@@ -338,7 +369,7 @@ def check_token_labels(
     if token_labels is None:
         weak = np.repeat(targets.present, tokens.lengths, axis=0)
         return tokens.with_values(weak), targets
-    labels = _as_labels(token_labels)
+    labels = as_token_labels(token_labels)
     if len(labels) != len(tokens):
         raise ValueError(f"token_labels has {len(labels)} samples, X has {len(tokens)}.")
     wrong = np.flatnonzero(labels.lengths != tokens.lengths)
@@ -367,7 +398,24 @@ def check_token_labels(
     return labels, targets
 
 
-def _as_labels(token_labels: Any) -> TokenArray:
+def as_token_labels(token_labels: Any) -> TokenArray:
+    """Read labels of tokens of any form.
+
+    Parameters
+    ----------
+    token_labels : TokenArray, list of arrays, 2-D or 3-D array of bool or 0 and 1
+        For each sample (n_tokens, n_concepts).
+
+    Returns
+    -------
+    labels : TokenArray of bool
+        The same.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If they are of no such form, or neither bool nor 0 and 1.
+    """
     labels = token_labels
     if not isinstance(labels, TokenArray):
         if getattr(labels, "ndim", None) == 2:

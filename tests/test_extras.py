@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skact import Token, TokenHeatMapDisplay, TransformerEmbedder, extras, localization
+from skact import (
+    Token,
+    TokenArray,
+    TokenHeatMapDisplay,
+    TransformerEmbedder,
+    extras,
+    localization,
+)
+from skact.auto._explanation import explanation
 from skact.inspection import LocalizationDisplay
 from skact.inspection._colours import colour
 from skact.localization._methods import IntegratedGradients
@@ -33,6 +41,11 @@ def displays():
     return LocalizationDisplay("ab", TOKENS, {"LIME": {"local": [0.0, 1.0]}})
 
 
+def table():
+    tokens = TokenArray(np.zeros((2, 1)), [0, 2])
+    return explanation([TOKENS], ["c"], tokens, tokens)
+
+
 def gguf(folder):
     (folder / "model.gguf").touch()
     return TransformerEmbedder(str(folder / "model.gguf")).transform(["a"])
@@ -47,6 +60,7 @@ USES = [
     ("captum", lambda folder: IntegratedGradients().check(None), 'method="integrated_gradients"'),
     ("shapiq", lambda folder: localization.shapiq(Sum(), **MARGIN), 'method="shapiq"'),
     ("shapiq", lambda folder: localization.shapley_interactions(Sum(), **MARGIN), "shapiq"),
+    ("pandas", lambda folder: table(), "explain needs pandas"),
     ("gguf", gguf, "reading a GGUF file needs gguf"),
     ("accelerate", gguf, "reading a GGUF file needs accelerate"),
 ]

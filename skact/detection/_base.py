@@ -368,6 +368,7 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         chances = self.probabilities(self.pool(check_tokens(self, X, reset=False)))
+        self._warn_of_flat("its probability is the same for all samples")
         return chances if self.multilabel_ else np.column_stack([1 - chances, chances])
 
     def probabilities(self, pooled: Array) -> Array:
@@ -383,9 +384,7 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         chances : ndarray of shape (n_samples, n_concepts), dtype float64
             Probabilities of the concepts.
         """
-        scores = self._of_concepts(pooled)
-        self._warn_of_flat("its probability is the same for all samples")
-        return sigmoid(scores, self.sigmoids_)
+        return sigmoid(self._of_concepts(pooled), self.sigmoids_)
 
     def _warn_of_flat(self, so: str) -> None:
         """Warn of concepts whose probability does not depend on the score."""

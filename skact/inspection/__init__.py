@@ -2,5 +2,6 @@
 
 from skact.inspection._heat_maps import PatchHeatMapDisplay, TokenHeatMapDisplay
 from skact.inspection._localization import LocalizationDisplay
+from skact.inspection._reading import find_concept
 
-__all__ = ["LocalizationDisplay", "PatchHeatMapDisplay", "TokenHeatMapDisplay"]
+__all__ = ["LocalizationDisplay", "PatchHeatMapDisplay", "TokenHeatMapDisplay", "find_concept"]

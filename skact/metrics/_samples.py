@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skact.arguments import Number, checked, float_array
-from skact.metrics._overlap import check_alike, indicator, weighted_f1_score, weighted_mean
+from skact.metrics._overlap import indicator, weighted_f1_score, weighted_mean
 from skact.rows import Array
 
 __all__ = ["all_positive_f1_score", "tpr_at_fpr_score"]
@@ -87,10 +87,11 @@ def tpr_at_fpr_score(y_true: Any, y_score: Any, *, fpr: float = 0.01) -> float:
     0.666...
     """
     true, scores = indicator(y_true, "y_true"), float_array(y_score, "y_score")
-    scores = scores.reshape(len(scores), -1) if scores.ndim else scores
-    check_alike(true, scores)
+    if scores.shape != np.shape(y_true):
+        raise ValueError(f"y_score has shape {scores.shape}, y_true has {np.shape(y_true)}.")
     if np.isnan(scores).any():
         raise ValueError("y_score must hold numbers, but holds NaN.")
+    scores = scores.reshape(true.shape)
     n_positive = true.sum(axis=0)
     held = np.flatnonzero(n_positive)
     found = np.array([_found(scores[true[:, c], c], scores[~true[:, c], c], fpr) for c in held])

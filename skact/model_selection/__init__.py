@@ -2,5 +2,6 @@
 
 from skact.model_selection._concept_search import ConceptSearchCV
 from skact.model_selection._cross_fit import CrossFitTransformer
+from skact.model_selection._folds import make_folds
 
-__all__ = ["ConceptSearchCV", "CrossFitTransformer"]
+__all__ = ["ConceptSearchCV", "CrossFitTransformer", "make_folds"]

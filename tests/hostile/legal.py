@@ -66,6 +66,13 @@ ROWS = [
     ("ConceptSearchCV(scoring)", "class"),  # of what a metric raises nothing is known
     ("(refit) (special_tokens) (with_spans) (repair) (check)", "True"),
     ("SelectLayer(layer)", "-1"),
+    ("ConceptDetector(layer)", "-1|0|1"),
+    (".fit(spans) .fit(masks)", "None"),
+    ("ConceptDetector.fit(y)", "None"),  # beside spans
+    ("ConceptDetector.plot(concept)", "0|1"),
+    ("ConceptDetector.predict(raw) ConceptDetector.predict_proba(raw)", "['a', 'a']"),
+    ("ConceptDetector.decision_function(raw) ConceptDetector.explain(raw)", "['a', 'a']"),
+    ("tpr_at_fpr_score(fpr)", "0"),
     ("TransformerEmbedder(chat_tokens)", "text"),
     ("TransformerEmbedder(layer)", "-1|0|1"),
     ("TransformerEmbedder(max_length) TransformerEmbedder(pooling)", "None"),

@@ -59,6 +59,7 @@ class Sum:
 
 
 _FUNCTIONS = {
+    "all_positive_f1_score": {"y_true": Y},
     "bootstrap_interval": {"y_true": Y, "y_pred": Y, "n_resamples": 3, "random_state": 0},
     "check_tokens": {"estimator": skact.MeanPrototype(), "X": X},
     "concept_f1": {"present": Y, "predicted": Y},
@@ -78,6 +79,7 @@ _FUNCTIONS = {
     "token_average_precision_score": {"labels_true": LABELS, "scores": SOME},
     "token_f1_score": {"labels_true": LABELS, "labels_pred": LABELS},
     "token_iou_score": {"labels_true": LABELS, "labels_pred": LABELS},
+    "tpr_at_fpr_score": {"y_true": Y, "y_score": Y},
     "weighted_f1_score": {"y_true": Y, "y_pred": Y},
     "TokenArray": {"values": X.values, "offsets": X.offsets},
     "LayerStack": {"layers": {0: X}},
@@ -104,7 +106,7 @@ _QUICK = {
     },
     "TopWindows": _TWO_CUTS,
 }
-_RAW = {"TransformerEmbedder", "ConceptLocalizer", "PromptDetector"}
+_RAW = {"ConceptDetector", "ConceptLocalizer", "PromptDetector", "TransformerEmbedder"}
 # Their constructors take parameters by name, from `get_params`.
 _BY_NAME = {n for n in skact.__all__ if hasattr(getattr(skact, n), "get_params")}
 _ON_TOKENS = {"y": Y, "pooled": X.max(), "scores": X[:, ...]}
@@ -258,6 +260,21 @@ def _of_raw():
     yield Call("PromptDetector", partial(_fit, asks, *both.values()), asks.get_params(deep=False))
     calls = {"answers": some, "decision_function": some, "predict": some, "fit": both}
     yield from _calls_of("PromptDetector", partial(getattr, asks), {**calls, "score": both})
+
+
+def _of_concept_detector():
+    detector = skact.ConceptDetector(embedder().model, layer=0, cv=2, random_state=0)
+    texts, some = TEXTS * 2, {"raw": TEXTS}
+    both = {"raw": texts, "y": np.tile(words(), (2, 1))}
+    params = detector.get_params(deep=False)
+    yield Call("ConceptDetector", partial(_fit, detector, *both.values()), params)
+    yield Call("ConceptDetector.fit", clone(detector).fit, both)
+    located = {"raw": texts, "spans": spans() * 2}
+    yield Call("ConceptDetector.fit", clone(detector).fit, located)
+    fitted = clone(detector).fit(**both)
+    calls = dict.fromkeys(("predict", "predict_proba", "decision_function", "explain"), some)
+    yield from _calls_of("ConceptDetector", partial(getattr, fitted), {**calls, "score": both})
+    yield Call("ConceptDetector.plot", _closing(fitted.plot), {"sample": TEXTS[0]})
 
 
 def _listing(method):
@@ -423,5 +440,5 @@ def right_calls():
         yield Call(name, getattr(skact, name), kwargs)
     for some in (_of_token_estimators, _of_settings, _of_raw, _of_containers):
         yield from some()
-    for some in (_of_displays, _of_stores, _of_readers):
+    for some in (_of_concept_detector, _of_displays, _of_stores, _of_readers):
         yield from some()

@@ -80,6 +80,7 @@ WORDS = {
     "texts": ("X ", "sample", "text"),
     "images": ("X ", "sample", "image"),
     "samples": ("X ", "sample"),
+    "raw": ("X ", "sample", "text"),
     "block": ("layer", "block"),
     **{name: (name, "nonsense") for name in ("file", "folder", "path")},  # its value is named
     "deltas": ("delta",),

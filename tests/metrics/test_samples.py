@@ -45,7 +45,7 @@ def test_a_whole_number_of_negatives_is_not_lost_to_rounding():
     ("y", "scores", "options", "message"),
     [
         ([0, 2], [0.1, 0.2], {}, "y_true must be .* 0 and 1"),
-        ([0, 1], [[0.1, 0.2], [0.1, 0.2]], {}, "differ in shape"),
+        ([0, 1], [[0.1, 0.2], [0.1, 0.2]], {}, r"y_score has shape \(2, 2\), y_true has \(2,\)"),
         ([0, 1], [0.1, np.nan], {}, "y_score must hold numbers, but holds NaN"),
         ([0, 1], ["a", "b"], {}, "y_score"),
         ([0, 1], 0.5, {}, "y_score"),

@@ -1,0 +1,253 @@
+"""The choice of a line for each concept, by cross-validation.
+
+Every head (a layer, scaled, and a concept method) is fitted once per fold, and scores the samples
+of that fold. On these out-of-fold scores a :class:`~skact.ConceptSearchCV` compares heads and
+detectors for each concept, with the same folds. Thresholds come from all out-of-fold scores,
+vectors from all samples.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn import clone, config_context
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.pipeline import Pipeline
+
+from skact.concepts import DifferenceInMeans, LinearSeparator, MaxSeparator
+from skact.detection import TopWindows
+from skact.metrics import (
+    Interval,
+    all_positive_f1_score,
+    bootstrap_interval,
+    tpr_at_fpr_score,
+    weighted_f1_score,
+)
+from skact.model_selection import ConceptSearchCV, CrossFitTransformer, make_folds
+from skact.pooling import longest_window
+from skact.preprocessing import SelectLayer, TokenScaler
+from skact.rows import Array
+from skact.tokens import LayerStack, TokenArray
+
+__all__ = ["DETECTORS", "METHODS", "Choice", "choose", "concept_folds"]
+
+#: Concept methods that are compared.
+METHODS = (
+    DifferenceInMeans(whiten=True),
+    LinearSeparator(weight_decay=1e-2),
+    MaxSeparator(tol=1e-4),
+)
+#: Pools that are compared, from the largest token to the mean of all, each with one cut.
+DETECTORS = tuple(
+    TopWindows(None, window=window, top=top, share=share, cut="expected_f1")
+    for window, top, share in ((1, 1, None), (4, 1, None), (1, 1, 0.1), (1, 1, 0.5), (1, 1, 1.0))
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for concepts of which the same samples are known.
+
+    Parameters
+    ----------
+    heads : list of Pipeline
+        What turns layers into scores, fitted on all samples: of each candidate.
+    search : ConceptSearchCV
+        Chooses a head and a detector for each concept, from a stack of the scores of all heads.
+    results : list of dict
+        What is known of each winner.
+    """
+
+    heads: list[Pipeline]
+    search: ConceptSearchCV
+    results: list[dict[str, Any]]
+
+    @property
+    def winners(self) -> list[int]:
+        """Number of the head of each concept."""
+        return [params["head__layer"] for params in self.search.best_params_.values()]
+
+    def detectors(self) -> list[tuple[int, TopWindows]]:
+        """Head and detector of each concept."""
+        fitted = [pipe[-1] for pipe in self.search.best_estimators_.values()]
+        return list(zip(self.winners, fitted, strict=True))
+
+    @property
+    def blocks(self) -> list[int]:
+        """Layers that the winners read."""
+        return sorted({self.heads[h][0].layer_ for h in self.winners})
+
+    def scores(self, layers: LayerStack) -> LayerStack:
+        """Scores by the heads that won, numbered as in the search."""
+        return LayerStack({h: self.heads[h].transform(layers) for h in sorted(set(self.winners))})
+
+
+def concept_folds(
+    y: Array, names: list[str], groups: Any, *, cv: Any, random_state: Any
+) -> list[tuple[Array, Array]]:
+    """Make folds over which the positives of rare concepts are spread.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples, n_concepts), dtype int64
+        Labels of samples.
+    names : list of str
+        Names of the concepts.
+    groups : array-like of shape (n_samples,) or None
+        Samples that stay together.
+    cv, random_state : as in ConceptDetector
+        Folds, and how they are drawn.
+
+    Returns
+    -------
+    folds : list of (ndarray of int, ndarray of int)
+        Rows to fit on, rows to score.
+
+    Raises
+    ------
+    ValueError
+        If a concept has fewer than two samples on one side, or none where one fold is left out.
+    """
+    for c, name in enumerate(names):
+        for what, label in (("with", 1), ("without", 0)):
+            if (n := int((y[:, c] == label).sum())) < 2:
+                raise ValueError(
+                    f"cv needs at least 2 samples {what} concept {name!r}, got {n} of {len(y)} "
+                    "that are known."
+                )
+    # Each sample goes by the rarest concept that it holds.
+    order = np.argsort(y.sum(axis=0), kind="stable")
+    rarest = np.where(y.any(axis=1), np.argmax(y[:, order], axis=1), -1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        folds = make_folds(cv, rarest, groups, len(y), shuffle=True, random_state=random_state)
+    for k, (train, _) in enumerate(folds):
+        for what, label in (("with", 1), ("without", 0)):
+            lacking = np.flatnonzero(~(y[train] == label).any(axis=0))
+            if len(lacking):
+                together = "" if groups is None else ", since groups keeps them together"
+                raise ValueError(
+                    f"all samples {what} concept {names[lacking[0]]!r} are in fold {k + 1} of "
+                    f"{len(folds)}{together}; without that fold nothing can be learnt of it."
+                )
+    return folds
+
+
+def choose(
+    layers: LayerStack,
+    labels: TokenArray,
+    y: Array,
+    folds: list[tuple[Array, Array]],
+    *,
+    seed: int,
+    n_jobs: int | None,
+) -> Choice:
+    """Compare all heads and detectors, and fit the winner of each concept.
+
+    Parameters
+    ----------
+    layers : LayerStack
+        Tokens.
+    labels : TokenArray of bool
+        Their labels, with the names of the concepts.
+    y : ndarray of shape (n_samples, n_concepts), dtype int64
+        Labels of samples.
+    folds : list of (ndarray of int, ndarray of int)
+        From :func:`concept_folds`.
+    seed : int
+        Of the bootstrap.
+    n_jobs : int or None
+        Fits at a time.
+
+    Returns
+    -------
+    choice : Choice
+        Fitted.
+    """
+    heads: list[Pipeline] = []
+    scores: dict[int, TokenArray] = {}
+    with config_context(enable_metadata_routing=True):
+        for block in layers.layers:
+            for method in METHODS:
+                head = Pipeline(
+                    [("layer", SelectLayer(block)), ("scale", TokenScaler()), ("concepts", method)]
+                )
+                crossed = CrossFitTransformer(head, cv=folds, n_jobs=n_jobs)
+                seen = crossed.fit_transform(layers, y, token_labels=labels)
+                # Each fold was scaled in its own way, and what is to come in another one.
+                scores[len(heads)] = seen.with_source(None)
+                heads.append(crossed.estimator_)
+    longest = longest_window(labels.lengths, labels.shapes)
+    detectors = [detector for detector in DETECTORS if detector.window <= longest]
+    search = ConceptSearchCV(
+        Pipeline([("head", SelectLayer()), ("detect", detectors[0])]),
+        {"head__layer": list(scores), "detect": detectors},
+        cv=folds,
+        n_jobs=n_jobs,
+    )
+    choice = Choice(heads, search, [])
+    with warnings.catch_warnings():
+        # Candidates that say nothing of a concept are there to be beaten.
+        warnings.filterwarnings("ignore", ".*on average no higher")
+        search.fit(LayerStack(scores), y, token_labels=labels)
+        for c in range(y.shape[1]):
+            choice.results.append(_result(choice, c, scores, labels, y, folds, seed))
+    return choice
+
+
+def _result(
+    choice: Choice,
+    c: int,
+    scores: dict[int, TokenArray],
+    labels: TokenArray,
+    y: Array,
+    folds: list[tuple[Array, Array]],
+    seed: int,
+) -> dict[str, Any]:
+    """Say what won for a concept, and how good it is on samples that it did not see."""
+    search, heads = choice.search, choice.heads
+    name = str(search.concept_names_[c])
+    head = search.best_params_[name]["head__layer"]
+    detector = search.best_estimators_[name][-1]
+    seen, truth = scores[head], y[:, c]
+    found = np.zeros(len(y), np.int64)
+    for train, test in folds:
+        part = clone(detector)
+        part.fit(seen[train], y[train], token_labels=labels[train])
+        found[test] = part.decide(part.pool(seen[test]))[:, c] > 0
+    pooled = detector.pool(seen)[:, detector.matched_columns_[c]]
+    gain = _gain(truth, found, seed)
+    return {
+        "concept": name,
+        "layer": heads[head][0].layer_,
+        "method": type(heads[head][-1]).__name__,
+        "pool": _pool(detector),
+        "cut": detector.cut,
+        "f1": weighted_f1_score(truth, found),
+        "floor": all_positive_f1_score(truth),
+        "gain": gain.estimate,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+        "auroc": float(roc_auc_score(truth, pooled)),
+        "average_precision": float(average_precision_score(truth, pooled)),
+        "tpr_at_1_fpr": tpr_at_fpr_score(truth, pooled),
+        "n_positive": int(truth.sum()),
+        "n_known": len(truth),
+    }
+
+
+def _gain(truth: Array, found: Array, seed: int) -> Interval:
+    """F1 above the floor, paired."""
+    return bootstrap_interval(truth, found, baseline=np.ones_like(truth), random_state=seed)
+
+
+def _pool(detector: TopWindows) -> str:
+    """Name the pool of a detector in words."""
+    if detector.share == 1:
+        return "mean"
+    which = f"top {detector.top}" if detector.share is None else f"top {detector.share:.0%}"
+    window = "" if detector.window == 1 else f" of windows of {detector.window}"
+    return f"max{window}" if which == "top 1" else f"{which}{window}"
