@@ -22,6 +22,7 @@ from skact.localization._concept_game import ConceptGame, MeanCosine
 from skact.localization._copies import perturbation
 from skact.localization._inputs import ModelInputs
 from skact.localization._perturbation import rise_map
+from skact.localization._unit import Unit
 from skact.models import capture
 
 N_MASKS, N_CONCEPTS, N_PARTS, BATCH = 1000, 20, 5, 20
@@ -59,7 +60,7 @@ def main():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
     embedder = TransformerEmbedder(build(args.width, args.blocks), batch_size=BATCH)
-    sample = perturbation(ModelInputs(embedder, [image]), 0, baseline="auto", unit="token")
+    sample = perturbation(ModelInputs(embedder, [image]), 0, baseline="auto", unit=Unit())
     targets = rng.normal(size=(N_CONCEPTS, args.width))
     game = ConceptGame(sample, MeanCosine(targets, np.zeros(args.width)))
     masks = rng.random((N_MASKS, game.n_players)) < 0.5

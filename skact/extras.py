@@ -15,6 +15,7 @@ EXTRAS = {
     "matplotlib": "plot",
     "pandas": "frames",
     "shapiq": "attribution",
+    "skimage": "attribution",
 }
 
 

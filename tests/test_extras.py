@@ -19,6 +19,7 @@ from skact.auto._explanation import explanation
 from skact.inspection import LocalizationDisplay
 from skact.inspection._colours import colour
 from skact.localization._methods import IntegratedGradients
+from skact.localization._unit import superpixels
 from tests.test_imports import MODULES, imported
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
@@ -61,6 +62,7 @@ USES = [
     ("shapiq", lambda folder: localization.shapiq(Sum(), **MARGIN), 'method="shapiq"'),
     ("shapiq", lambda folder: localization.shapley_interactions(Sum(), **MARGIN), "shapiq"),
     ("pandas", lambda folder: table(), "explain needs pandas"),
+    ("skimage", lambda folder: superpixels(np.zeros((2, 2, 3)), 1, 1, 1), 'unit="segments"'),
     ("gguf", gguf, "reading a GGUF file needs gguf"),
     ("accelerate", gguf, "reading a GGUF file needs accelerate"),
 ]
@@ -88,7 +90,8 @@ def test_every_library_is_hidden_once_and_in_its_extra():
     assert {library for library, *_ in USES} == set(extras.EXTRAS)
     for library, extra in extras.EXTRAS.items():
         brought = PROJECT["optional-dependencies"][extra]
-        assert any(text.startswith(library) for text in brought), library
+        distribution = {"skimage": "scikit-image"}.get(library, library)
+        assert any(text.startswith(distribution) for text in brought), library
 
 
 def test_what_is_there_but_broken_is_not_called_missing(monkeypatch, tmp_path):

@@ -114,7 +114,7 @@ class ConceptGame:
 
     @property
     def n_players(self) -> int:
-        """Tokens, patches or words."""
+        """Players that can be taken away."""
         return self.perturbation.n_players
 
     @property

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from skact.localization._inputs import ModelInputs
+from skact.localization._unit import Unit
 from skact.models import Loaded, capture, run_batches
 from skact.rows import Array
 
@@ -53,6 +54,8 @@ class _ImageCopies:
         Height and width of a patch.
     prefix : int
         Positions before the first patch.
+    players : ndarray of shape (n_tokens,)
+        Player of each patch that is a token.
     """
 
     pixels: Tensor
@@ -60,18 +63,14 @@ class _ImageCopies:
     kept: Array
     patch: tuple[int, int]
     prefix: int
-
-    @property
-    def players(self) -> Array:
-        """Each patch is a player."""
-        return np.arange(int(self.kept.sum()))
+    players: Array
 
     def batch(self, masks: Array) -> tuple[Inputs, Array]:
         (rows, columns), (_, _, height, width) = self.patch, self.pixels.shape
         n_rows, n_columns = height // rows, width // columns
         # Patches of padding are no players, and stay.
         there = np.ones((len(masks), n_rows * n_columns), bool)
-        there[:, self.kept[self.prefix :][: n_rows * n_columns]] = masks
+        there[:, self.kept[self.prefix :][: n_rows * n_columns]] = masks[:, self.players]
         grid = torch.from_numpy(there.reshape(-1, 1, n_rows, n_columns)).to(self.pixels.device)
         seen = grid.repeat_interleave(rows, 2).repeat_interleave(columns, 3)
         # Pixels beyond the last whole patch are read by no token.
@@ -149,7 +148,7 @@ class Perturbation:
 
     @property
     def n_players(self) -> int:
-        """Tokens, patches or words."""
+        """Players that can be taken away."""
         return int(self.players.max()) + 1
 
     def run(self, masks: Array, reduce: Callable[[Tensor, Tensor], Tensor]) -> Array:
@@ -193,7 +192,7 @@ class Perturbation:
         return reduce(states[self.block], left).to("cpu", torch.float64).numpy()
 
 
-def perturbation(inputs: ModelInputs, i: int, *, baseline: str, unit: str) -> Perturbation:
+def perturbation(inputs: ModelInputs, i: int, *, baseline: str, unit: Unit) -> Perturbation:
     """Make one sample ready for perturbation.
 
     Parameters
@@ -207,8 +206,8 @@ def perturbation(inputs: ModelInputs, i: int, *, baseline: str, unit: str) -> Pe
         blurred over the size of a patch. Texts: the mask token, padding that is not attended to,
         or nothing, so that the text gets shorter. "auto" is the mean colour; the mask token where
         the tokenizer has one, else deletion.
-    unit : {"token", "word"}
-        Players of a text: tokens, or runs of characters without white space.
+    unit : Unit
+        What is one player.
 
     Returns
     -------
@@ -218,14 +217,13 @@ def perturbation(inputs: ModelInputs, i: int, *, baseline: str, unit: str) -> Pe
     Raises
     ------
     ValueError
-        If the model cannot do this baseline, or there is no such unit.
+        If the model cannot do this baseline, or the unit does not suit the sample.
     """
-    if unit not in ("token", "word"):
-        raise ValueError(f'unit must be "token" or "word", got {unit!r}.')
     loaded = inputs.loaded
+    unit.check(loaded.modality)
     baseline = _resolve_baseline(loaded, baseline)
     copies: _Copies = (
-        _image_copies(inputs, i, baseline)
+        _image_copies(inputs, i, baseline, unit)
         if inputs.is_image
         else _text_copies(inputs, i, baseline, unit)
     )
@@ -252,14 +250,16 @@ def _resolve_baseline(loaded: Loaded, baseline: str) -> str:
     return baseline
 
 
-def _image_copies(inputs: ModelInputs, i: int, baseline: str) -> _ImageCopies:
+def _image_copies(inputs: ModelInputs, i: int, baseline: str, unit: Unit) -> _ImageCopies:
+    groups = None if unit.name == "token" else inputs.players(i, unit)
     image = inputs.image(i)
     pixels, kept, geometry = inputs.process(image)
     if baseline == "mean":
         paint = pixels.mean(dim=(2, 3), keepdim=True).expand_as(pixels)
     else:
         paint, _, _ = inputs.process(_painted(image, baseline, geometry, inputs.loaded.patch))
-    return _ImageCopies(pixels, paint, kept, inputs.loaded.patch, inputs.loaded.prefix)
+    players = np.arange(int(kept.sum())) if groups is None else groups
+    return _ImageCopies(pixels, paint, kept, inputs.loaded.patch, inputs.loaded.prefix, players)
 
 
 def _painted(image: Any, baseline: str, geometry: Any, patch: tuple[int, int]) -> Any:
@@ -273,10 +273,10 @@ def _painted(image: Any, baseline: str, geometry: Any, patch: tuple[int, int]) -
     return image.filter(ImageFilter.GaussianBlur(max(sizes)))
 
 
-def _text_copies(inputs: ModelInputs, i: int, baseline: str, unit: str) -> _TextCopies:
+def _text_copies(inputs: ModelInputs, i: int, baseline: str, unit: Unit) -> _TextCopies:
     tokenizer = inputs.loaded.processor
     # Words first: they need more from the tokenizer, which is asked once.
-    words = inputs.words(i) if unit == "word" else None
+    words = None if unit.name == "token" else inputs.players(i, unit)
     ids, kept = inputs.text(i)
     players = np.arange(int(kept.sum())) if words is None else words
     filler = tokenizer.mask_token_id if baseline == "mask" else tokenizer.pad_token_id

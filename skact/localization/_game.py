@@ -16,17 +16,17 @@ class Game(Protocol):
     Attributes
     ----------
     n_players : int
-        Tokens, patches or words that can be taken away.
+        Tokens, or groups of them, that can be taken away.
     n_targets : int
         Explained values, one per concept; all come from the same forward passes.
     players : ndarray of shape (n_tokens,), dtype int64
         Player that each token of the sample belongs to; ``arange(n_tokens)`` unless players are
-        words.
+        words, squares of patches or superpixels.
     """
 
     @property
     def n_players(self) -> int:
-        """Tokens, patches or words that can be taken away."""
+        """Tokens, or groups of them, that can be taken away."""
 
     @property
     def n_targets(self) -> int:

@@ -18,6 +18,7 @@ from skact.localization._game import Game
 from skact.localization._interactions import shapiq, shapley_interactions
 from skact.localization._method import AttributionMethod
 from skact.localization._perturbation import check_budget, kernel_shap, lime, rise
+from skact.localization._unit import UNITS, Unit
 from skact.rows import Array
 
 if TYPE_CHECKING:
@@ -34,27 +35,44 @@ class PerturbationMethod(AttributionMethod):
     _parameter_constraints = {
         "n_masks": [Number(Integral, 2, None, closed="left")],
         "baseline": [StrOptions({"auto", "mean", "black", "blur", "mask", "pad", "delete"})],
-        "unit": [StrOptions({"token", "word"})],
+        "unit": [StrOptions({name for names in UNITS.values() for name in names})],
+        "cell_size": [Number(Integral, 1, None, closed="left")],
+        "n_segments": [Number(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, n_masks: int = 1000, *, baseline: str = "auto", unit: str = "token") -> None:
+    def __init__(
+        self,
+        n_masks: int = 1000,
+        *,
+        baseline: str = "auto",
+        unit: str = "token",
+        cell_size: int = 2,
+        n_segments: int = 50,
+    ) -> None:
         self.n_masks = n_masks
         self.baseline = baseline
         self.unit = unit
+        self.cell_size = cell_size
+        self.n_segments = n_segments
+
+    @property
+    def players(self) -> Unit:
+        """What is one player, from the settings."""
+        return Unit(self.unit, self.cell_size, self.n_segments)
 
     @abstractmethod
     def _attribute(self, game: Game, random_state: int) -> Array:
         """Attributions of the players."""
 
     def _explain(self, sample: Sample, random_state: int) -> Array:
-        game = sample.game(self.baseline, self.unit)
+        game = sample.game(self.baseline, self.players)
         return self._attribute(game, random_state)[game.players]
 
     def _probe(self, sample: Sample) -> None:
-        sample.game(self.baseline, self.unit)
+        sample.game(self.baseline, self.players)
 
     def _check_budget(self, samples: Samples) -> None:
-        for i, n_players in enumerate(samples.n_players(self.unit).tolist()):
+        for i, n_players in enumerate(samples.n_players(self.players).tolist()):
             check_budget(n_players, self.n_masks, f"sample {i}")
 
 
@@ -70,9 +88,14 @@ class RISE(PerturbationMethod):
         the blurred image. Texts: the mask token ("auto" where there is one), padding that is not
         attended to, or nothing ("auto" elsewhere). The mean of the explained function is over the
         tokens that are left, 0 where none is.
-    unit : {"token", "word"}, default="token"
-        Players of a text: tokens, or runs of characters without white space. The value of a word
-        is given to each of its tokens.
+    unit : {"token", "word", "grid", "segments"}, default="token"
+        What is one player: a token or patch; for texts, a run of characters without white space;
+        for images, a square of patches, or a superpixel of what the model is shown, by SLIC
+        (needs scikit-image). The value of a player is given to each of its tokens.
+    cell_size : int, default=2
+        Patches along each side of a square of ``unit="grid"``; at most those of the image.
+    n_segments : int, default=50
+        Superpixels that ``unit="segments"`` asks for; there may be a few more or fewer.
 
     Examples
     --------
@@ -94,7 +117,7 @@ class LIME(PerturbationMethod):
 
     Parameters
     ----------
-    n_masks, baseline, unit : as in :class:`~skact.localization.RISE`
+    n_masks, baseline, unit, cell_size, n_segments : as in :class:`~skact.localization.RISE`
         Copies, what takes the place of a player, and what is one.
 
     Examples
@@ -118,7 +141,7 @@ class KernelSHAP(PerturbationMethod):
 
     Parameters
     ----------
-    n_masks, baseline, unit : as in :class:`~skact.localization.RISE`
+    n_masks, baseline, unit, cell_size, n_segments : as in :class:`~skact.localization.RISE`
         Copies, what takes the place of a player, and what is one.
 
     Examples
@@ -142,7 +165,7 @@ class SHAPIQ(PerturbationMethod):
 
     Parameters
     ----------
-    n_masks, baseline, unit : as in :class:`~skact.localization.RISE`
+    n_masks, baseline, unit, cell_size, n_segments : as in :class:`~skact.localization.RISE`
         Copies, what takes the place of a player, and what is one.
 
     Examples
@@ -175,7 +198,7 @@ class SHAPIQ(PerturbationMethod):
         """
         self._check_budget(samples)
         for i, missing in enumerate(samples.missing):
-            game = samples.sample(i).game(self.baseline, self.unit)
+            game = samples.sample(i).game(self.baseline, self.players)
             pairs = np.full((len(missing), game.n_players, game.n_players), np.nan)
             if not missing.all():
                 found = shapley_interactions(game, n_masks=self.n_masks, random_state=random_state)

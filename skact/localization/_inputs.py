@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from skact.embedding import TransformerEmbedder
+from skact.localization._unit import Unit, cells, superpixels
 from skact.models import Geometry, ImageInputs, TextInputs, resolve_layers
 from skact.rows import Array
 from skact.samples import open_image
@@ -56,6 +57,7 @@ class ModelInputs:
         self._images: dict[int, Any] = {}
         self._room = _ROOM
         self._prepared: TextInputs | None = None
+        self._players: dict[tuple[int, Unit], Array] = {}
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -115,7 +117,48 @@ class ModelInputs:
         rows = slice(encoded.offsets[i], encoded.offsets[i + 1])
         return encoded.ids[rows], encoded.is_token[rows]
 
-    def words(self, i: int) -> Array:
+    def players(self, i: int, unit: Unit) -> Array:
+        """Group of each token of a sample, int64 of shape (n_tokens,).
+
+        Parameters
+        ----------
+        i : int
+            Which sample.
+        unit : Unit
+            Of its modality, and not tokens themselves.
+
+        Raises
+        ------
+        ValueError
+            If the unit does not fit the sample, naming it.
+        """
+        if (i, unit) not in self._players:
+            try:
+                found = self._patches(i, unit) if self.is_image else self._words(i)
+            except ValueError as error:
+                raise ValueError(f"sample {i}: {error}") from None
+            self._players[i, unit] = found
+        return self._players[i, unit]
+
+    def _patches(self, i: int, unit: Unit) -> Array:
+        """Square or superpixel of each patch of an image."""
+        image = self.image(i)
+        shapes = self._reader.prepare([image]).shapes
+        assert shapes is not None
+        n_rows, n_columns = shapes[0].tolist()
+        if unit.name == "grid":
+            return cells(n_rows, n_columns, unit.cell_size)
+        pixels, kept, _ = self.process(image)
+        height, width = self.loaded.patch
+        # Padding lies around the patches that are tokens, which are a rectangle.
+        first = int(np.argmax(kept)) - self.loaded.prefix
+        row, column = divmod(first, pixels.shape[3] // width)
+        shown = pixels[0, :, row * height :, column * width :]
+        shown = shown[:, : n_rows * height, : n_columns * width].permute(1, 2, 0)
+        colours = shown.to("cpu", torch.float64).numpy()
+        return superpixels(colours, n_rows, n_columns, unit.n_segments)
+
+    def _words(self, i: int) -> Array:
         """Word of each token of a text; one of white space alone goes with the word before it."""
         text = self._samples[i]
         solid = np.array([not character.isspace() for character in text])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from skact.localization._method import AttributionMethod
 from skact.localization._methods import METHODS, resolve_method
 from skact.localization._parts import take_apart
 from skact.localization._targets import resolve_target
+from skact.localization._unit import Unit
 from skact.metrics import token_f1_score
 from skact.rows import Array
 from skact.samples import as_list
@@ -61,7 +63,7 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
     ========================== ============================ ============================ =========
 
     LIME, KernelSHAP and integrated gradients come from captum, the coalitions of SHAP-IQ from
-    shapiq: ``pip install 'skact[attribution]'``.
+    shapiq, superpixels from scikit-image: ``pip install 'skact[attribution]'``.
 
     Parameters
     ----------
@@ -290,7 +292,13 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
 
     @checked(baseline=[str, None], unit=[str, None])
     def games(
-        self, X: Any, *, baseline: str | None = None, unit: str | None = None
+        self,
+        X: Any,
+        *,
+        baseline: str | None = None,
+        unit: str | None = None,
+        cell_size: int | None = None,
+        n_segments: int | None = None,
     ) -> Iterator[Game]:
         """Give the explained function of each sample, as a game of its tokens.
 
@@ -301,6 +309,8 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         baseline, unit : str, default=None
             As in :class:`RISE`. None takes those of the method, and "auto" and "token" for a method
             that has none.
+        cell_size, n_segments : int, default=None
+            As in :class:`RISE`. None takes those of the method, or else of :class:`RISE`.
 
         Yields
         ------
@@ -310,8 +320,10 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         """
         method = self._method()
         baseline = getattr(method, "baseline", "auto") if baseline is None else baseline
-        unit = getattr(method, "unit", "token") if unit is None else unit
-        yield from self._start(X, method).games(baseline, unit)
+        given = {"name": unit, "cell_size": cell_size, "n_segments": n_segments}
+        given = {name: value for name, value in given.items() if value is not None}
+        players = replace(getattr(method, "players", Unit()), **given)
+        yield from self._start(X, method).games(baseline, players)
 
     def interactions(self, X: Any) -> Iterator[Array]:
         """Pairwise Shapley interactions of the players of each sample, by SHAP-IQ.

@@ -29,7 +29,7 @@ class AttributionMethod(NestedParamsMixin, ABC, BaseEstimator):
         What has to be installed for it.
     needs_copies : bool
         Whether it runs copies of the sample of which players are taken away, and so has a budget
-        ``n_masks``, a ``baseline`` and a ``unit``.
+        ``n_masks``, a ``baseline`` and a ``unit`` of players.
     needs_gradients : bool
         Whether it needs gradients with respect to what enters the first block.
     needs_fit : bool

@@ -44,9 +44,9 @@ def check_budget(n_players: int, n_masks: int, what: str = "the sample") -> None
     """Raise a ValueError if there are not more masks than players."""
     if n_masks <= n_players:
         raise ValueError(
-            f"n_masks={n_masks} is too small: {what} has {n_players} players (tokens, patches or "
-            "words), and perturbation needs more masks than players. Raise n_masks, shorten the "
-            'samples, or use unit="word" for texts.'
+            f"n_masks={n_masks} is too small: {what} has {n_players} players, and "
+            "perturbation needs more masks than players. Raise n_masks, shorten the samples, or "
+            'take larger players: unit="word" for texts, "grid" or "segments" for images.'
         )
 
 

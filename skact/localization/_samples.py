@@ -19,6 +19,7 @@ from skact.localization._gradients import InputFunction
 from skact.localization._inputs import ModelInputs
 from skact.localization._parts import Parts
 from skact.localization._targets import Target
+from skact.localization._unit import Unit
 from skact.models import BlockInputs
 from skact.rows import Array
 from skact.tokens import TokenArray
@@ -64,11 +65,11 @@ class Samples:
         """Concepts without a target, bool of shape (n_samples, n_concepts)."""
         return np.array([np.isnan(vectors).any(axis=1) for vectors in self.directions])
 
-    def n_players(self, unit: str) -> Array:
-        """Tokens, patches or words of each sample, int64 of shape (n_samples,)."""
-        if unit == "token" or self.inputs.is_image:
+    def n_players(self, unit: Unit) -> Array:
+        """Players of each sample, int64 of shape (n_samples,)."""
+        if unit.name == "token":
             return self.tokens.lengths
-        return np.array([self.inputs.words(i).max() + 1 for i in range(len(self))])
+        return np.array([self.inputs.players(i, unit).max() + 1 for i in range(len(self))])
 
     def first(self) -> Sample:
         """Return the first sample with one target, for checks before any is embedded."""
@@ -85,7 +86,7 @@ class Samples:
         for i in np.flatnonzero(~self.missing.all(axis=1)).tolist():
             yield self.sample(i)
 
-    def games(self, baseline: str, unit: str) -> Iterator[ConceptGame]:
+    def games(self, baseline: str, unit: Unit) -> Iterator[ConceptGame]:
         """Give the game of every sample, with all targets; those it does not have give NaN."""
         for i, vectors in enumerate(self.directions):
             yield Sample(self, i, ~self.missing[i], vectors).game(baseline, unit)
@@ -136,7 +137,7 @@ class Sample:
         shift = self.samples.parts.shift
         return MeanCosine(self.vectors, np.zeros_like(shift) if scaled else shift)
 
-    def game(self, baseline: str, unit: str) -> ConceptGame:
+    def game(self, baseline: str, unit: Unit) -> ConceptGame:
         """Return the explained function of which players are kept."""
         changed = perturbation(self.samples.inputs, self.number, baseline=baseline, unit=unit)
         return ConceptGame(changed, self.explained())

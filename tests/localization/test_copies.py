@@ -9,13 +9,15 @@ import transformers
 from skact import TransformerEmbedder
 from skact.localization._copies import perturbation
 from skact.localization._inputs import ModelInputs
+from skact.localization._unit import Unit
 from skact.models import BlockInputs
 from tests import tiny_models
 
 TEXT = "the happy cat sat\n not  angry"
 
 
-def one(embedder, sample, *, baseline="auto", unit="token"):
+def one(embedder, sample, *, baseline="auto", unit="token", **sizes):
+    unit = Unit(unit, **sizes)
     return perturbation(ModelInputs(embedder, [sample]), 0, baseline=baseline, unit=unit)
 
 

@@ -44,7 +44,7 @@ def test_names_stand_for_objects_with_defaults():
 def test_settings_are_those_that_a_method_has(method):
     expected = set()
     if method.needs_copies:
-        expected = {"n_masks", "baseline", "unit"}
+        expected = {"n_masks", "baseline", "unit", "cell_size", "n_segments"}
     if method.name in ("integrated_gradients", "mfaba"):
         expected = {"n_steps"}
     assert set(method.get_params()) == set(method._parameter_constraints) == expected
