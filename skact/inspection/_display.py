@@ -17,7 +17,7 @@ from skact.extras import need
 from skact.inspection._colours import colour
 from skact.inspection._html import page, titled
 from skact.inspection._reading import (
-    attribution,
+    attributions,
     center_of,
     find_concept,
     is_localizer,
@@ -127,7 +127,8 @@ class HeatMapDisplay(ABC):
         if is_localizer(estimator):
             number, name = find_concept(estimator.concept_names_, concept)
             tokens, marks = tokens_and_marks(estimator, sample, number)
-            scores = attribution(estimator, sample, number)
+            methods = [estimator.method]
+            (scores,) = attributions(estimator, sample, number, methods).values()
             center = center_of(estimator.method, scores)
         elif isinstance(estimator, Pipeline) and hasattr(estimator[0], "tokens_of"):
             detector = estimator[-1]

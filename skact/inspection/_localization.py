@@ -16,7 +16,7 @@ from skact.inspection._display import TOKENS, check_marks
 from skact.inspection._heat_maps import PatchHeatMapDisplay, TokenHeatMapDisplay
 from skact.inspection._html import page, titled
 from skact.inspection._reading import (
-    attribution,
+    attributions,
     center_of,
     find_concept,
     is_localizer,
@@ -154,20 +154,17 @@ class LocalizationDisplay:
         number, name = find_concept(estimator.concept_names_, concept)
         tokens, marks = tokens_and_marks(estimator, sample, number)
         methods = (estimator.method,) if methods is None else methods
-        names = [method_name(method) for method in methods]
-        if "calm" in names and method_name(estimator.method_) != "calm":
+        calm = "calm" in map(method_name, methods)
+        if calm and method_name(estimator.method_) != "calm":
             raise ValueError(
                 'methods has "calm", which needs a localizer fitted with method="calm".'
             )
-        if len(set(names)) < len(names):
-            names = [str(method) for method in methods]
         maps: dict[str, dict[str, Any]] = {}
-        for name_of_map, method in zip(names, methods, strict=True):
+        for target in targets:
             # A shallow copy keeps what is fitted; maps do not depend on the thresholds.
-            variants = [
-                copy(estimator).set_params(method=method, target=target) for target in targets
-            ]
-            maps[name_of_map] = {str(v.target): attribution(v, sample, number) for v in variants}
+            variant = copy(estimator).set_params(target=target)
+            for method, scores in attributions(variant, sample, number, methods).items():
+                maps.setdefault(method, {})[str(target)] = scores
         return cls(sample, tokens, maps, marks, concept=name).plot(figure=figure)
 
     def _grid(self, targets: list[str]) -> list[list[Any]]:

@@ -14,7 +14,7 @@ from skact.detection import superactivators
 from skact.rows import Array
 
 __all__ = [
-    "attribution",
+    "attributions",
     "center_of",
     "find_concept",
     "is_localizer",
@@ -48,11 +48,14 @@ def tokens_and_marks(localizer: Any, sample: Any, concept: int) -> tuple[Sequenc
     return localizer.embedder.tokens_of([sample])[0], marks
 
 
-def attribution(localizer: Any, sample: Any, concept: int) -> Array:
-    """Map of a concept in one raw sample; NaN where there is none, which the picture shows."""
+def attributions(
+    localizer: Any, sample: Any, concept: int, methods: Sequence[Any]
+) -> dict[str, Array]:
+    """Map a concept in one raw sample; NaN where there is none, which the picture shows."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*their maps are NaN")
-        return localizer.transform([sample])[0][:, concept]
+        maps = localizer.compare([sample], methods)
+    return {name: found[0][:, concept] for name, found in maps.items()}
 
 
 def method_name(method: Any) -> str:

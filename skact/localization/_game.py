@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
+
 from skact.arguments import Such
 from skact.rows import Array
 
-__all__ = ["A_GAME", "Game"]
+__all__ = ["A_GAME", "Game", "Remembered"]
 
 
 class Game(Protocol):
@@ -49,6 +51,30 @@ class Game(Protocol):
         values : ndarray of shape (n_masks, n_targets), dtype float64
             The same for the same masks; NaN for a target that the sample does not have.
         """
+
+
+class Remembered:
+    """A game that is asked for each coalition once, so that methods share what they ask for.
+
+    Parameters
+    ----------
+    game : Game
+        The game.
+    """
+
+    def __init__(self, game: Game) -> None:
+        self.game = game
+        self.n_players, self.n_targets, self.players = game.n_players, game.n_targets, game.players
+        self._values: dict[bytes, Array] = {}
+
+    def __call__(self, masks: Array) -> Array:
+        """Value of coalitions, as of the game."""
+        keys = [row.tobytes() for row in np.packbits(masks, axis=1)]
+        new = {key: i for i, key in enumerate(keys) if key not in self._values}
+        if new:
+            values = self.game(masks[list(new.values())])
+            self._values.update(zip(new, values, strict=True))
+        return np.stack([self._values[key] for key in keys])
 
 
 def _is_game(value: Any) -> bool:

@@ -253,6 +253,13 @@ class InputFunction:
         # Positions that are no token of the sample stay as they are, as in perturbation.
         self.baseline = self.values.clone()
         self.baseline[inputs.positions] = self.values[inputs.positions].mean(dim=0)
+        self._works = False
+
+    def check(self) -> None:
+        """Try, once for all methods, whether the model gives gradients."""
+        if not self._works:
+            self.full_grad()
+            self._works = True
 
     def integrated_gradients(self, n_steps: int) -> Array:
         """Map by integrated gradients, from the baseline."""

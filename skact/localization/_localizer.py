@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -10,14 +10,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
 from skact.arguments import checked, instance
 from skact.base import NestedParamsMixin, TokensOutMixin
 from skact.localization._game import Game
 from skact.localization._game_methods import SHAPIQ
-from skact.localization._method import AttributionMethod
+from skact.localization._method import AttributionMethod, side_by_side
 from skact.localization._methods import METHODS, resolve_method
 from skact.localization._parts import take_apart
 from skact.localization._targets import resolve_target
@@ -205,7 +205,7 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         ValueError, TypeError
             If the parts do not belong together, or X, y and token_labels do not.
         """
-        method = self._method()
+        method = self._method(self.method)
         samples = self._start(X, method)
         targets = check_targets(self, y, len(samples))
         self.concept_names_ = samples.parts.concept_names
@@ -242,13 +242,52 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         ValueError, TypeError
             If the parts do not belong together, or the method does not suit the samples.
         """
+        (maps,) = self.compare(X, [self.method]).values()
+        return maps
+
+    def compare(self, X: Any, methods: Sequence[str | AttributionMethod]) -> dict[str, TokenArray]:
+        """Map samples by several methods, in fewer passes than by one after the other.
+
+        Samples are embedded once for all methods. Methods that perturb share the values of equal
+        masks: LIME and RISE draw the same ones, so that both cost the passes of one if they have
+        one budget, baseline and unit; KernelSHAP and SHAP-IQ have laws of their own.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            The samples.
+        methods : sequence of str or AttributionMethod
+            Values of ``method``.
+
+        Returns
+        -------
+        maps : dict of str to TokenArray
+            As :meth:`transform` gives them with that method, by its name, or by the whole object if
+            two have one name.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``, or for CALM if it was not ``fit`` with CALM.
+        ValueError, TypeError
+            As in :meth:`transform`, or if there is no method or one twice.
+        """
         check_is_fitted(self)
-        method = self._fitted_method()
-        samples = self._start(X, method)
+        chosen = [self._fitted_method(method) for method in methods]
+        names = [method.name for method in chosen]
+        names = names if len(set(names)) == len(names) else [str(method) for method in methods]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"methods must hold one or more methods, each once, got {names}.")
+        samples = self._start(X, *chosen)
         _warn(samples.missing, "pairs of sample and concept", samples)
-        maps = samples.columns(method.maps(samples, self.seed_))
-        tokens = samples.tokens
-        return tokens.with_values(maps, list(samples.parts.concept_names), tokens.source)
+        found = list(side_by_side(chosen, samples, self.seed_))
+        tokens, concepts = samples.tokens, list(samples.parts.concept_names)
+        return {
+            name: tokens.with_values(
+                samples.columns(one[k] for one in found), concepts, tokens.source
+            )
+            for k, name in enumerate(names)
+        }
 
     def predict(self, X: Any) -> TokenArray:
         """Mark the tokens whose attribution reaches the threshold of the concept.
@@ -318,7 +357,7 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
             One per sample, with one target per concept in the order of the detector; NaN for a
             target that the sample does not have. ``fit`` is not needed for it.
         """
-        method = self._method()
+        method = self._method(self.method)
         baseline = getattr(method, "baseline", "auto") if baseline is None else baseline
         given = {"name": unit, "cell_size": cell_size, "n_segments": n_segments}
         given = {name: value for name, value in given.items() if value is not None}
@@ -348,7 +387,7 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
             If shapiq is not installed.
         """
         check_is_fitted(self)
-        method = self._fitted_method()
+        method = self._fitted_method(self.method)
         if not isinstance(method, SHAPIQ):
             raise ValueError(
                 'interactions are those of SHAP-IQ: set method="shapiq" or SHAPIQ(...), got '
@@ -372,14 +411,18 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         check_is_fitted(self)
         return self.concept_names_
 
-    def _method(self) -> AttributionMethod:
-        """Check the parameters, and turn ``method`` into an object."""
-        self._validate_params()
-        return resolve_method(self.method)
+    def _method(self, method: Any) -> AttributionMethod:
+        """Check the parameters with this ``method``, and turn it into an object."""
+        validate_parameter_constraints(
+            self._parameter_constraints,
+            {**self.get_params(deep=False), "method": method},
+            caller_name=type(self).__name__,
+        )
+        return resolve_method(method)
 
-    def _fitted_method(self) -> AttributionMethod:
-        """Return the method as it is set now, with what ``fit`` has learnt for it."""
-        method = self._method()
+    def _fitted_method(self, method: Any) -> AttributionMethod:
+        """Return a method as it is set now, with what ``fit`` has learnt for it."""
+        method = self._method(method)
         if not method.needs_fit:
             return method
         if type(self.method_) is not type(method):
@@ -389,14 +432,16 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
             )
         return self.method_
 
-    def _start(self, X: Any, method: AttributionMethod) -> Samples:
+    def _start(self, X: Any, *methods: AttributionMethod) -> Samples:
         """Check everything that can be checked before samples are embedded."""
         from skact.localization._samples import Samples
 
         target = resolve_target(self.target)
         parts = take_apart(self.embedder, self.concepts, self.detector)
         samples = Samples(parts, target, as_list(X))
-        method.check(samples.first())
+        first = samples.first()
+        for method in methods:
+            method.check(first)
         return samples
 
     def _reached(self, maps: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator
@@ -15,7 +15,7 @@ from skact.rows import Array
 if TYPE_CHECKING:
     from skact.localization._samples import Sample, Samples
 
-__all__ = ["AttributionMethod"]
+__all__ = ["AttributionMethod", "side_by_side"]
 
 
 class AttributionMethod(NestedParamsMixin, ABC, BaseEstimator):
@@ -100,9 +100,7 @@ class AttributionMethod(NestedParamsMixin, ABC, BaseEstimator):
         ValueError
             Before the first of them is mapped, if the budget is too small for one.
         """
-        self._check_budget(samples)
-        for sample in samples.mappable():
-            yield self._explain(sample, random_state)
+        yield from (one for (one,) in side_by_side([self], samples, random_state))
 
     @abstractmethod
     def _explain(self, sample: Sample, random_state: int) -> Array:
@@ -113,3 +111,33 @@ class AttributionMethod(NestedParamsMixin, ABC, BaseEstimator):
 
     def _check_budget(self, samples: Samples) -> None:
         """Refuse samples that are too large for the settings."""
+
+
+def side_by_side(
+    methods: Sequence[AttributionMethod], samples: Samples, random_state: int
+) -> Iterator[list[Array]]:
+    """Map all samples that have a target by several methods, which share what they ask for.
+
+    Parameters
+    ----------
+    methods : sequence of AttributionMethod
+        The methods.
+    samples : Samples
+        The samples.
+    random_state : int
+        Seed of each sample and method.
+
+    Yields
+    ------
+    maps : list of ndarray of shape (n_tokens, n_targets)
+        One list per sample, with a map per method.
+
+    Raises
+    ------
+    ValueError
+        Before the first sample is mapped, if a budget is too small for one.
+    """
+    for method in methods:
+        method._check_budget(samples)
+    for sample in samples.mappable():
+        yield [method._explain(sample, random_state) for method in methods]

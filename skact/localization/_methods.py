@@ -154,11 +154,11 @@ class GradientMethod(AttributionMethod):
 
     def _explain(self, sample: Sample, random_state: int) -> Array:
         with self._refusal():
-            return self._attribute(sample.input_function())
+            return self._attribute(sample.input_function)
 
     def _probe(self, sample: Sample) -> None:
         with self._refusal():
-            sample.input_function().full_grad()
+            sample.input_function.check()
 
     @contextmanager
     def _refusal(self) -> Iterator[None]:

@@ -3,7 +3,9 @@ r"""Attribution by taking players away: LIME, KernelSHAP and RISE on games.
 A game :math:`v` gives the value of a coalition, a set :math:`S` of kept players (see
 :class:`~skact.localization.Game`). All methods draw one set of masks, evaluate the game **once** on
 all of them, and read the attributions of all targets from these values: twenty concepts cost the
-forward passes of one.
+forward passes of one. LIME and RISE keep each player with probability one half, and draw the same
+masks from the same seed, so that the values of one serve the other. KernelSHAP and SHAP-IQ have
+laws of their own.
 
 Every method draws from its own seed, so equal seeds give equal maps, and none touches the global
 random state of numpy or torch.
@@ -25,6 +27,7 @@ from skact.rows import Array
 __all__ = [
     "check_budget",
     "explains_a_game",
+    "halves",
     "kernel_shap",
     "lime",
     "only_player",
@@ -40,6 +43,12 @@ explains_a_game = checked(
 )
 
 
+def halves(n_players: int, n_masks: int, random_state: int) -> Array:
+    """Masks (n_masks, n_players) that keep each player with probability one half."""
+    rng = np.random.default_rng(random_state)
+    return rng.random((n_masks, n_players)) < 0.5
+
+
 def check_budget(n_players: int, n_masks: int, what: str = "the sample") -> None:
     """Raise a ValueError if there are not more masks than players."""
     if n_masks <= n_players:
@@ -51,7 +60,7 @@ def check_budget(n_players: int, n_masks: int, what: str = "the sample") -> None
 
 
 class _Drawn:
-    """Captum's interpretable model that only takes the masks and weights that captum draws."""
+    """Captum's interpretable model that only takes the masks and weights of captum."""
 
     masks: Array
     weights: Array
@@ -65,15 +74,22 @@ class _Drawn:
 
 
 def _surrogate(game: Game, method: str, n_masks: int, random_state: int) -> Array:
-    """Weighted least squares on the values of captum's masks, for all targets at once."""
+    """Weighted least squares on values of masks with captum's weights, for all targets at once."""
     check_budget(game.n_players, n_masks)
     attr = need("captum.attr", f'method="{method}"')
     import torch
 
     from skact.models import drawing
 
+    def nothing(masks: Any) -> Any:
+        return masks[:, 0]
+
     drawn = _Drawn()
-    explainer = (attr.Lime if method == "lime" else attr.KernelShap)(lambda masks: masks[:, 0])
+    if method == "lime":
+        own = iter(torch.from_numpy(halves(game.n_players, n_masks, random_state))[:, None])
+        explainer = attr.Lime(nothing, perturb_func=lambda *args, **kwargs: next(own))
+    else:
+        explainer = attr.KernelShap(nothing)
     explainer.interpretable_model = drawn
     with drawing():
         torch.manual_seed(random_state)
@@ -95,8 +111,9 @@ def lime(game: Game, *, n_masks: int, random_state: int) -> Array:
     .. math:: \min_{\beta_0, \beta} \sum_m \pi(m) \big(v(m) - \beta_0 - \beta' m\big)^2, \qquad
               \pi(m) = \exp\big(-\tfrac12 (1 - \cos(m, 1))^2\big)
 
-    over masks :math:`m` in which each player is kept with probability one half [1]_; the masks and
-    the kernel are those of captum's ``Lime``. There is no penalty, which would shrink small values.
+    over masks :math:`m` in which each player is kept with probability one half [1]_, those of
+    :func:`rise` for the same seed; the kernel is that of captum's ``Lime``. There is no penalty,
+    which would shrink small values.
 
     Parameters
     ----------
@@ -201,8 +218,7 @@ def rise(game: Game, *, n_masks: int, random_state: int) -> Array:
         If there are not more masks than players.
     """
     check_budget(game.n_players, n_masks)
-    rng = np.random.default_rng(random_state)
-    masks = rng.random((n_masks, game.n_players)) < 0.5
+    masks = halves(game.n_players, n_masks, random_state)
     return rise_map(masks, game(masks))
 
 

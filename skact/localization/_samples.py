@@ -15,6 +15,7 @@ import numpy as np
 from skact.concepts import cosines
 from skact.localization._concept_game import ConceptGame, MeanCosine
 from skact.localization._copies import perturbation
+from skact.localization._game import Remembered
 from skact.localization._gradients import InputFunction
 from skact.localization._inputs import ModelInputs
 from skact.localization._parts import Parts
@@ -89,7 +90,7 @@ class Samples:
     def games(self, baseline: str, unit: Unit) -> Iterator[ConceptGame]:
         """Give the game of every sample, with all targets; those it does not have give NaN."""
         for i, vectors in enumerate(self.directions):
-            yield Sample(self, i, ~self.missing[i], vectors).game(baseline, unit)
+            yield Sample(self, i, ~self.missing[i], vectors).concept_game(baseline, unit)
 
     def columns(self, maps: Iterable[Array]) -> Array:
         """Put the maps of mappable samples into columns (n_tokens, n_concepts); NaN elsewhere."""
@@ -137,13 +138,24 @@ class Sample:
         shift = self.samples.parts.shift
         return MeanCosine(self.vectors, np.zeros_like(shift) if scaled else shift)
 
-    def game(self, baseline: str, unit: Unit) -> ConceptGame:
+    def concept_game(self, baseline: str, unit: Unit) -> ConceptGame:
         """Return the explained function of which players are kept."""
         changed = perturbation(self.samples.inputs, self.number, baseline=baseline, unit=unit)
         return ConceptGame(changed, self.explained())
 
+    def game(self, baseline: str, unit: Unit) -> Remembered:
+        """Return the same, with values that all methods share as long as the sample lives."""
+        if (baseline, unit) not in self._games:
+            self._games[baseline, unit] = Remembered(self.concept_game(baseline, unit))
+        return self._games[baseline, unit]
+
+    @cached_property
+    def _games(self) -> dict[tuple[str, Unit], Remembered]:
+        return {}
+
+    @cached_property
     def input_function(self) -> InputFunction:
-        """Return the explained function of what enters the first block."""
+        """The explained function of what enters the first block."""
         inputs = self.samples.inputs
         loaded = inputs.loaded
         read, kept = inputs.whole(self.number)

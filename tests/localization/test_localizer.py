@@ -153,7 +153,7 @@ def test_integrated_gradients_are_complete(case, request):
     localizer = case.fitted(method="integrated_gradients", n_steps=100)
     total = localizer.transform(case.samples[:1]).sum()[0]
     (game,) = localizer.games(case.samples[:1])
-    inputs = samples_of(case, case.samples[:1]).sample(0).input_function().inputs
+    inputs = samples_of(case, case.samples[:1]).sample(0).input_function.inputs
     start = inputs.values.clone()
     start[inputs.positions] = start[inputs.positions].mean(dim=0)
     with inputs.differentiable() as state, torch.no_grad():

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from skact.localization import kernel_shap, lime, rise, rise_map, shapiq, shapley_interactions
+from skact.localization._game import Remembered
+from skact.localization._perturbation import halves
 
 METHODS = [lime, kernel_shap, rise, shapiq]
 
@@ -183,9 +185,15 @@ def test_agrees_with_captum_target_by_target():
     from captum._utils.models.linear_model import SkLearnLinearRegression
 
     game = Pairwise(7, 3)
+
+    def drawn(inputs, **options):
+        yield from torch.from_numpy(halves(7, 60, 3))[:, None]
+
     explainers = {
         kernel_shap: lambda forward: captum.KernelShap(forward),
-        lime: lambda forward: captum.Lime(forward, interpretable_model=SkLearnLinearRegression()),
+        lime: lambda forward: captum.Lime(
+            forward, interpretable_model=SkLearnLinearRegression(), perturb_func=drawn
+        ),
     }
     for method, make in explainers.items():
         ours = method(game, n_masks=60, random_state=3)
@@ -247,3 +255,28 @@ def test_reference_coalitions(reference):
     exact = data["out_shapiq_budget600"]
     few, many = (kernel_shap(game, n_masks=n, random_state=0)[:, 0] for n in (100, 6000))
     assert np.abs(many - exact).max() < 3e-3 < np.abs(few - exact).max()
+
+
+def test_lime_and_rise_ask_for_the_same_masks_and_others_do_not():
+    """So a game that remembers is asked once for both, and as often as ever for the others."""
+    plain, shared = Pairwise(20, 2), Pairwise(20, 2)
+    remembered = Remembered(shared)
+    asked = []
+    for method in (lime, rise, kernel_shap, shapiq):
+        expected = method(plain, n_masks=60, random_state=3)
+        np.testing.assert_array_equal(method(remembered, n_masks=60, random_state=3), expected)
+        asked.append(shared.n_evaluations)
+    assert asked[0] == asked[1] == 60
+    # No player and all of them are asked for by both.
+    assert asked[2] <= 120
+    assert asked[2] + 40 < asked[3] <= asked[2] + 58
+
+
+def test_what_is_remembered_is_what_the_game_says():
+    game = Pairwise(12, 2)
+    remembered, rng = Remembered(game), np.random.default_rng(0)
+    for _ in range(3):
+        masks = rng.random((30, 12)) < 0.9
+        np.testing.assert_array_equal(remembered(masks), Pairwise(12, 2)(masks))
+    assert (remembered.n_players, remembered.n_targets) == (12, 2)
+    assert game.n_evaluations < 90  # few are left out, so masks come again
