@@ -21,6 +21,11 @@ RUNS = [
     ("separators", "N_TOKENS, N_FEATURES, N_CONCEPTS, EPOCHS = 1200, 8, 3, 2", "--concepts 1"),
     ("rise", "N_MASKS, N_CONCEPTS, N_PARTS = 20, 2, 1", "--width 64 --blocks 1"),
     (
+        "perturbation",
+        "N_MASKS, N_STEPS, N_CONCEPTS = 260, 1, 2",
+        "--width 64 --blocks 2 --rounds 1",
+    ),
+    (
         "resources",
         "N_TOKENS, N_FEATURES, BLOCK, SIZES = 2000, 8, 2**10, (200, 400, 800)",
         "--folder {new} --only TokenScaler SAEUnitFilter",
