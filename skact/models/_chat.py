@@ -9,6 +9,7 @@ import copy
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from skact.models._template import apply_template, chat_tokens, check_options
 from skact.models._weights import fingerprint
 
 __all__ = ["Generator", "load_chat"]
+
+# The begin of a thought, which some templates write at the end of the question.
+_OPEN_THOUGHT = re.compile(r"<(think(?:ing)?)>\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Generator:
         Length of an answer.
     template_options : dict
         Variables for the chat template.
+    scores : {"answer", "logits"}
+        Whether an answer is what the model writes, or how much it prefers Yes to No.
     """
 
     model: Any
@@ -53,6 +59,7 @@ class Generator:
     system: str | None
     max_new_tokens: int
     template_options: dict[str, Any]
+    scores: str = "answer"
 
     @property
     def tokenizer(self) -> Any:
@@ -67,7 +74,8 @@ class Generator:
         said = [vocabulary, self.processor.chat_template, pixels and pixels.to_dict()]
         digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
         dtype = str(first_weight(self.model).dtype)
-        settings = ["greedy", self.max_new_tokens, self.system, self.template_options]
+        how = ["logits"] if self.scores == "logits" else ["greedy", self.max_new_tokens]
+        settings = [*how, self.system, self.template_options]
         return [fingerprint(self.model), digest, dtype, *settings]
 
     def check(self, prompts: Iterable[Any]) -> None:
@@ -100,14 +108,32 @@ class Generator:
         Returns
         -------
         answers : list of str
-            The newly written text of each, without special tokens.
+            The newly written text of each, without special tokens. With ``scores="logits"`` two
+            numbers: log-odds of Yes against No, and the probability of both together.
         """
+        answer = self._prefer if self.scores == "logits" else self._answer
         batches = run_batches(
-            lambda n_done, size: prompts[n_done : n_done + size], self._answer, len(prompts)
+            lambda n_done, size: prompts[n_done : n_done + size], answer, len(prompts)
         )
         return [answer for _, answers in batches for answer in answers]
 
     def _answer(self, prompts: Sequence[Any]) -> list[str]:
+        written, n_read = self._generate(prompts, max_new_tokens=self.max_new_tokens)
+        answers = self.tokenizer.batch_decode(written[:, n_read:], skip_special_tokens=True)
+        return [str(answer) for answer in answers]
+
+    def _prefer(self, prompts: Sequence[Any]) -> list[str]:
+        """Compare the words as the next one, in one pass."""
+        yes, no = (_spellings(self.tokenizer, word) for word in ("yes", "no"))
+        options = {"output_logits": True, "return_dict_in_generate": True}
+        found, _ = self._generate(prompts, max_new_tokens=1, **options)
+        logits = found.logits[0].double().log_softmax(dim=1).cpu()
+        says = [logits[:, ids].logsumexp(dim=1) for ids in (yes, no)]
+        odds, share = says[0] - says[1], says[0].exp() + says[1].exp()
+        return [f"{a!r} {b!r}" for a, b in zip(odds.tolist(), share.tolist(), strict=True)]
+
+    def _generate(self, prompts: Sequence[Any], **options: Any) -> tuple[Any, int]:
+        """Return what is generated, and how many tokens were read before."""
         inputs = self._encode(prompts)
         n_read = inputs["input_ids"].shape[1]
         self._check_length(n_read, prompts[0])
@@ -116,13 +142,11 @@ class Generator:
             name: value.to(parameter) if value.is_floating_point() else value.to(parameter.device)
             for name, value in inputs.items()
         }
-        with self._greedy() as settings, torch.inference_mode():
-            written = self.model.generate(**inputs, generation_config=settings)
-        answers = self.tokenizer.batch_decode(written[:, n_read:], skip_special_tokens=True)
-        return [str(answer) for answer in answers]
+        with self._greedy(**options) as settings, torch.inference_mode():
+            return self.model.generate(**inputs, generation_config=settings), n_read
 
     @contextmanager
-    def _greedy(self) -> Iterator[Any]:
+    def _greedy(self, **options: Any) -> Iterator[Any]:
         """No dropout, and nothing from the checkpoint's own settings that bends decoding."""
         with alone(self.model) as undo, evaluating(self.model):
             of_checkpoint = self.model.generation_config
@@ -130,7 +154,7 @@ class Generator:
             settings = transformers.GenerationConfig(
                 do_sample=False,
                 num_beams=1,
-                max_new_tokens=self.max_new_tokens,
+                **options,
                 eos_token_id=self.tokenizer.eos_token_id if ends is None else ends,
                 pad_token_id=self.tokenizer.pad_token_id,
             )
@@ -159,6 +183,9 @@ class Generator:
         except ValueError as error:
             raise ValueError(f"{error} The prompt begins {prompt.text[:60]!r}.") from error
         ids: list[int] = chat.ids.tolist()
+        thought = _OPEN_THOUGHT.search(self.tokenizer.decode(ids[-20:]))
+        if self.scores == "logits" and thought:
+            ids += self.tokenizer.encode(f"</{thought[1]}>\n\n", add_special_tokens=False)
         return ids
 
     def _encode_images(self, prompts: Sequence[Any]) -> dict[str, Any]:
@@ -187,12 +214,43 @@ class Generator:
 
     def _check_length(self, n_read: int, prompt: Any) -> None:
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if isinstance(limit, int) and 0 < limit < n_read + self.max_new_tokens:
+        n_new = 1 if self.scores == "logits" else self.max_new_tokens
+        if isinstance(limit, int) and 0 < limit < n_read + n_new:
             raise ValueError(
                 f"a prompt of {n_read} tokens and an answer of max_new_tokens="
-                f"{self.max_new_tokens} exceed the {limit} positions of the model; shorten the "
+                f"{n_new} exceed the {limit} positions of the model; shorten the "
                 f"samples. It begins {prompt.text[:60]!r}."
             )
+
+
+def _spellings(tokenizer: Any, word: str) -> list[int]:
+    """Tokens that spell a word in any case, alone or with blanks around it.
+
+    Parameters
+    ----------
+    tokenizer : tokenizer of transformers
+        The tokenizer.
+    word : str
+        In lower case.
+
+    Returns
+    -------
+    ids : list of int
+        Ascending.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    near = [i for token, i in tokenizer.get_vocab().items() if word in token.lower()]
+    ids = sorted(i for i in near if tokenizer.decode([i]).strip().lower() == word)
+    if not ids:
+        raise ValueError(
+            f'scores="logits", but {type(tokenizer).__name__} has no token for the word {word!r}; '
+            'use scores="answer".'
+        )
+    return ids
 
 
 def _fetch(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[nn.Module, Any]:
@@ -250,6 +308,7 @@ def load_chat(
     system: str | None,
     max_new_tokens: int,
     template_options: dict[str, Any] | None = None,
+    scores: str = "answer",
     device: str,
     dtype: str,
     revision: str | None,
@@ -259,7 +318,7 @@ def load_chat(
 
     Parameters
     ----------
-    model, modality, system, max_new_tokens, template_options
+    model, modality, system, max_new_tokens, template_options, scores
         As in :class:`~skact.prompting.PromptDetector`.
     device, dtype, revision, trust_remote_code
         As in :class:`~skact.prompting.PromptDetector`.
@@ -287,4 +346,10 @@ def load_chat(
         raise ValueError('modality="image", but the model has no image processor: it reads text.')
     kind = "image" if sees and modality != "text" else "text"
     options = dict(template_options or {})
-    return Generator(generates, _padding_left(processor), kind, system, max_new_tokens, options)
+    generator = Generator(
+        generates, _padding_left(processor), kind, system, max_new_tokens, options, scores
+    )
+    if scores == "logits":
+        for word in ("yes", "no"):
+            _spellings(generator.tokenizer, word)  # before anything is asked
+    return generator

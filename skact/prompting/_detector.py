@@ -4,8 +4,14 @@ One greedy generation per sample x and concept c, with a question q(c) that asks
 
 .. math:: \hat y_c(x) = \big[\text{the answer to } q(c) \text{ about } x \text{ is Yes}\big]
 
-Nothing is learnt and there is no score. An answer that is neither Yes nor No counts as No, and is
-reported.
+An answer that is neither Yes nor No counts as No, and is reported. Nothing is learnt, and there is
+no score. Or, in one pass and without generation, the log-odds of the next token,
+
+.. math:: s_c(x) = \log \sum_{t \in \text{Yes}} e^{\ell_t} - \log \sum_{t \in \text{No}} e^{\ell_t},
+          \qquad \hat y_c(x) = [s_c(x) \ge \tau_c],
+
+over all tokens t that spell the word, with logits :math:`\ell` and a cut :math:`\tau_c` of the
+best F1 on the samples given to ``fit``.
 
 Source: Goldberg, Kim, Stein, Wong, "The SuperActivator Mechanism: Transformers Concentrate Reliable
 Concept Signals in the Tail", section on baselines.
@@ -33,17 +39,22 @@ from skact.prompting._inputs import check_names, check_samples, guess_kind
 from skact.prompting._prompt import check_options, check_template, parse_answer
 from skact.rows import Array
 from skact.samples import as_list
+from skact.tail import best_cut
 from skact.targets import check_targets, label_classes
 from skact.warning import warn
 
 __all__ = ["PromptDetector"]
 
+# Mean probability of both words below which the model means to say something else.
+_SMALL = 0.1
+
 
 class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
     """A concept is present if a generative model, asked about it, answers Yes.
 
-    The baseline needs no scores and learns nothing: raw samples go in, and each pair of a sample
-    and a concept is one greedy generation. ``fit`` only takes down what y looks like.
+    The baseline needs no activations: raw samples go in, and each pair of a sample and a concept is
+    one greedy generation. ``fit`` only takes down what y looks like. With ``scores="logits"`` it is
+    one forward pass, which gives a score, and ``fit`` sets the cut of each concept.
 
     Parameters
     ----------
@@ -58,6 +69,11 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         data frame.
     prompt : str, default="Is the concept '{concept}' present in this {kind}? Answer Yes or No."
         The question. ``{concept}`` is needed; ``{kind}`` becomes "text" or "image".
+    scores : {"answer", "logits"}, default="answer"
+        "answer" lets the model write, and reads Yes or No. "logits" compares both words as the next
+        token, in any case and with blanks around them: log-odds of Yes against No. A thought that
+        the template opens is closed unthought; for a model that opens one itself, see
+        ``template_options``. Needs a Hugging Face model.
     system : str or None, default=None
         System message for a Hugging Face model. A callable adds its own.
     modality : {"auto", "text", "image"}, default="auto"
@@ -66,7 +82,8 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
     batch_size : int, default=8
         Prompts per call of the model. It does not change the answers.
     max_new_tokens : int, default=8
-        Longest answer of a Hugging Face model, with what it thinks before.
+        Longest answer of a Hugging Face model, with what it thinks before; not used with
+        ``scores="logits"``.
     template_options : dict or None, default=None
         Variables for the chat template of a Hugging Face model, such as
         ``{"enable_thinking": False}``; those that it does not know are refused.
@@ -93,6 +110,9 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         Whether y was an indicator matrix.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         What is asked for.
+    thresholds_ : ndarray of shape (n_concepts,), dtype float64
+        Cuts of the log-odds with the best F1 on the samples of ``fit``; 0 with
+        ``scores="answer"``.
 
     Raises
     ------
@@ -133,6 +153,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         "model": "no_validation",
         "concepts": ["array-like", None],
         "prompt": [str],
+        "scores": [StrOptions({"answer", "logits"})],
         "system": [str, None],
         "modality": [StrOptions({"auto", "text", "image"})],
         "batch_size": [Number(Integral, 1, None, closed="left")],
@@ -149,6 +170,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
     classes_: Array
     multilabel_: bool
     concept_names_: Array
+    thresholds_: Array
 
     def __init__(
         self,
@@ -156,6 +178,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         *,
         concepts: Sequence[str] | None = None,
         prompt: str = "Is the concept '{concept}' present in this {kind}? Answer Yes or No.",
+        scores: str = "answer",
         system: str | None = None,
         modality: str = "auto",
         batch_size: int = 8,
@@ -171,6 +194,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         self.model = model
         self.concepts = concepts
         self.prompt = prompt
+        self.scores = scores
         self.system = system
         self.modality = modality
         self.batch_size = batch_size
@@ -184,12 +208,12 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         self.progress = progress
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Take down the classes and the names of the concepts; nothing is asked or learnt.
+        """Take down the classes and the names of the concepts; for logits, ask and set the cuts.
 
         Parameters
         ----------
         X : sequence of n_samples texts or images
-            As in :meth:`predict`; only counted here.
+            As in :meth:`predict`; only counted here with ``scores="answer"``.
         y : array-like of shape (n_samples,) or (n_samples, n_concepts)
             Two classes (the larger one is the concept) or an indicator matrix.
 
@@ -209,6 +233,10 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         self.multilabel_ = targets.classes is None
         self.classes_ = label_classes(targets)
         self.concept_names_ = np.array(names, dtype=object)
+        self.thresholds_ = np.zeros(len(names))
+        if self.scores == "logits":
+            pairs = zip(self._odds(X).T, targets.present.T, strict=True)
+            self.thresholds_ = np.array([best_cut(odds, present) for odds, present in pairs])
         return self
 
     def answers(self, X: Any) -> Bunch:
@@ -224,7 +252,10 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         answers : Bunch
             ``text``, object array of shape (n_samples, n_concepts) with what the model said;
             ``parsed``, float64 of that shape with 1 for yes, 0 for no and NaN for neither;
-            ``n_unparsed``, the number of NaN; ``concept_names``.
+            ``n_unparsed``, the number of NaN; ``concept_names``. With ``scores="logits"``, ``text``
+            holds two numbers, ``odds`` the first, log-odds of Yes against No, ``share`` the second,
+            the probability that the next token is either; ``parsed`` is 1 where the odds are
+            positive.
         """
         check_is_fitted(self)
         self._check_params()
@@ -241,6 +272,14 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
             batch_size=self.batch_size,
             progress=self.progress,
         )
+        if self.scores == "logits":
+            numbers = np.array([[said.split() for said in row] for row in text], dtype=np.float64)
+            odds, share = np.moveaxis(numbers, 2, 0)
+            parsed = (odds > 0).astype(np.float64)
+            more = {"odds": odds, "share": share}
+            return Bunch(
+                text=text, parsed=parsed, n_unparsed=0, concept_names=self.concept_names_, **more
+            )
         values = {True: 1.0, False: 0.0, None: np.nan}
         parsed = np.array([[values[parse_answer(said)] for said in row] for row in text])
         n_unparsed = int(np.isnan(parsed).sum())
@@ -249,7 +288,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         )
 
     def decision_function(self, X: Any) -> Array:
-        """Give +1 where the answer is Yes and -1 elsewhere; there is nothing in between.
+        """Give +1 where the answer is Yes and -1 elsewhere; or the log-odds minus their cut.
 
         Parameters
         ----------
@@ -259,13 +298,18 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         decision : ndarray of shape (n_samples,) or (n_samples, n_concepts), dtype float64
-            Signs, so a ranking metric says little.
+            With ``scores="answer"`` signs, so a ranking metric says little.
 
         Warns
         -----
         UserWarning
-            If answers are neither Yes nor No, with their number and examples.
+            If answers are neither Yes nor No, with their number and examples; or if the next token
+            is hardly ever one of them.
         """
+        if self.scores == "logits":
+            check_is_fitted(self)
+            decision = self._odds(X) - np.nextafter(self.thresholds_, -np.inf)
+            return decision if self.multilabel_ else decision[:, 0]
         answers = self.answers(X)
         if answers.n_unparsed:
             odd = answers.text[np.isnan(answers.parsed)]
@@ -296,6 +340,19 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         present = (self.decision_function(X) > 0).astype(np.int64)
         return present if self.multilabel_ else self.classes_[present]
 
+    def _odds(self, X: Any) -> Array:
+        """Log-odds of Yes against No, (n_samples, n_concepts)."""
+        answers = self.answers(X)
+        share = float(answers.share.mean())
+        if share < _SMALL:
+            warn(
+                f"the model gives Yes and No together a mean probability of {share:.2g} as the "
+                "next token, so it means to say something else, such as a thought; set "
+                "template_options, as in {'enable_thinking': False}, or another prompt."
+            )
+        odds: Array = answers.odds
+        return odds
+
     def _check_params(self) -> None:
         self._validate_params()
         check_model(self.model)
@@ -304,6 +361,10 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
             for name in ("system", "template_options"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is for Hugging Face models; a callable adds its own.")
+            if self.scores == "logits":
+                raise ValueError(
+                    'scores="logits" is for Hugging Face models; a callable gives answers only.'
+                )
             if self.log is not None and not self.revision:
                 raise ValueError(
                     "log with a callable needs revision: any text that says which model answers, "
@@ -326,6 +387,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
             system=self.system,
             max_new_tokens=self.max_new_tokens,
             template_options=self.template_options,
+            scores=self.scores,
             device=self.device,
             dtype=self.dtype,
             revision=self.revision,

@@ -350,3 +350,121 @@ def test_model_errors(tiny, seeing, tmp_path):
         ask(seeing, max_new_tokens=999).predict([np.zeros((14, 14), np.uint8)])
     with pytest.raises(TypeError, match="without its tokenizer"):
         ask(model)
+
+
+@pytest.fixture(scope="module")
+def deciding(tiny):
+    """A model whose tokenizer has words for yes and no, in several spellings."""
+    model, tokenizer = copy.deepcopy(tiny)
+    tokenizer.add_tokens(["Yes", "yes", " YES", "No", "no", "Yesterday", "</think>"])
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    return model, tokenizer
+
+
+def slow_odds(pair, text, end="answer: "):
+    """One text without padding: log-odds, and the probability of both words."""
+    import torch
+
+    model, tokenizer = pair
+    inputs = tokenizer(
+        f"user: {text}\n\njoy?\n{end}", return_tensors="pt", add_special_tokens=False
+    )
+    with torch.no_grad():
+        said = model(input_ids=inputs["input_ids"]).logits[0, -1].double().softmax(0)
+    ids = {word: tokenizer.convert_tokens_to_ids(word) for word in tokenizer.get_added_vocab()}
+    yes = sum(said[ids[word]] for word in ("Yes", "yes", " YES"))
+    no = sum(said[ids[word]] for word in ("No", "no"))
+    return float((yes / no).log()), float(yes + no)
+
+
+QUIET = pytest.mark.filterwarnings("ignore:the model gives Yes and No together")
+
+
+@QUIET
+def test_logits_are_those_of_one_pass_and_do_not_depend_on_the_batch(deciding):
+    expected = np.array([slow_odds(deciding, text) for text in LONG_AND_SHORT])
+    assert np.ptp(expected[:, 0]) > 1e-2
+    for batch_size in (1, 2, 5):
+        found = ask(deciding, scores="logits", batch_size=batch_size).answers(LONG_AND_SHORT)
+        np.testing.assert_allclose(found.odds[:, 0], expected[:, 0], atol=1e-4)
+        np.testing.assert_allclose(found.share[:, 0], expected[:, 1], rtol=1e-3)
+        assert (found.parsed == (found.odds > 0)).all()
+
+
+@QUIET
+def test_the_cut_is_the_best_one_and_the_sign_follows_it(deciding):
+    y = np.array([1, 0, 1, 0, 1])
+    found = PromptDetector(deciding, concepts=["joy"], prompt=SHORT, scores="logits")
+    found.fit(LONG_AND_SHORT, y)
+    odds = found.answers(LONG_AND_SHORT).odds[:, 0]
+
+    def f1(cut):
+        said = odds >= cut
+        return 2 * (said & (y == 1)).sum() / (said.sum() + y.sum())
+
+    np.testing.assert_allclose(f1(found.thresholds_[0] - 1e-6), max(map(f1, odds)))
+    decision = found.decision_function(LONG_AND_SHORT)
+    np.testing.assert_allclose(decision, odds - found.thresholds_[0], atol=1e-6)
+    assert np.array_equal(found.predict(LONG_AND_SHORT), decision > 0)
+    several = PromptDetector(deciding, concepts=["a", "b"], prompt=SHORT, scores="logits")
+    several.fit(LONG_AND_SHORT, np.c_[y, 1 - y])
+    assert several.decision_function(LONG_AND_SHORT).shape == (5, 2)
+    assert several.thresholds_.shape == (2,)
+    assert (ask(deciding).thresholds_ == 0).all()
+
+
+def test_a_model_that_means_to_say_something_else_is_heard_once(deciding):
+    with pytest.warns(UserWarning, match="Yes and No together a mean probability of 0.0") as heard:
+        ask(deciding, scores="logits")
+    assert len(heard) == 1
+
+
+@QUIET
+def test_a_thought_that_the_template_opens_is_closed(deciding):
+    model, tokenizer = copy.deepcopy(deciding)
+    plain = ask(deciding, scores="logits").answers(LONG_AND_SHORT).odds
+    tokenizer.chat_template = TEMPLATE.replace("answer: ", "answer: <think>\n")
+    found = ask((model, tokenizer), scores="logits").answers(LONG_AND_SHORT).odds[:, 0]
+    end = "answer: <think>\n</think>\n\n"
+    expected = [slow_odds(deciding, text, end)[0] for text in LONG_AND_SHORT]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.abs(found - plain[:, 0]).max() > 1e-3
+
+
+@QUIET
+def test_logits_are_logged_apart_from_answers(deciding, tmp_path, monkeypatch):
+    from skact.models._chat import Generator
+
+    log, params = tmp_path / "a.jsonl", {"scores": "logits"}
+    first = ask(deciding, log=log, **params).answers(LONG_AND_SHORT).odds
+    said = ask(deciding, log=log).answers(LONG_AND_SHORT).text
+    assert not set(said.ravel()) & {repr(float(x)) for x in first.ravel()}
+    monkeypatch.setattr(Generator, "_prefer", lambda *args: pytest.fail("asked again"))
+    again = ask(deciding, log=log, max_new_tokens=3, **params).answers(LONG_AND_SHORT).odds
+    assert np.array_equal(again, first)
+
+
+@QUIET
+def test_logits_of_images_do_not_depend_on_the_batch(seeing):
+    import torch
+
+    model, processor = copy.deepcopy(seeing[0]), copy.deepcopy(seeing[1])
+    processor.tokenizer.add_tokens(["Yes", "No"])
+    torch.manual_seed(0)
+    model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 20, 26, 3), dtype=np.uint8)
+    params = {"concepts": ["joy", "a longer concept"], "prompt": SHORT, "scores": "logits"}
+    alone, together = (
+        PromptDetector((model, processor), batch_size=size, **params)
+        .fit(pixels, np.ones((4, 2), int))
+        .answers(pixels)
+        .odds
+        for size in (1, 8)
+    )
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    assert np.ptp(alone) > 1e-3
+
+
+def test_a_tokenizer_without_the_words(tiny):
+    with pytest.raises(ValueError, match="has no token for the word 'yes'; use scores=\"answer\""):
+        ask(tiny, scores="logits")

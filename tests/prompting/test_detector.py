@@ -59,6 +59,11 @@ def test_unclear_answers_are_absent_but_never_silent():
         ({"concepts": ["joy", 3]}, r"concepts\[1\]"),
         ({"concepts": ["joy", "joy"]}, "differ"),
         ({"concepts": None}, "needs names"),
+        ({"scores": "logit"}, "scores"),
+        (
+            {"scores": "logits"},
+            'scores="logits" is for Hugging Face models; a callable gives answers',
+        ),
         ({"batch_size": 0}, "batch_size"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"system": "You judge."}, "a callable adds its own"),
