@@ -468,3 +468,15 @@ def test_logits_of_images_do_not_depend_on_the_batch(seeing):
 def test_a_tokenizer_without_the_words(tiny):
     with pytest.raises(ValueError, match="has no token for the word 'yes'; use scores=\"answer\""):
         ask(tiny, scores="logits")
+
+
+def test_a_real_model_means_to_say_one_of_the_words(real_model):
+    texts = ["I am so happy today!", "The train leaves at noon, from the other platform."]
+    found = [
+        PromptDetector(real_model("smollm2"), concepts=["joy"], scores="logits", batch_size=size)
+        .fit(texts, [1, 0])
+        .answers(texts)
+        for size in (1, 2)
+    ]
+    assert found[0].share.min() > 0.1
+    np.testing.assert_allclose(found[0].odds, found[1].odds, atol=1e-3)
