@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
-from skact.arguments import checked, instance
+from skact.arguments import Number, checked, instance
 from skact.base import NestedParamsMixin, TokensOutMixin
 from skact.localization._game import Game
 from skact.localization._game_methods import SHAPIQ
@@ -245,6 +246,7 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         (maps,) = self.compare(X, [self.method]).values()
         return maps
 
+    @checked(methods=["array-like"])
     def compare(self, X: Any, methods: Sequence[str | AttributionMethod]) -> dict[str, TokenArray]:
         """Map samples by several methods, in fewer passes than by one after the other.
 
@@ -329,7 +331,12 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         labels, _ = self._check_labels(token_labels, marks, targets, all_present=False)
         return token_f1_score(labels, marks)
 
-    @checked(baseline=[str, None], unit=[str, None])
+    @checked(
+        baseline=[str, None],
+        unit=[str, None],
+        cell_size=[Number(Integral, 1, None, closed="left"), None],
+        n_segments=[Number(Integral, 1, None, closed="left"), None],
+    )
     def games(
         self,
         X: Any,

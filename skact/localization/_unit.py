@@ -37,7 +37,7 @@ class Unit:
     Raises
     ------
     ValueError
-        If there is no such unit, or a size is not positive.
+        If there is no such unit.
     """
 
     name: str = "token"
@@ -48,10 +48,6 @@ class Unit:
         known = tuple(dict.fromkeys(name for names in UNITS.values() for name in names))
         if self.name not in known:
             raise ValueError(f"unit must be one of {known}, got {self.name!r}.")
-        for name in ("cell_size", "n_segments"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}.")
 
     def check(self, modality: str) -> None:
         """Refuse units of texts for images, and the reverse."""

@@ -27,6 +27,8 @@ ROWS = [
     ("TopWindows.fit_path(levels) TopWindows.match_table(levels)", "None"),
     ("TopWindows.fit_path(deltas) TopWindows.match_table(deltas)", "None"),
     ("(n_steps) (resample_dead) (stop_f1) (share) PCAConcepts(n_concepts)", "None|1"),
+    ("(cell_size) (n_segments)", "1"),
+    (".games(cell_size) .games(n_segments)", "None|1"),
     ("(sharpness) (ratio) (bandwidth) (threshold) (learning_rate)", "1|2.5"),
     ("(weight_decay) (tol) (l0) (l1) (percentile) (noise)", "0|1|2.5"),
     ("(shrinkage) (fraction) (min_share) (min_ratio)", "0|1"),
@@ -63,6 +65,7 @@ ROWS = [
     ("(n_jobs)", "None|-1|1"),
     ("(cv)", "None"),
     ("ConceptSearchCV(param_grid)", "{}"),
+    ("ConceptLocalizer.compare(methods)", ""),
     ("ConceptSearchCV(scoring)", "class"),  # of what a metric raises nothing is known
     ("(refit) (special_tokens) (with_spans) (repair) (check)", "True"),
     ("SelectLayer(layer)", "-1"),
@@ -81,7 +84,10 @@ ROWS = [
     ("(store)", "None|text"),
     ("TransformerEmbedder.fit(X)", "[None]|[nan]|['a', 'a']|3-D array"),  # samples are not read
     *((f"TransformerEmbedder.{n}(X)", "['a', 'a']") for n in EMBEDDING.split()),
-    *((f"ConceptLocalizer.{n}(X)", "['a', 'a']") for n in ("transform", "predict", "games")),
+    *(
+        (f"ConceptLocalizer.{n}(X)", "['a', 'a']")
+        for n in ("transform", "predict", "games", "compare")
+    ),
     ("ConceptLocalizer.interactions(X) embed_to_store(samples)", "['a', 'a']"),
     *((f"PromptDetector.{n}(X)", "['a', 'a']") for n in ("answers", "decision_function")),
     ("PromptDetector.predict(X)", "['a', 'a']"),

@@ -252,7 +252,8 @@ def _of_raw():
     fitted = clone(maps).set_params(method=skact.SHAPIQ(n_masks=20)).fit(**both)
     yield Call("ConceptLocalizer", partial(_fit, maps, *both.values()), maps.get_params(deep=False))
     calls = {"transform": some, "predict": some, "score": both, "get_feature_names_out": {}}
-    yield from _calls_of("ConceptLocalizer", partial(getattr, fitted), {**calls, "fit": both})
+    calls |= {"fit": both, "compare": {**some, "methods": ["direct"]}}
+    yield from _calls_of("ConceptLocalizer", partial(getattr, fitted), calls)
     for name in "games", "interactions":
         yield Call(f"ConceptLocalizer.{name}", _listing(getattr(fitted, name)), some)
     asks = word_search.detector(batch_size=2)

@@ -158,7 +158,7 @@ def test_units_that_do_not_fit_the_samples(case, settings, message, request):
 def test_sizes_that_are_none(name, value, shapes):
     with pytest.raises(ValueError, match=f"'{name}' parameter of RISE must be"):
         resolve_method(RISE(**{name: value}))
-    with pytest.raises(ValueError, match=f"{name} must be a positive integer, got {value!r}"):
+    with pytest.raises(ValueError, match=f"'{name}' parameter of ConceptLocalizer.games must be"):
         next(shapes.localizer().games(shapes.samples, **{name: value}))
 
 
