@@ -144,7 +144,10 @@ def main():
     embedder = TransformerEmbedder(model, args.layer, batch_size=BATCH, crop="processor")
     made = PIL.Image.open(args.image) if args.image else make_shapes(1).data[0]
     image = made.convert("RGB").resize((224, 224))
+    words = {"model": args.model, "image": args.image}
+    given = " ".join(f"--{name} {short(value)}" for name, value in words.items() if value)
     result = {
+        "command": f"python benchmarks/perturbation.py {given} --rounds {args.rounds}",
         "model": args.model and short(args.model),
         "image": args.image and short(args.image),
         "layer": args.layer,
