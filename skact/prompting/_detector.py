@@ -235,8 +235,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         self.concept_names_ = np.array(names, dtype=object)
         self.thresholds_ = np.zeros(len(names))
         if self.scores == "logits":
-            pairs = zip(self._odds(X).T, targets.present.T, strict=True)
-            self.thresholds_ = np.array([best_cut(odds, present) for odds, present in pairs])
+            self.thresholds_ = best_cut(self._odds(X), targets.present)
         return self
 
     def answers(self, X: Any) -> Bunch:
