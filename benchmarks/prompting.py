@@ -53,7 +53,8 @@ def main():
     }
     result = {
         "command": f"python benchmarks/prompting.py --data {short(args.data)} "
-        f"--model {short(args.model)} --texts {args.texts}",
+        f"--model {short(args.model)} --texts {args.texts}"
+        + (f" --concepts {' '.join(args.concepts)}" if args.concepts else ""),
         "model": short(args.model),
         "data": short(args.data),
         "texts": {"cal": len(cal), "test": len(test)},
