@@ -50,11 +50,13 @@ localizer.fit(shapes.data[cal], y[cal], token_labels=labels[cal])
 # %%
 # Maps of one test image. Red speaks for the concept, blue against it; every map has its own scale.
 # SuperActivators are framed. A name stands for a method with its defaults, an object holds its
-# settings. CALM is not among them, because it has to be fitted first.
+# settings. 70 masks say little about 64 patches one by one, and more about 16 squares of four. CALM
+# is not among them, because it has to be fitted first.
 marks = detector.superactivators(concepts.transform(X))
 c = names.index("red")
 row = test.start + np.flatnonzero(y[test, c] & marks[test].max()[:, c])[0]
-perturbing = [LIME(n_masks=70), KernelSHAP(n_masks=70), RISE(n_masks=70), SHAPIQ(n_masks=70)]
+squares = {"n_masks": 70, "unit": "grid", "cell_size": 2}
+perturbing = [LIME(**squares), KernelSHAP(**squares), RISE(**squares), SHAPIQ(**squares)]
 walking = [IntegratedGradients(n_steps=8), MFABA(n_steps=8)]
 LocalizationDisplay.from_estimator(
     localizer,
@@ -73,8 +75,9 @@ truth = keep_pairs(labels[test], pairs)
 methods = {
     "direct": "direct",
     "grad_cam": "grad_cam",
-    "lime": LIME(n_masks=70),
-    "rise": RISE(n_masks=70),
+    "lime, patches": LIME(n_masks=70),
+    "lime, squares": LIME(**squares),
+    "rise": RISE(**squares),
     "full_grad": "full_grad",
 }
 scores = {}
