@@ -2,7 +2,7 @@ r"""Matrix factorisations as functions on tokens.
 
 Tokens are written as :math:`X \approx W H` with :math:`W \ge 0`. Given ``H``, each token has a
 small convex problem of its own (:func:`activations`). ``H`` itself is found by scikit-learn's
-minibatches where it must not be negative (:func:`nmf_in_blocks`), else by multiplying ``W`` and
+minibatches where it must not be negative (:func:`nmf_in_blocks`), else by improving ``W`` and
 solving for ``H`` in turn (:func:`semi_nmf`). All read tokens block by block.
 """
 
@@ -25,10 +25,11 @@ from skact.warning import warn
 __all__ = [
     "BATCH",
     "activations",
-    "memberships",
+    "first_parts",
     "nmf_in_blocks",
     "reconstruction_error",
     "semi_nmf",
+    "some_tokens",
     "train_nmf",
     "warn_not_converged",
 ]
@@ -38,6 +39,10 @@ BATCH = 1024
 # Entries of the systems that are solved at once, and how often they are exchanged.
 _ENTRIES = 2**22
 _EXCHANGES = 50
+# How often an iteration of semi-NMF goes through the parts: a sweep costs less than reading tokens.
+_SWEEPS = 3
+# Tokens that semi-NMF begins with, at least, and of each part.
+_DRAWN, _DRAWN_PER_PART = 2**13, 2**5
 
 
 def activations(values: Array, parts: Array) -> Array:
@@ -205,46 +210,73 @@ def reconstruction_error(tokens: TokenArray, parts: Array) -> float:
     return float(np.sqrt(square))
 
 
-def memberships(tokens: TokenArray, n_clusters: int, random: np.random.RandomState) -> Array:
-    """Cluster tokens, and tell which of the clusters each belongs to.
+def first_parts(tokens: TokenArray, n_parts: int, random: np.random.RandomState) -> Array:
+    """Draw tokens, and take the centroids of their clusters.
 
     Parameters
     ----------
     tokens : TokenArray of shape (n_samples, n_features)
         Tokens.
-    n_clusters : int
+    n_parts : int
         Clusters of k-means.
     random : RandomState
         Draws the tokens that k-means starts from.
 
     Returns
     -------
-    memberships : ndarray of shape (n_tokens, n_clusters), dtype float64
-        1 for the cluster of the token, else 0.
+    parts : ndarray of shape (n_parts, n_features), dtype float64
+        The centroids.
     """
     with warnings.catch_warnings():
         # A part that starts without tokens is no fault: it gets some in the first iteration.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        clusters = kmeans(tokens, n_clusters, max_iter=20, n_init=1, random_state=random)
-    return np.eye(n_clusters)[clusters.labels]
+        return kmeans(tokens, n_parts, max_iter=10, n_init=1, random_state=random).centroids
+
+
+def some_tokens(tokens: TokenArray, n_parts: int, random: np.random.RandomState) -> TokenArray:
+    """Draw as many tokens as tell roughly what the parts of all are.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+    n_parts : int
+        Parts.
+    random : RandomState
+        Draws them.
+
+    Returns
+    -------
+    drawn : TokenArray of shape (n_drawn, n_features)
+        Held, one to a sample; all of ``tokens`` if they are few.
+    """
+    n_drawn = max(_DRAWN, _DRAWN_PER_PART * n_parts)
+    if tokens.n_tokens <= n_drawn:
+        return tokens
+    # The order is that of a permutation, which is found again with any numpy.
+    drawn = np.sort(random.permutation(tokens.n_tokens)[:n_drawn])
+    return TokenArray(tokens.rows(drawn), np.arange(n_drawn + 1))
 
 
 def semi_nmf(
-    tokens: TokenArray, weights: Array, tol: float, max_iter: int
-) -> tuple[Array, list[float]]:
-    """Factorise tokens of any sign by the multiplicative updates of :class:`SemiNMFConcepts`.
+    tokens: TokenArray, parts: Array, tol: float, max_iter: int
+) -> tuple[Array, list[float], bool]:
+    r"""Factorise tokens of any sign by the coordinate descent of :class:`SemiNMFConcepts`.
+
+    An iteration reads the tokens once: the activations of a piece are improved, and what the best
+    parts depend on, :math:`W^\top W` and :math:`W^\top X`, is summed up on the way.
 
     Parameters
     ----------
     tokens : TokenArray of shape (n_samples, n_features)
         X.
-    weights : ndarray of shape (n_tokens, n_concepts), dtype float64
-        W at the start; changed in place.
+    parts : ndarray of shape (n_concepts, n_features), dtype float64
+        H at the start.
     tol : float
         Decrease of the loss in an iteration, relative to the sum of squares of X, at which it has
         converged.
     max_iter : int
-        Iterations after which a ConvergenceWarning is given, unless ``tol=0``.
+        Most iterations.
 
     Returns
     -------
@@ -252,43 +284,57 @@ def semi_nmf(
         H.
     losses : list of float
         Sum of squares of X - W H after each iteration.
+    converged : bool
+        Whether the loss came to rest.
     """
     sum_of_squares = sum(
         float(np.einsum("nd,nd->", block, block, dtype=np.float64)) for _, block in tokens.blocks()
     )
-    parts = _best_parts(tokens, weights)
+    dtype = np.result_type(tokens.dtype, np.float32)
+    weights = np.zeros((len(parts), tokens.n_tokens), dtype)
     losses: list[float] = []
     for _ in range(max_iter):
-        gram = parts @ parts.T
-        for rows, block in tokens.row_blocks():
-            _multiply(weights[rows], as_floats(block) @ parts.T, gram)
-        parts = _best_parts(tokens, weights)
-        losses.append(_loss(tokens, weights, parts))
+        gram, matched = _improve(tokens, weights, parts)
+        parts = _best_parts(parts, gram, matched, np.finfo(dtype).eps)
+        loss = sum_of_squares + float(np.sum(parts * (gram @ parts - 2 * matched)))
+        losses.append(max(loss, 0.0))
         if len(losses) > 1 and losses[-2] - losses[-1] <= tol * sum_of_squares:
-            return parts, losses
-    if tol > 0:
-        warn_not_converged(max_iter, "iterations")
-    return parts, losses
+            return parts, losses, True
+    return parts, losses, False
 
 
-def _multiply(weights: Array, match: Array, gram: Array) -> None:
-    """Multiply the rows of W, in place; ``match`` is X H^T."""
-    up = np.maximum(match, 0) + weights @ np.maximum(-gram, 0)
-    down = np.maximum(-match, 0) + weights @ np.maximum(gram, 0)
-    weights *= np.sqrt(up / np.where(down > 0, down, 1))
+def _improve(tokens: TokenArray, weights: Array, parts: Array) -> tuple[Array, Array]:
+    """Improve W, which is (n_concepts, n_tokens) here, in place; give W^T W and W^T X."""
+    lengths = np.linalg.norm(parts, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    # With parts of length 1 activations are in the unit of tokens, whatever that is.
+    units = parts / lengths
+    cosines = (units @ units.T).astype(weights.dtype)
+    np.fill_diagonal(cosines, 0)
+    units, lengths = units.astype(weights.dtype), lengths.astype(weights.dtype)
+    gram, matched = np.zeros((len(parts), len(parts))), np.zeros(parts.shape)
+    start = 0
+    for chunk in tokens.float_chunks():
+        rows = slice(start, start := start + len(chunk))
+        own = weights[:, rows] * lengths
+        _descend(own, units @ chunk.T, cosines)
+        own /= lengths
+        weights[:, rows] = own
+        # In single precision nearly dependent activations would not be told from dependent ones.
+        precise = own.astype(np.float64)
+        gram += precise @ precise.T
+        matched += own @ chunk
+    return gram, matched
 
 
-def _best_parts(tokens: TokenArray, weights: Array) -> Array:
-    """Least squares for H, given W."""
-    matched = np.zeros((weights.shape[1], tokens.n_features))
-    for rows, block in tokens.row_blocks():
-        matched += weights[rows].T @ block
-    return np.linalg.pinv(weights.T @ weights, hermitian=True) @ matched
+def _descend(weights: Array, match: Array, cosines: Array) -> None:
+    """Set each row of W to its best given the others, several times, in place."""
+    for _ in range(_SWEEPS):
+        for row, wanted, cosine in zip(weights, match, cosines, strict=True):
+            np.maximum(wanted - cosine @ weights, 0, out=row)
 
 
-def _loss(tokens: TokenArray, weights: Array, parts: Array) -> float:
-    loss = 0.0
-    for rows, block in tokens.row_blocks():
-        rest = block - weights[rows] @ parts
-        loss += float(np.einsum("nd,nd->", rest, rest))
-    return loss
+def _best_parts(parts: Array, gram: Array, matched: Array, eps: float) -> Array:
+    """Least squares for H, given W; what W leaves open stays as it is."""
+    inverse = np.linalg.pinv(gram, rcond=8 * eps, hermitian=True)
+    return parts + inverse @ (matched - gram @ parts)

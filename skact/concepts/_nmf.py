@@ -27,10 +27,11 @@ from skact.concepts._base import BaseUnits, check_enough_tokens
 from skact.concepts._factorise import (
     BATCH,
     activations,
-    memberships,
+    first_parts,
     nmf_in_blocks,
     reconstruction_error,
     semi_nmf,
+    some_tokens,
     train_nmf,
     warn_not_converged,
 )
@@ -229,14 +230,15 @@ class SemiNMFConcepts(PartsMixin, BaseUnits):
 
     .. math:: \min_{W \ge 0,\, H} \lVert X - W H \rVert_F^2
 
-    over all training tokens, with the rows of ``H`` as vectors [1]_. Each iteration sets
-    :math:`H = (W^\top W)^+ W^\top X` and then
+    over all training tokens, with the rows of ``H`` as vectors [1]_. Each iteration goes through
+    the columns of ``W`` three times, each of which is set to its minimum given the others [2]_,
 
-    .. math:: W \leftarrow W \sqrt{\frac{(X H^\top)^+ + W (H H^\top)^-}
-                                         {(X H^\top)^- + W (H H^\top)^+}}
+    .. math:: w_k \leftarrow \max\Big(0, \frac{X h_k - \sum_{j \ne k} w_j \langle h_j, h_k \rangle}
+                                        {\lVert h_k \rVert^2}\Big),
 
-    with the positive and negative part :math:`A = A^+ - A^-` of each entry; neither step can raise
-    the loss. It starts from the memberships of k-means clusters, plus 0.2.
+    and then sets ``H`` to its minimum given ``W``; no step can raise the loss. It starts from the
+    centroids of k-means, and where there are more than 8,192 tokens (or 32 for each part), first
+    fits that many, drawn at random.
 
     Parameters
     ----------
@@ -244,11 +246,11 @@ class SemiNMFConcepts(PartsMixin, BaseUnits):
         Parts.
     max_iter : int, default=200
         Iterations after which a ConvergenceWarning is given, unless ``tol=0``.
-    tol : float, default=1e-5
+    tol : float, default=1e-4
         Decrease of the loss in one iteration, relative to the sum of squares of the tokens, below
         which fitting ends.
     random_state : int, RandomState instance or None, default=None
-        Draws the tokens that k-means starts from.
+        Draws the tokens to begin with, and those that k-means starts from.
 
     Attributes
     ----------
@@ -271,6 +273,8 @@ class SemiNMFConcepts(PartsMixin, BaseUnits):
     ----------
     .. [1] Ding, Li, Jordan, "Convex and Semi-Nonnegative Matrix Factorizations", IEEE Transactions
        on Pattern Analysis and Machine Intelligence, 2010.
+    .. [2] Cichocki, Zdunek, Amari, "Hierarchical ALS Algorithms for Nonnegative Matrix and 3D
+       Tensor Factorization", Independent Component Analysis and Signal Separation, 2007.
 
     Examples
     --------
@@ -299,7 +303,7 @@ class SemiNMFConcepts(PartsMixin, BaseUnits):
         n_concepts: int = 8,
         *,
         max_iter: int = 200,
-        tol: float = 1e-5,
+        tol: float = 1e-4,
         random_state: Any = None,
     ) -> None:
         self.n_concepts = n_concepts
@@ -310,8 +314,13 @@ class SemiNMFConcepts(PartsMixin, BaseUnits):
     def _fit_vectors(self, tokens: TokenArray) -> Array:
         check_enough_tokens(tokens, self.n_concepts, f"n_concepts={self.n_concepts} parts")
         random = check_random_state(self.random_state)
-        start = memberships(tokens, self.n_concepts, random) + 0.2
-        parts, losses = semi_nmf(tokens, start, self.tol, self.max_iter)
+        some = some_tokens(tokens, self.n_concepts, random)
+        parts = first_parts(some, self.n_concepts, random)
+        if some is not tokens:
+            parts, *_ = semi_nmf(some, parts, self.tol, self.max_iter)
+        parts, losses, converged = semi_nmf(tokens, parts, self.tol, self.max_iter)
+        if self.tol > 0 and not converged:
+            warn_not_converged(self.max_iter, "iterations")
         self.loss_curve_ = np.array(losses)
         self.reconstruction_err_ = float(np.sqrt(losses[-1]))
         self.n_iter_ = len(losses)

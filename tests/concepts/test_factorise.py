@@ -10,9 +10,10 @@ from skact import TokenArray
 from skact.concepts import _factorise
 from skact.concepts._factorise import (
     activations,
-    memberships,
+    first_parts,
     nmf_in_blocks,
     reconstruction_error,
+    semi_nmf,
     train_nmf,
 )
 
@@ -145,12 +146,24 @@ def test_passes_end_when_the_parts_rest(tokens):
     assert reconstruction_error(tokens, parts) < 0.05 * np.linalg.norm(tokens.flat())
 
 
-def test_memberships_name_one_cluster_per_token(rng):
+def test_first_parts_are_the_means_of_clusters(rng):
     centres = 9 * np.eye(3, 4)
     cluster = rng.integers(3, size=90)
     X = TokenArray(centres[cluster] + 0.1 * rng.normal(size=(90, 4)), np.arange(0, 91, 3))
-    found = memberships(X, 3, np.random.RandomState(0))
-    assert (found.sum(axis=1) == 1).all()
-    assert set(np.unique(found)) == {0, 1}
-    same = found @ found.T
-    np.testing.assert_array_equal(same, cluster[:, None] == cluster)
+    found = first_parts(X, 3, np.random.RandomState(0))
+    means = [X.flat()[cluster == c].mean(axis=0) for c in range(3)]
+    np.testing.assert_allclose(sorted(found.tolist()), sorted(map(list, means)), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nearly_dependent_activations_do_not_raise_the_loss(rng, dtype):
+    """Parts alike to a millionth, whose least squares single precision cannot tell apart."""
+    X = TokenArray(rng.normal(size=(400, 6)).astype(dtype), np.arange(401))
+    parts = rng.normal(size=(1, 6)) + 1e-6 * rng.normal(size=(5, 6))
+    found, losses, converged = semi_nmf(X, parts, 0, 40)
+    square = (X.flat().astype(np.float64) ** 2).sum()
+    assert not converged
+    assert (np.diff(losses) < 1e-6 * square).all()
+    assert losses[-1] < 0.6 * losses[0]
+    weights = activations(X.flat(), found)
+    assert ((X.flat() - weights @ found) ** 2).sum() <= losses[-1] * (1 + 1e-5)

@@ -10,8 +10,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import check_estimator
 
 from skact import TokenArray
-from skact.concepts import _nmf
-from skact.concepts._factorise import memberships
+from skact.concepts import _factorise, _nmf
+from skact.concepts._factorise import first_parts, some_tokens
+from skact.concepts._lloyd import kmeans
 from skact.concepts._nmf import NMFConcepts, SemiNMFConcepts
 from skact.tokens import Source
 
@@ -54,8 +55,23 @@ def test_nmf_is_that_of_scikit_learn(tokens):
     )
 
 
-def slow_semi_nmf(X, W, n_iter):
-    """The update rules of the source, entry by entry."""
+def slow_semi_nmf(X, H, n_iter):
+    """Coordinate descent on W, entry by entry, and least squares for H."""
+    W, losses = np.zeros((len(X), len(H))), []
+    for _ in range(n_iter):
+        for _ in range(3):
+            for i in range(len(X)):
+                for k in range(len(H)):
+                    others = [j for j in range(len(H)) if j != k]
+                    rest = X[i] - sum(W[i, j] * H[j] for j in others)
+                    W[i, k] = max(0, rest @ H[k] / (H[k] @ H[k]))
+        H = np.linalg.lstsq(W, X, rcond=None)[0]
+        losses.append(((X - W @ H) ** 2).sum())
+    return H, losses
+
+
+def multiplicative_losses(X, W, n_iter):
+    """Losses of the update rules of the source, which move all entries of W at once."""
     losses = []
     for _ in range(n_iter):
         H = np.linalg.lstsq(W, X, rcond=None)[0]
@@ -70,21 +86,59 @@ def slow_semi_nmf(X, W, n_iter):
         W = new
         H = np.linalg.lstsq(W, X, rcond=None)[0]
         losses.append(((X - W @ H) ** 2).sum())
-    return W, H, losses
+    return losses
 
 
 @pytest.mark.parametrize("working_memory", [1024, 0])
-def test_semi_nmf_equals_the_source_written_slowly(signed, working_memory):
+@pytest.mark.parametrize("scale", [1, 1e-12, 1e12])
+def test_semi_nmf_equals_coordinate_descent_written_slowly(signed, working_memory, scale):
+    X = signed.flat()
     with sklearn.config_context(working_memory=working_memory):
-        method = SemiNMFConcepts(3, max_iter=6, tol=0, random_state=0).fit(signed)
-    random = np.random.RandomState(0)
-    start = memberships(signed, 3, random) + 0.2
-    assert sorted(np.unique(start)) == [0.2, 1.2]
-    _, H, losses = slow_semi_nmf(signed.flat(), start, 6)
-    np.testing.assert_allclose(method.concept_vectors_, H, atol=1e-8)
-    np.testing.assert_allclose(method.loss_curve_, losses)
+        scaled = signed.map(lambda x: x * scale)
+        method = SemiNMFConcepts(3, max_iter=6, tol=0, random_state=0).fit(scaled)
+    H, losses = slow_semi_nmf(X, first_parts(signed, 3, np.random.RandomState(0)), 6)
+    # It starts from k-means, which computes in single precision.
+    np.testing.assert_allclose(method.concept_vectors_ / scale, H, atol=2e-6)
+    np.testing.assert_allclose(method.loss_curve_ / scale**2, losses, rtol=1e-6)
     assert method.n_iter_ == 6
-    assert method.reconstruction_err_ == pytest.approx(np.sqrt(losses[-1]))
+    assert method.reconstruction_err_ == pytest.approx(scale * np.sqrt(losses[-1]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_semi_nmf_fits_better_than_the_updates_of_the_source(signed, seed):
+    X, n_iter = signed.flat(), 20
+    method = SemiNMFConcepts(4, max_iter=n_iter, tol=0, random_state=seed).fit(signed)
+    clusters = kmeans(signed, 4, max_iter=20, n_init=1, random_state=np.random.RandomState(seed))
+    theirs = multiplicative_losses(X, np.eye(4)[clusters.labels] + 0.2, n_iter)
+    assert method.loss_curve_[-1] < theirs[-1]
+    # They go towards the same minimum.
+    assert theirs[-1] < 0.1 * (X**2).sum()
+
+
+def test_semi_nmf_begins_with_some_of_many_tokens(signed, monkeypatch):
+    plain = SemiNMFConcepts(4, max_iter=2, tol=0, random_state=0).fit(signed)
+    monkeypatch.setattr(_factorise, "_DRAWN", 100)
+    assert signed.n_tokens > 150
+    drawn = SemiNMFConcepts(4, max_iter=2, tol=0, random_state=0).fit(signed)
+    random = np.random.RandomState(0)
+    some = some_tokens(signed, 4, random)
+    assert some.shape == (128, 7)  # 32 for each part are more
+    everyone = set(map(tuple, signed.flat()))
+    assert len(set(map(tuple, some.flat())) & everyone) == 128
+    H = slow_semi_nmf(some.flat(), first_parts(some, 4, random), 2)[0]
+    H, losses = slow_semi_nmf(signed.flat(), H, 2)
+    np.testing.assert_allclose(drawn.concept_vectors_, H, atol=1e-8)
+    np.testing.assert_allclose(drawn.loss_curve_, losses)
+    assert drawn.loss_curve_[0] < plain.loss_curve_[0]
+    assert some_tokens(signed, 8, random) is signed
+
+
+def test_parts_that_no_token_holds_keep_semi_nmf_going(signed):
+    twice = TokenArray.from_list([np.tile([[1.0, 2.0]], (5, 1)), np.tile([[-2.0, 1.0]], (5, 1))])
+    method = SemiNMFConcepts(6, random_state=0).fit(twice)
+    assert np.isfinite(method.concept_vectors_).all()
+    again = method.inverse_transform(method.transform(twice))
+    np.testing.assert_allclose(again.flat(), twice.flat(), atol=1e-9)
 
 
 @pytest.mark.parametrize(("n_concepts", "at_least"), [(1, 2), (4, 30), (10, 2)])
