@@ -13,7 +13,6 @@ The k-th largest score of samples without the concept bounds false alarms in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from numbers import Real
 from typing import Any
 
@@ -22,12 +21,13 @@ import numpy.typing as npt
 from scipy.special import bdtr, expit, logit
 
 from skact.arguments import Number, checked, float_array
-from skact.rows import Array, all_finite, positions_of, segments_of
+from skact.rows import Array, all_finite
 
 __all__ = [
     "DELTA_GRID",
     "best_columns",
     "best_cut",
+    "best_cut_of_sorted",
     "concept_f1",
     "false_alarm_cut",
     "fit_sigmoid",
@@ -35,7 +35,6 @@ __all__ = [
     "recall_cut",
     "sigmoid",
     "tail_threshold",
-    "top_share",
     "unsure_cuts",
 ]
 
@@ -201,13 +200,34 @@ def best_cut(scores: Array, positive: Array) -> Any:
     for start in range(0, len(cuts), step):
         some = slice(start, start + step)
         order = np.argsort(-table[:, some], kind="stable", axis=0)
-        ordered = np.take_along_axis(table[:, some], order, axis=0)
-        hits = np.cumsum(np.take_along_axis(chances[:, some], order, axis=0), axis=0)
-        f1 = 2 * hits / (np.arange(1, len(table) + 1)[:, None] + hits[-1])
-        # Equal scores fall on the same side of a cut.
-        f1[:-1][ordered[:-1] == ordered[1:]] = -1
-        cuts[some] = ordered[np.argmax(f1, axis=0), np.arange(ordered.shape[1])]
+        cuts[some] = best_cut_of_sorted(
+            np.take_along_axis(table[:, some], order, axis=0),
+            np.take_along_axis(chances[:, some], order, axis=0),
+        )
     return cuts.reshape(scores.shape[1:])[()]
+
+
+def best_cut_of_sorted(scores: Array, positive: Array) -> Array:
+    """Cut as :func:`best_cut` does, where scores are in order already.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_scores, n_columns)
+        Scores that descend in each column.
+    positive : ndarray of shape (n_scores, n_columns), dtype bool or float
+        Truth or probability of each.
+
+    Returns
+    -------
+    cuts : ndarray of shape (n_columns,)
+        One of the scores of each column.
+    """
+    hits = np.cumsum(positive, axis=0)
+    f1 = 2 * hits / (np.arange(1, len(scores) + 1)[:, None] + hits[-1])
+    # Equal scores fall on the same side of a cut.
+    f1[:-1][scores[:-1] == scores[1:]] = -1
+    cuts: Array = scores[np.argmax(f1, axis=0), np.arange(scores.shape[1])]
+    return cuts
 
 
 def guaranteed_rank(
@@ -446,29 +466,3 @@ def sigmoid(scores: Array, fitted: Array) -> Array:
     """
     centre, slope, intercept = fitted.T
     return expit(slope * (scores.astype(np.float64) - centre) + intercept)
-
-
-def top_share(scores: Array, lengths: Array, shares: npt.ArrayLike) -> Iterator[Array]:
-    r"""Mark the :math:`\lceil \rho\, n \rceil` highest scores of each sample, for several shares.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_tokens,)
-        Scores, sample after sample.
-    lengths : ndarray of shape (n_samples,)
-        Tokens of each sample.
-    shares : array-like of shape (n_shares,)
-        Values of :math:`\rho` in (0, 1].
-
-    Yields
-    ------
-    top : ndarray of shape (n_tokens,), dtype bool
-        For each share; among equal scores the earlier token.
-    """
-    order = np.lexsort((-scores, segments_of(lengths)))
-    rank = np.empty(len(scores), np.int64)
-    rank[order] = positions_of(lengths)
-    for share in np.asarray(shares, np.float64):
-        # A share that is an exact number of tokens must not be rounded up by its last bit.
-        size = np.ceil(share * lengths - 1e-9).astype(np.int64)
-        yield rank < np.repeat(np.maximum(size, 1), lengths)

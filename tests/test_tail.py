@@ -20,12 +20,12 @@ from skact import (
 from skact.tail import (
     best_columns,
     best_cut,
+    best_cut_of_sorted,
     false_alarm_cut,
     fit_sigmoid,
     guaranteed_rank,
     recall_cut,
     sigmoid,
-    top_share,
     unsure_cuts,
 )
 
@@ -112,20 +112,14 @@ def test_probabilities_give_the_cut_of_the_best_expected_f1(rng):
         assert cut == max(expected, key=expected.get)
 
 
-@given(
-    st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=9), min_size=1, max_size=6),
-    st.sampled_from([0.01, 0.1, 0.25, 0.5, 1.0]),
-)
-def test_top_share_is_the_sorted_head_of_each_sample(samples, share):
-    lengths = np.array([len(s) for s in samples])
-    scores = np.concatenate([np.array(s, float) for s in samples])
-    (marks,) = top_share(scores, lengths, [share])
-    top = np.split(marks, np.cumsum(lengths)[:-1])
-    for sample, marked in zip(samples, top, strict=True):
-        size = int(np.ceil(share * len(sample)))
-        assert marked.sum() == size
-        chosen = sorted((s for s, m in zip(sample, marked, strict=True) if m), reverse=True)
-        assert chosen == sorted(sample, reverse=True)[:size]
+def test_the_best_cut_of_sorted_scores_is_the_best_cut(rng):
+    scores = rng.normal(size=(50, 4)).round(1)
+    positive = rng.random(50) < 0.3
+    order = np.argsort(-scores, axis=0)
+    found = best_cut_of_sorted(np.take_along_axis(scores, order, axis=0), positive[order])
+    np.testing.assert_array_equal(found, best_cut(scores, positive))
+    # Control: the order counts.
+    assert not np.array_equal(best_cut_of_sorted(scores, positive[order]), found)
 
 
 @pytest.fixture

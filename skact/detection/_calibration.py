@@ -13,14 +13,15 @@ Scores that are not in memory are read in blocks, and only reference scores are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from skact.detection._tops import SortedTops, top_sizes
 from skact.rows import Array, most_held, offsets_of, on_disk, runs, segment_sum
-from skact.tail import best_columns, concept_f1, fit_sigmoid, top_share
+from skact.tail import best_columns, concept_f1, fit_sigmoid
 from skact.targets import Targets
 from skact.tokens import TokenArray
 
@@ -87,91 +88,111 @@ class Calibration:
         labelled = segment_sum(self.labels, offsets_of(self.lengths))
         return float((labelled / self.lengths)[self.present].mean())
 
-    def part(self, samples: slice, rows: slice) -> Calibration:
-        """Only some samples, whose tokens are these rows."""
-        return replace(
-            self,
-            lengths=self.lengths[samples],
-            labels=self.labels[rows],
-            present=self.present[samples],
-        )
-
 
 class ReferenceScores(Protocol):
-    """Takes the reference scores of a concept out of all scores, block by block."""
+    """Computes thresholds of all concepts from their reference scores."""
 
-    def select(
-        self, scores: Array, part: Calibration, whole: Calibration, deltas: Array
-    ) -> list[Array]:
-        """Select from the scores (n_tokens_of_part, n_columns) of some samples.
+    def cuts(
+        self,
+        scores: TokenArray,
+        concepts: Sequence[Calibration],
+        deltas: Array,
+        thresholds: Callable[[Any, Array], Array],
+    ) -> Iterator[tuple[int, slice, Array]]:
+        """Yield a concept, some of the columns that it judges, and (n_deltas, n_some) thresholds.
 
-        Returns a list of arrays, of which those of all parts are joined.
+        ``thresholds`` takes the reference of a concept and the deltas.
         """
-
-    def reference(self, selected: list[Array], whole: Calibration, deltas: Array) -> Any:
-        """Make of the joined arrays what the detector gets."""
 
 
 class PooledScores:
     """The pooled scores of all samples, positive where a sample holds the concept."""
 
-    def select(
-        self, scores: Array, part: Calibration, whole: Calibration, deltas: Array
-    ) -> list[Array]:
-        """Select nothing: samples are pooled once for all concepts."""
-        return []
-
-    def reference(self, selected: list[Array], whole: Calibration, deltas: Array) -> Reference:
+    def cuts(
+        self,
+        scores: TokenArray,
+        concepts: Sequence[Calibration],
+        deltas: Array,
+        thresholds: Callable[[Any, Array], Array],
+    ) -> Iterator[tuple[int, slice, Array]]:
         """One score per sample and column."""
-        return Reference(whole.pooled, whole.present)
+        for c, concept in enumerate(concepts):
+            reference = Reference(concept.pooled, concept.present)
+            yield c, slice(None), thresholds(reference, deltas)
 
 
 class LabelledScores:
     """The scores of the tokens labelled with the concept, all of them positive."""
 
-    def select(
-        self, scores: Array, part: Calibration, whole: Calibration, deltas: Array
-    ) -> list[Array]:
-        """Select the labelled tokens."""
-        return [scores[part.labels]]
-
-    def reference(self, selected: list[Array], whole: Calibration, deltas: Array) -> Reference:
+    def cuts(
+        self,
+        scores: TokenArray,
+        concepts: Sequence[Calibration],
+        deltas: Array,
+        thresholds: Callable[[Any, Array], Array],
+    ) -> Iterator[tuple[int, slice, Array]]:
         """One score per labelled token and column."""
-        (scores,) = selected
-        return Reference(scores, np.ones(len(scores), bool))
+        for c, labelled in enumerate(_labelled(scores, concepts)):
+            reference = Reference(labelled, np.ones(len(labelled), bool))
+            yield c, slice(None), thresholds(reference, deltas)
+
+
+def _labelled(scores: TokenArray, concepts: Sequence[Calibration]) -> Iterator[Array]:
+    """Select the labelled tokens of each concept."""
+    if not on_disk(scores.values):
+        tokens = scores.flat()
+        for concept in concepts:
+            yield tokens[:, concept.columns][concept.labels]
+        return
+    columns = [len(range(*concept.columns.indices(scores.n_features))) for concept in concepts]
+    sizes = [
+        4 * n_columns * int(concept.labels.sum())
+        for n_columns, concept in zip(columns, concepts, strict=True)
+    ]
+    # Parts and what they are joined to are held at once, beside pooled scores.
+    for run in runs(sizes, most_held() / 4):
+        parts: list[list[Array]] = [[] for _ in concepts[run]]
+        for rows, tokens in scores.row_blocks():
+            for selected, concept in zip(parts, concepts[run], strict=True):
+                selected.append(tokens[:, concept.columns][concept.labels[rows]])
+        while parts:
+            yield np.concatenate(parts.pop(0))
 
 
 @dataclass(frozen=True)
 class TopScores:
     r"""The :math:`\lceil \delta \rho\, n(x) \rceil` highest scores of each sample.
 
+    Thresholds are computed from pairs as :meth:`SortedTops.among` gives them, one for each delta.
+
     Parameters
     ----------
     share : float or None
         :math:`\rho`, the share of tokens that belong to a concept in samples that hold it; None
-        takes the mean share of labelled tokens.
+        takes the mean share of labelled tokens. 0 takes the highest score alone.
     """
 
     share: float | None
 
-    def select(
-        self, scores: Array, part: Calibration, whole: Calibration, deltas: Array
-    ) -> list[Array]:
-        """Select the scores of each column and delta, and whether their samples are positive."""
-        share = whole.share if self.share is None else self.share
-        positive = np.repeat(part.present, part.lengths)
-        selected = []
-        for column in scores.T:
-            for top in top_share(column, part.lengths, deltas * share):
-                selected += [column[top], positive[top]]
-        return selected
-
-    def reference(
-        self, selected: list[Array], whole: Calibration, deltas: Array
-    ) -> list[list[Reference]]:
-        """Flat scores for each delta and column."""
-        pairs = [Reference(*selected[k : k + 2]) for k in range(0, len(selected), 2)]
-        return [pairs[d :: len(deltas)] for d in range(len(deltas))]
+    def cuts(
+        self,
+        scores: TokenArray,
+        concepts: Sequence[Calibration],
+        deltas: Array,
+        thresholds: Callable[[Any, Array], Array],
+    ) -> Iterator[tuple[int, slice, Array]]:
+        """Scores of some columns are sorted once for all concepts that judge them."""
+        shares = [c.share if self.share is None else self.share for c in concepts]
+        most = top_sizes(scores.lengths, max(shares) * deltas.max())
+        numbers = np.arange(scores.n_features)
+        shared = concepts[0].columns == slice(None)
+        if not shared:
+            numbers = np.concatenate([numbers[concept.columns] for concept in concepts])
+        for some, tops in SortedTops.each(scores, numbers, most, None if shared else 1):
+            for c in range(len(concepts)) if shared else [some.start]:
+                sizes = (top_sizes(scores.lengths, share) for share in deltas * shares[c])
+                pairs = (tops.among(size, concepts[c].present) for size in sizes)
+                yield c, some if shared else slice(None), thresholds(pairs, deltas)
 
 
 class Table(NamedTuple):
@@ -256,49 +277,19 @@ def judge_columns(
         judged = slice(None) if columns is None else slice(columns[c], columns[c] + 1)
         concepts.append(Calibration(scores.lengths, labels[:, c], present, pooled, judged))
     cuts = np.empty((len(deltas), targets.n_concepts, n_columns))
-    f1 = np.empty(cuts.shape) if columns is None else None
-    for c, selected in enumerate(_selected(scores, concepts, n_columns, reference, deltas)):
-        concept = concepts[c]
-        cuts[:, c] = thresholds(reference.reference(selected, concept, deltas), deltas)
-        if f1 is not None:
-            for d, cut in enumerate(cuts[:, c]):
-                f1[d, c] = concept_f1(concept.present[:, None], concept.pooled >= cut)
+    for c, some, found in reference.cuts(scores, concepts, deltas, thresholds):
+        cuts[:, c, some] = found
+    f1 = None
+    if columns is None:
+        f1 = np.empty(cuts.shape)
+        for d, c in np.ndindex(f1.shape[:2]):
+            f1[d, c] = concept_f1(targets.present[:, c, None], pooled() >= cuts[d, c])
 
     @cache  # most deltas read the same columns
     def sigmoids(columns: tuple[int, ...]) -> Array:
         return fit_sigmoid(pooled()[:, list(columns)], targets.present)
 
     return Table(cuts, f1, columns, pooled, targets.present, sigmoids)
-
-
-def _selected(
-    scores: TokenArray,
-    concepts: Sequence[Calibration],
-    n_columns: int,
-    reference: ReferenceScores,
-    deltas: Array,
-) -> Iterator[list[Array]]:
-    """Select what each concept needs of all scores."""
-    if not on_disk(scores.values):
-        tokens = scores.flat()
-        for concept in concepts:
-            yield reference.select(tokens[:, concept.columns], concept, concept, deltas)
-        return
-    sizes = [4 * n_columns * int(concept.labels.sum()) for concept in concepts]
-    # Parts and what they are joined to are held at once, beside pooled scores.
-    for run in runs(sizes, most_held() / 4):
-        parts: list[list[list[Array]]] = [[] for _ in concepts[run]]
-        start = 0
-        for samples, tokens in scores.blocks():
-            rows = slice(start, start + len(tokens))
-            start += len(tokens)
-            for selected, concept in zip(parts, concepts[run], strict=True):
-                part = concept.part(samples, rows)
-                columns = tokens[:, concept.columns]
-                selected.append(reference.select(columns, part, concept, deltas))
-        while parts:
-            selected = parts.pop(0)
-            yield [np.concatenate(arrays) for arrays in zip(*selected, strict=True)]
 
 
 def named_columns(scores: TokenArray, targets: Targets) -> Array:

@@ -24,13 +24,12 @@ from skact.arguments import Number
 from skact.detection._base import BaseDetector
 from skact.detection._calibration import (
     LabelledScores,
-    PooledScores,
     Reference,
     ReferenceScores,
     TopScores,
 )
 from skact.rows import Array
-from skact.tail import best_cut, tail_threshold
+from skact.tail import best_cut_of_sorted, tail_threshold
 from skact.targets import Targets
 from skact.tokens import TokenArray
 
@@ -375,10 +374,8 @@ class WeakSuperActivator(BaseDetector):
 
     @property
     def _reference(self) -> ReferenceScores:  # type: ignore[override]
-        return PooledScores() if self.objective == "sample" else TopScores(self.share)
+        # Of each sample the maximum alone, or a share of its tokens.
+        return TopScores(0.0 if self.objective == "sample" else self.share)
 
     def _thresholds(self, reference: Any, deltas: Array) -> Array:
-        if self.objective == "sample":
-            scores, present = reference
-            return np.tile(best_cut(scores, present), (len(deltas), 1))
-        return np.array([[best_cut(*tops) for tops in columns] for columns in reference])
+        return np.array([best_cut_of_sorted(*tops) for tops in reference])
