@@ -259,11 +259,15 @@ def _balanced_rows(marked: Array, random: np.random.RandomState) -> Array:
 
 
 def _read(tokens: TokenArray, examples: list[Examples]) -> tuple[Array, list[Examples]]:
-    """Values of all tokens; where they cannot all be held, of those that are trained on."""
+    """Values of all tokens; where they cannot all be held, of those that are trained on.
+
+    They are in single precision, or still in half of it where that alone may be held.
+    """
     if tokens.may_be_held:
-        values = tokens.flat()
+        values = as_floats(tokens.flat())
     else:
         needed = np.unique(np.concatenate([one.rows for one in examples]))
         values = tokens.rows(needed)
         examples = [replace(one, rows=np.searchsorted(needed, one.rows)) for one in examples]
-    return np.ascontiguousarray(as_floats(values), dtype=np.float32), examples
+    dtype = np.float16 if values.dtype == np.float16 else np.float32
+    return np.ascontiguousarray(values, dtype=dtype), examples

@@ -16,7 +16,7 @@ from threading import Lock
 import numpy as np
 from scipy.special import expit
 
-from skact.rows import Array, offsets_of
+from skact.rows import Array, as_floats, offsets_of
 
 __all__ = ["AdamState", "Examples", "Group", "Minibatches", "take_steps"]
 
@@ -155,7 +155,7 @@ def take_steps(
 
     Parameters
     ----------
-    values : ndarray of shape (n_tokens, n_features), dtype float32
+    values : ndarray of shape (n_tokens, n_features), dtype float32 or float16
         What the rows of the minibatches are rows of.
     batches : Minibatches
         Those of the epoch.
@@ -190,7 +190,7 @@ def _gathered(values: Array, batches: Minibatches) -> Iterator[tuple[slice, Arra
     size, n_features = batches.rows.shape[2], values.shape[1]
     # One buffer for all: memory that is new at each step costs more than the gathering.
     n_buffered = max(_CHUNK // (4 * size * n_features), len(batches.n_steps))
-    buffer = np.empty((n_buffered, size, n_features), np.float32)
+    buffer = np.empty((n_buffered, size, n_features), values.dtype)
     start = 0
     for n_active in range(len(batches.n_steps), 0, -1):
         # The steps in which just these concepts have rows.
@@ -200,5 +200,5 @@ def _gathered(values: Array, batches: Minibatches) -> Iterator[tuple[slice, Arra
             rows = np.ascontiguousarray(batches.rows[steps, :n_active])
             out = buffer[: rows.size // size].reshape(*rows.shape, n_features)
             # Any mode but "raise" writes straight into the buffer; all rows exist.
-            yield steps, np.take(values, rows, axis=0, out=out, mode="clip")
+            yield steps, as_floats(np.take(values, rows, axis=0, out=out, mode="clip"))
             start = steps.stop

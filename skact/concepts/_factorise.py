@@ -309,15 +309,15 @@ def _improve(tokens: TokenArray, weights: Array, parts: Array) -> tuple[Array, A
     lengths[lengths == 0] = 1
     # With parts of length 1 activations are in the unit of tokens, whatever that is.
     units = parts / lengths
-    cosines = (units @ units.T).astype(weights.dtype)
-    np.fill_diagonal(cosines, 0)
+    overlap = (units @ units.T).astype(weights.dtype)
+    np.fill_diagonal(overlap, 0)
     units, lengths = units.astype(weights.dtype), lengths.astype(weights.dtype)
     gram, matched = np.zeros((len(parts), len(parts))), np.zeros(parts.shape)
     start = 0
     for chunk in tokens.float_chunks():
         rows = slice(start, start := start + len(chunk))
         own = weights[:, rows] * lengths
-        _descend(own, units @ chunk.T, cosines)
+        _descend(own, units @ chunk.T, overlap)
         own /= lengths
         weights[:, rows] = own
         # In single precision nearly dependent activations would not be told from dependent ones.
@@ -327,11 +327,11 @@ def _improve(tokens: TokenArray, weights: Array, parts: Array) -> tuple[Array, A
     return gram, matched
 
 
-def _descend(weights: Array, match: Array, cosines: Array) -> None:
+def _descend(weights: Array, match: Array, overlap: Array) -> None:
     """Set each row of W to its best given the others, several times, in place."""
     for _ in range(_SWEEPS):
-        for row, wanted, cosine in zip(weights, match, cosines, strict=True):
-            np.maximum(wanted - cosine @ weights, 0, out=row)
+        for row, wanted, shared in zip(weights, match, overlap, strict=True):
+            np.maximum(wanted - shared @ weights, 0, out=row)
 
 
 def _best_parts(parts: Array, gram: Array, matched: Array, eps: float) -> Array:

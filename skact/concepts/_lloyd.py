@@ -33,7 +33,7 @@ __all__ = ["BACKENDS", "Backend", "Clusters", "kmeans", "nearest", "update_means
 Backend = Literal["faiss", "minibatch"]
 BACKENDS = frozenset(get_args(Backend))
 
-# Distances of a chunk that fit the cache.
+# Distances, and values, of a chunk that fit the cache.
 _DISTANCES = 2**21
 # How far, relatively, the halves of a split cluster start from its centroid.
 _SPLIT = 1 / 1024
@@ -142,7 +142,7 @@ def nearest(values: Array, centroids: Array) -> tuple[Array, Array]:
     shift = centroids.mean(axis=0).astype(values.dtype)
     centres = (centroids - shift).astype(values.dtype)
     half_norms = 0.5 * np.einsum("kd,kd->k", centres, centres)
-    n_rows = max(_DISTANCES // len(centroids), 1)
+    n_rows = max(_DISTANCES // max(centroids.shape), 1)
     for start in range(0, len(values), n_rows):
         rows = slice(start, start + n_rows)
         part = values[rows] - shift

@@ -1,3 +1,4 @@
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -225,6 +226,23 @@ def test_adam_comes_near_the_convex_minimum(problem, balance, cosine):
     adam.fit(X, y, token_labels=labels)
     for v, w in zip(convex, adam.concept_vectors_, strict=True):
         assert v @ w / np.linalg.norm(v) / np.linalg.norm(w) > cosine
+
+
+def test_adam_holds_halves_where_not_all_tokens_can_be_held(rng):
+    values = rng.normal(size=(20_000, 256)).astype(np.float16)
+    X, labels = TokenArray(values, np.arange(0, 20_001, 5)), rng.random((20_000, 1)) < 0.5
+    method = LinearSeparator(Adam(max_epochs=1, batch_size=500), random_state=0)
+    vectors, peaks = [], []
+    for working_memory in (0, 1024):
+        tracemalloc.start()
+        with sklearn.config_context(working_memory=working_memory):
+            method.fit(X, X.with_values(labels).max(), token_labels=X.with_values(labels))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        vectors.append(method.concept_vectors_)
+    np.testing.assert_array_equal(*vectors)
+    # Nearly all tokens are trained on.
+    assert peaks[0] < peaks[1] - values.nbytes / 2
 
 
 def test_adam_repeats_by_its_seed(problem):

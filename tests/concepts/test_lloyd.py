@@ -1,6 +1,7 @@
 """k-means as functions on tokens; what the estimators make of it is tested beside them."""
 
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from skact import TokenArray
+from skact.concepts import _lloyd
 from skact.concepts._lloyd import _InBlocks, _InMemory, kmeans, nearest, update_means
 
 
@@ -99,6 +101,17 @@ def test_nearest_is_nearest(rng):
     table = ((X[:, None] - centroids) ** 2).sum(axis=2)
     np.testing.assert_array_equal(labels, table.argmin(axis=1))
     np.testing.assert_allclose(distances, table.min(axis=1))
+
+
+def test_nearest_copies_no_more_than_a_chunk(rng, monkeypatch):
+    X, centroids = rng.normal(size=(60_000, 64)), rng.normal(size=(2, 64))
+    monkeypatch.setattr(_lloyd, "_DISTANCES", 2**16)
+    tracemalloc.start()
+    nearest(X, centroids)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Labels and distances are 1/32 of the tokens.
+    assert peak < X.nbytes / 8
 
 
 @pytest.mark.parametrize("working_memory", [1024, 0])
