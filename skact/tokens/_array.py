@@ -16,7 +16,7 @@ from skact.arguments import SEQUENCE, checked, is_name
 from skact.rows import Array, FileRows, Mapped, Shards, as_numpy, may_hold, offsets_of, on_disk
 from skact.tokens._reading import TokenReader
 from skact.tokens._shapes import check_shapes, join_shapes
-from skact.tokens._source import Source
+from skact.tokens._source import Source, common
 
 __all__ = ["TokenArray"]
 
@@ -226,7 +226,8 @@ class TokenArray(TokenReader):
         Returns
         -------
         tokens : TokenArray
-            Names and source are kept where all parts agree, shapes where all parts have them.
+            Names and each field of the source are kept where all parts agree, shapes where all
+            parts have them.
 
         Raises
         ------
@@ -264,7 +265,7 @@ class TokenArray(TokenReader):
                 if all(p.feature_names == first.feature_names for p in parts)
                 else None
             ),
-            source=first.source if all(p.source == first.source for p in parts) else None,
+            source=common(part.source for part in parts),
             shapes=join_shapes(shapes),
         )
 

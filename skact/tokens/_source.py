@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal, get_args
 
-__all__ = ["Columns", "Source", "rescaled"]
+__all__ = ["Columns", "Source", "common", "rescaled"]
 
 Columns = Literal["features", "concepts", "units"]
 
@@ -77,6 +78,30 @@ class Source:
     def __str__(self) -> str:
         known = {k: v for k, v in vars(self).items() if v is not None and k != "columns"}
         return ", ".join(f"{k} {v}" for k, v in known.items()) or "unknown"
+
+
+def common(sources: Iterable[Source | None]) -> Source | None:
+    """Keep what all sources agree on; the rest is unknown.
+
+    Parameters
+    ----------
+    sources : iterable of Source or None
+        One or more.
+
+    Returns
+    -------
+    source : Source or None
+        None if nothing is agreed on, one is None, or columns are not of one kind.
+    """
+    first, *others = set(sources)
+    if not others:
+        return first
+    known = [vars(source) for source in (first, *others) if source is not None]
+    agreed = {k: v for k, v in known[0].items() if all(v == other[k] for other in known)}
+    if len(known) <= len(others) or "columns" not in agreed:
+        return None
+    source = Source(**agreed)
+    return None if source == Source() else source
 
 
 def rescaled(source: Source | None, scaling: str) -> Source:

@@ -230,8 +230,8 @@ def test_names_and_source_travel_with_views():
     other = TokenArray(VALUES, [0, 4], feature_names=["a", "c"], source=source)
     joined = TokenArray.concatenate([tokens, other, tokens])
     assert (joined.feature_names, joined.source) == (None, source)
-    joined = TokenArray.concatenate([tokens, tokens.with_source(Source(block=3))])
-    assert (joined.feature_names, joined.source) == (("a", "b"), None)
+    joined = TokenArray.concatenate([tokens, tokens.with_source(Source(model="m", block=3))])
+    assert (joined.feature_names, joined.source) == (("a", "b"), Source(model="m"))
     assert repr(tokens) == (
         "TokenArray(2 samples, 4 tokens, 2 features, float32, source: model m, block 2)"
     )

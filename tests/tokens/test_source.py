@@ -4,6 +4,7 @@ import pytest
 
 from skact import Source
 from skact.tokens import rescaled
+from skact.tokens._source import common
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,25 @@ def test_source_says_what_it_knows():
     assert rescaled(None, "one") == Source(scaling="one")
     twice = rescaled(rescaled(Source(model="m"), "one"), "two")
     assert twice == Source(model="m", scaling="one, two")
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ([Source("m", "r", 3), Source("m", "r", 4)], Source("m", "r")),
+        # The same weights in a folder that moved.
+        ([Source("m", "r", 3), Source("n", "r", 3)], Source(revision="r", block=3)),
+        # What one does not know, nobody knows.
+        ([Source("m", block=3, scaling="s"), Source("m", block=3)], Source("m", block=3)),
+        ([Source("m"), None], None),
+        ([None, None], None),
+        ([Source("m"), Source("n")], None),
+        ([Source("m", columns="units"), Source("n", columns="units")], Source(columns="units")),
+        ([Source("m", columns="units"), Source("m")], None),
+        ([Source("m", block=3)] * 3, Source("m", block=3)),
+        ([Source()] * 2, Source()),
+    ],
+)
+def test_joined_tokens_keep_what_their_sources_agree_on(sources, expected):
+    assert common(sources) == common(reversed(sources)) == expected
+    assert expected is None or all(expected.conflict(s) is None for s in sources)
