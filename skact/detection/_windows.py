@@ -241,8 +241,9 @@ class TopWindows(BaseDetector):
 
     def _pool(self, scores: TokenArray) -> Array:
         lengths, shapes = scores.lengths, scores.shapes
-        pooled = [
-            top_windows(
+        pooled: Array | None = None
+        for samples, tokens in scores.blocks():
+            part = top_windows(
                 tokens,
                 offsets_of(lengths[samples]),
                 self.window,
@@ -250,9 +251,11 @@ class TopWindows(BaseDetector):
                 self.share,
                 None if shapes is None else shapes[samples],
             )
-            for samples, tokens in scores.blocks()
-        ]
-        return np.concatenate(pooled)
+            if pooled is None:
+                pooled = np.empty(scores.shape, part.dtype)
+            pooled[samples] = part
+        assert pooled is not None
+        return pooled
 
     def _thresholds(self, reference: Reference, deltas: Array) -> Array:
         scores, present = reference
