@@ -22,7 +22,7 @@ from skact.detection._calibration import (
     judge_columns,
     named_columns,
 )
-from skact.rows import Array
+from skact.rows import Array, all_finite
 from skact.tail import DELTA_GRID, sigmoid
 from skact.targets import Targets, check_targets, check_token_labels, label_classes
 from skact.tokens import TokenArray
@@ -323,14 +323,16 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
     def _of_concepts(self, pooled: Array) -> Array:
         """Check pooled scores, and take those of the concepts, (n_samples, n_concepts)."""
         check_is_fitted(self)
-        pooled = float_array(pooled, "pooled")
+        if getattr(pooled, "dtype", None) not in (np.float16, np.float32):
+            pooled = float_array(pooled, "pooled")
         if pooled.ndim != 2 or pooled.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"pooled must have shape (n_samples, {self.n_features_in_}), got {pooled.shape}."
             )
-        if not np.isfinite(pooled).all():
+        if not all_finite(pooled):
             raise ValueError("pooled must be finite, but holds NaN or infinity.")
-        return pooled[:, self.matched_columns_]
+        # All columns in double precision would take a multiple of them.
+        return pooled[:, self.matched_columns_].astype(np.float64)
 
     def predict(self, X: Any) -> Array:
         """Tell which samples hold which concept.

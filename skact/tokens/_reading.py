@@ -240,7 +240,9 @@ class TokenReader(SampleView):
         pooled : ndarray of shape (n_samples, n_features), dtype float64
             The means.
         """
-        return self.sum() / self.lengths[:, None]
+        means = self.sum().astype(np.float64, copy=False)
+        means /= self.lengths[:, None]
+        return means
 
     def last(self) -> Array:
         """Last token of each sample.

@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -376,3 +377,17 @@ def test_scores_of_another_layer_are_refused(problem):
     with pytest.raises(ValueError, match=r"another block .* block 3.* block 4"):
         detector.predict(tokens.with_source(Source(model="m", block=4)))
     assert detector.predict(tokens).shape == present.shape
+
+
+def test_decisions_take_double_precision_of_what_concepts_read_alone(rng):
+    scores = rng.normal(size=(20_000, 256)).astype(np.float16)
+    present = scores[:, :2] > 1
+    detector = MaxToken(match_columns=True).fit(scores, present)
+    tracemalloc.start()
+    decision = detector.decide(scores)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert decision.dtype == np.float64
+    np.testing.assert_array_equal(decision, detector.decide(scores.astype(np.float64)))
+    # All columns in double precision are four times the scores.
+    assert peak < scores.nbytes / 2
