@@ -6,7 +6,7 @@ import copy
 import re
 import reprlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any, Self
 
@@ -230,6 +230,31 @@ class TokenTransformer(NestedParamsMixin, TokensOutMixin, BaseEstimator):
     @abstractmethod
     def _transform(self, tokens: TokenArray) -> TokenArray:
         """Map checked tokens."""
+
+    def token_function(self) -> Callable[[Array], Array]:
+        """Give what ``transform`` does to single tokens as a function of arrays, without checks.
+
+        Returns
+        -------
+        function : callable
+            Takes floats (n_tokens, n_features), returns (n_tokens, n_features_out). What can be
+            prepared is prepared, for float32; it goes on as fitted when the estimator is fitted
+            again.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        """
+        check_is_fitted(self)
+        return self._function()
+
+    def _function(self) -> Callable[[Array], Array]:
+        # What a subclass has not said is read from what it does to tokens.
+        frozen = copy.copy(self)
+        return lambda values: frozen._transform(
+            TokenArray(values, np.arange(len(values) + 1))
+        ).flat()
 
 
 def concept_names(names: list[str] | None, n_concepts: int) -> Array:

@@ -8,6 +8,8 @@ tokens of a sample.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from skact.rows import (
@@ -20,7 +22,17 @@ from skact.rows import (
     segments_of,
 )
 
-__all__ = ["longest_window", "soft_maximum", "top_windows", "weighted_top_windows"]
+__all__ = [
+    "RunningLast",
+    "RunningMax",
+    "RunningMean",
+    "RunningPool",
+    "RunningWindows",
+    "longest_window",
+    "soft_maximum",
+    "top_windows",
+    "weighted_top_windows",
+]
 
 
 def soft_maximum(scores: Array, offsets: Array, sharpness: float) -> tuple[Array, Array]:
@@ -251,3 +263,136 @@ def _counts(lengths: Array, top: int, share: float | None) -> Array:
     if share is None:
         return np.minimum(top, lengths)
     return np.maximum(np.rint(share * lengths).astype(np.int64), 1)
+
+
+class RunningPool(ABC):
+    """What of the scores of a stream its pooled score needs, token after token.
+
+    Parameters
+    ----------
+    n_columns : int
+        Score columns.
+    """
+
+    def __init__(self, n_columns: int) -> None:
+        self.n_columns = n_columns
+
+    @abstractmethod
+    def add(self, scores: Array) -> None:
+        """Take in the scores (n_new, n_columns) of the next tokens."""
+
+    @abstractmethod
+    def value(self) -> Array:
+        """Pooled score (n_columns,) of all tokens so far, of which there is at least one."""
+
+
+class RunningMax(RunningPool):
+    """Largest score so far."""
+
+    def __init__(self, n_columns: int) -> None:
+        super().__init__(n_columns)
+        self._largest = np.full(n_columns, -np.inf)
+
+    def add(self, scores: Array) -> None:
+        """Take in scores; see :class:`RunningPool`."""
+        for row in scores:
+            np.maximum(self._largest, row, out=self._largest)
+
+    def value(self) -> Array:
+        """Largest score of each column."""
+        return self._largest.copy()
+
+
+class RunningMean(RunningPool):
+    """Mean score so far."""
+
+    def __init__(self, n_columns: int) -> None:
+        super().__init__(n_columns)
+        self._total, self._n = np.zeros(n_columns), 0
+
+    def add(self, scores: Array) -> None:
+        """Take in scores; see :class:`RunningPool`."""
+        for row in scores:
+            self._total += row
+        self._n += len(scores)
+
+    def value(self) -> Array:
+        """Mean score of each column."""
+        return self._total / self._n
+
+
+class RunningLast(RunningPool):
+    """Score of the last token."""
+
+    def add(self, scores: Array) -> None:
+        """Take in scores; see :class:`RunningPool`."""
+        if len(scores):
+            self._last = np.array(scores[-1])
+
+    def value(self) -> Array:
+        """Last score of each column."""
+        return self._last.copy()
+
+
+class RunningWindows(RunningPool):
+    """Mean of the largest window means so far, as :func:`top_windows` has it for runs.
+
+    Parameters
+    ----------
+    n_columns : int
+        Score columns.
+    window, top, share : as in :func:`top_windows`
+        Which windows count. With ``share`` the means of all windows are kept, as how many of them
+        count grows with the stream.
+    """
+
+    def __init__(
+        self, n_columns: int, window: int = 1, top: int = 1, share: float | None = None
+    ) -> None:
+        super().__init__(n_columns)
+        self._window, self._top, self._share = window, top, share
+        self._recent = np.zeros((window, n_columns))
+        self._sum, self._n = np.zeros(n_columns), 0
+        self._means = np.empty((top if share is None else 64, n_columns))
+        self._least = np.empty(n_columns)
+
+    def add(self, scores: Array) -> None:
+        """Take in scores; see :class:`RunningPool`."""
+        for row in scores:
+            place = self._n % self._window
+            if place == 0:  # from time to time exactly, so that rounding does not add up
+                self._sum = self._recent[1:].sum(axis=0)
+            else:
+                self._sum -= self._recent[place]
+            self._sum += row
+            self._recent[place] = row
+            self._n += 1
+            if self._n >= self._window:
+                self._add_window(self._sum / self._window)
+
+    def _add_window(self, mean: Array) -> None:
+        n_before = self._n - self._window
+        if self._share is not None and n_before == len(self._means):
+            self._means = np.concatenate([self._means, np.empty_like(self._means)])
+        if n_before < len(self._means):
+            self._means[n_before] = mean
+            if n_before == len(self._means) - 1:
+                self._least = self._means.min(axis=0)
+        elif (mean > self._least).any():
+            # Each column gives up the least of those that count.
+            places = self._means.argmin(axis=0), np.arange(self.n_columns)
+            self._means[places] = np.maximum(self._least, mean)
+            self._least = self._means.min(axis=0)
+
+    def value(self) -> Array:
+        """Pooled score of each column; shorter streams are one window."""
+        n_windows = self._n - self._window + 1
+        if n_windows < 1:
+            mean: Array = self._recent[: self._n].mean(axis=0)
+            return mean
+        kept = self._means[:n_windows]
+        if self._share is not None:
+            n = int(_counts(np.array([n_windows]), 1, self._share)[0])
+            kept = np.partition(kept, n_windows - n, axis=0)[n_windows - n :]
+        pooled: Array = kept.mean(axis=0)
+        return pooled

@@ -114,6 +114,7 @@ def test_the_battery_leaves_nobody_out():
     apart = {
         "Adam",
         "AutoencoderTraining",
+        "ConceptDetector",
         "ConceptLocalizer",
         "ConceptSearchCV",
         "CrossFitTransformer",

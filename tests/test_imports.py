@@ -19,7 +19,7 @@ FLOORS = [
     {"concepts", "datasets", "detection", "embedding", "preprocessing", "prompting"},
     {"metrics", "model_selection"},
     {"inspection", "localization"},
-    {"auto"},
+    {"auto", "monitoring"},
 ]
 HEAVY = {
     "torch": {

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skact.pooling import longest_window, soft_maximum, top_windows, weighted_top_windows
+from skact.pooling import (
+    RunningLast,
+    RunningMax,
+    RunningMean,
+    RunningWindows,
+    longest_window,
+    soft_maximum,
+    top_windows,
+    weighted_top_windows,
+)
 from skact.rows import offsets_of
 
 RUNS = [np.array([1, 4, 7, 30, 2, 7]), None]
@@ -134,3 +143,42 @@ def test_soft_maximum_goes_from_mean_to_maximum_and_does_not_overflow():
         values, weights = soft_maximum(scores, np.array([0, 2, 3]), sharpness)
         np.testing.assert_allclose(values, [[expected], [-1e4]], rtol=5e-3)
         np.testing.assert_allclose(np.add.reduceat(weights, [0, 2]), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "window", "top", "share"),
+    [
+        (RunningMax, 1, 1, None),
+        (RunningMean, 1, 1, 1.0),
+        *((RunningWindows, m, k, None) for m in (1, 2, 5) for k in (1, 3)),
+        (RunningWindows, 3, 1, 0.3),
+        (RunningWindows, 1, 1, 0.5),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 7])
+def test_running_pools_are_the_pools_of_every_prefix(rng, make, window, top, share, step):
+    scores = rng.normal(size=(90, 4)).astype(np.float32)
+    scores[30:40] = 100  # what leaves a window must leave its sum
+    assert not np.allclose(*(top_windows(s, np.array([0, len(s)])) for s in (scores, scores[:30])))
+    pool = make(4, window, top, share) if make is RunningWindows else make(4)
+    for start in range(0, 90, step):
+        pool.add(scores[start : start + step])
+        n = min(start + step, 90)
+        expected = top_windows(scores[:n], np.array([0, n]), window, top, share)[0]
+        np.testing.assert_allclose(pool.value(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_last_score_runs_too(rng):
+    scores, pool = rng.normal(size=(5, 2)), RunningLast(2)
+    pool.add(scores[:3])
+    pool.add(scores[3:3])
+    np.testing.assert_array_equal(pool.value(), scores[2])
+
+
+def test_a_long_stream_keeps_its_digits(rng):
+    pool = RunningWindows(1, 16)
+    scores = np.concatenate([[[1e12]], rng.normal(size=(4000, 1))])
+    pool.add(scores)
+    fresh = RunningWindows(1, 16)
+    fresh.add(scores[-16:])
+    np.testing.assert_allclose(pool._sum, fresh._sum, rtol=1e-9, atol=1e-9)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -45,6 +47,11 @@ class ScoresMixin:
             feature_names=list(self.concept_names_),
             source=replace(tokens.source or Source(), columns=self._columns),
         )
+
+    def _function(self) -> Callable[[Array], Array]:
+        frozen = copy.copy(self)
+        frozen.concept_vectors_ = self.concept_vectors_.astype(np.float32)
+        return frozen._score
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Return the names of the columns.

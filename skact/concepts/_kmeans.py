@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral
 from typing import Any
 
@@ -14,7 +14,7 @@ from skact.arguments import Number, Such, checked
 from skact.concepts._base import BaseUnits, check_enough_tokens
 from skact.concepts._callbacks import EpochsMixin
 from skact.concepts._lloyd import BACKENDS, Backend, kmeans, update_means
-from skact.concepts._statistics import cosines
+from skact.concepts._statistics import cosine_function, cosines
 from skact.concepts._streaming import StreamingUnitsMixin
 from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
@@ -153,6 +153,9 @@ class KMeansConcepts(EpochsMixin, StreamingUnitsMixin, BaseUnits):
 
     def _score(self, values: Array) -> Array:
         return cosines(values, self.concept_vectors_)
+
+    def _function(self) -> Callable[[Array], Array]:
+        return cosine_function(self.concept_vectors_)
 
 
 @checked(

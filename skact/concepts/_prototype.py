@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
 from skact.base import MergeMixin
 from skact.concepts._base import BaseConcepts
-from skact.concepts._statistics import cosines, labelled_sums
+from skact.concepts._statistics import cosine_function, cosines, labelled_sums
 from skact.concepts._streaming import StreamingConceptsMixin
 from skact.rows import Array
 from skact.tokens import TokenArray
@@ -74,3 +75,6 @@ class MeanPrototype(MergeMixin, StreamingConceptsMixin, BaseConcepts):
 
     def _score(self, values: Array) -> Array:
         return cosines(values, self.concept_vectors_)
+
+    def _function(self) -> Callable[[Array], Array]:
+        return cosine_function(self.concept_vectors_)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.utils.extmath import row_norms
@@ -15,6 +16,7 @@ __all__ = [
     "RUN",
     "Moments",
     "balanced_weights",
+    "cosine_function",
     "cosines",
     "labelled_sums",
     "moments",
@@ -64,11 +66,42 @@ def cosines(values: Array, vectors: Array) -> Array:
     return _unit_rows(values) @ _unit_rows(as_floats(vectors)).T.astype(values.dtype)
 
 
+def cosine_function(vectors: Array) -> Callable[[Array], Array]:
+    """Prepare :func:`cosines` with these vectors, for tokens in single precision.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n_vectors, n_features)
+        Vectors.
+
+    Returns
+    -------
+    function : callable
+        Takes float32 (n_tokens, n_features), returns cosines (n_tokens, n_vectors).
+    """
+    units = _unit_rows(as_floats(vectors)).T.astype(np.float32)
+    low, high = _plain_norms(np.dtype(np.float32))
+
+    def function(values: Array) -> Array:
+        norms = np.sqrt(np.einsum("ij,ij->i", values, values))
+        if norms.min(initial=high) <= low or norms.max(initial=0) > high:
+            return _unit_rows(values) @ units
+        return (values @ units) / norms[:, None]
+
+    return function
+
+
+def _plain_norms(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Norms between which squares neither vanish nor overflow."""
+    limits = np.finfo(dtype)
+    return float(np.sqrt(limits.tiny / limits.eps)), float(limits.max)
+
+
 def _unit_rows(rows: Array) -> Array:
     """Divide rows by their lengths, also where squares would vanish or overflow; NaN may be."""
-    limits = np.finfo(rows.dtype)
+    low, high = _plain_norms(rows.dtype)
     lengths = row_norms(rows)
-    odd = ~((lengths > np.sqrt(limits.tiny / limits.eps)) & (lengths <= limits.max))
+    odd = ~((lengths > low) & (lengths <= high))
     if odd.any():
         # A power of two changes no digit.
         _, exponents = np.frexp(np.abs(rows[odd]).max(axis=1))
@@ -95,7 +128,7 @@ def products(values: Array, vectors: Array) -> Array:
         In the precision of the tokens, at least float32.
     """
     values = as_floats(values)
-    return values @ vectors.T.astype(values.dtype)
+    return values @ vectors.T.astype(values.dtype, copy=False)
 
 
 def token_sum(tokens: TokenArray) -> Array:

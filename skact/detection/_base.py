@@ -22,6 +22,7 @@ from skact.detection._calibration import (
     judge_columns,
     named_columns,
 )
+from skact.pooling import RunningPool
 from skact.rows import Array, all_finite
 from skact.tail import DELTA_GRID, sigmoid
 from skact.targets import Targets, check_targets, check_token_labels, label_classes
@@ -30,6 +31,24 @@ from skact.validation import check_tokens, like_input
 from skact.warning import warn
 
 __all__ = ["BaseDetector"]
+
+
+class _Everything(RunningPool):
+    """All scores so far, pooled as those of a sample whenever they are asked for."""
+
+    def __init__(self, detector: BaseDetector) -> None:
+        super().__init__(detector.n_features_in_)
+        self._detector = detector
+        self._scores: list[Array] = []
+
+    def add(self, scores: Array) -> None:
+        self._scores.append(np.array(scores))
+
+    def value(self) -> Array:
+        self._scores = [np.concatenate(self._scores)]
+        sample = TokenArray(self._scores[0], [0, len(self._scores[0])])
+        pooled: Array = self._detector.pool(sample)[0]
+        return pooled
 
 
 class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
@@ -304,6 +323,28 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
             One score per sample and column.
         """
         return self._pool(scores)
+
+    def running_pool(self) -> RunningPool:
+        """Give an empty pool that takes the scores of a stream, token after token.
+
+        Returns
+        -------
+        pool : RunningPool
+            Its value after each token is that of :meth:`pool` for all tokens so far.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            If the detector needs whole samples.
+        """
+        check_is_fitted(self)
+        return self._running_pool()
+
+    def _running_pool(self) -> RunningPool:
+        # Keeps all scores; a subclass that needs less says so.
+        return _Everything(self)
 
     def decide(self, pooled: Array) -> Array:
         """Compare pooled scores with the thresholds, as in :meth:`decision_function`.

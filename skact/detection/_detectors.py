@@ -28,6 +28,7 @@ from skact.detection._calibration import (
     ReferenceScores,
     TopScores,
 )
+from skact.pooling import RunningLast, RunningMax, RunningMean, RunningPool
 from skact.rows import Array
 from skact.tail import best_cut_of_sorted, tail_threshold
 from skact.targets import Targets
@@ -98,6 +99,9 @@ class SuperActivator(BaseDetector):
 
     _reference = LabelledScores()
 
+    def _running_pool(self) -> RunningMax:
+        return RunningMax(self.n_features_in_)
+
     def _pool(self, scores: TokenArray) -> Array:
         return scores.max()
 
@@ -145,6 +149,9 @@ class MaxToken(_PooledDetector):
         Model, layer and scaling behind the scores.
     """
 
+    def _running_pool(self) -> RunningMax:
+        return RunningMax(self.n_features_in_)
+
     def _pool(self, scores: TokenArray) -> Array:
         return scores.max()
 
@@ -182,6 +189,9 @@ class MeanToken(_PooledDetector):
         Model, layer and scaling behind the scores.
     """
 
+    def _running_pool(self) -> RunningMean:
+        return RunningMean(self.n_features_in_)
+
     def _pool(self, scores: TokenArray) -> Array:
         return scores.mean()
 
@@ -218,6 +228,9 @@ class LastToken(_PooledDetector):
     source_ : Source or None
         Model, layer and scaling behind the scores.
     """
+
+    def _running_pool(self) -> RunningLast:
+        return RunningLast(self.n_features_in_)
 
     def _pool(self, scores: TokenArray) -> Array:
         return scores.last()
@@ -281,6 +294,12 @@ class RandomToken(_PooledDetector):
     def _check_fit(self, X: Any, y: Any, token_labels: Any) -> tuple[TokenArray, Array, Targets]:
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         return super()._check_fit(X, y, token_labels)
+
+    def _running_pool(self) -> RunningPool:
+        raise ValueError(
+            "RandomToken draws one of all tokens of a sample, which a stream that goes on does not "
+            "have; use another detector."
+        )
 
     def _pool(self, scores: TokenArray) -> Array:
         where = np.random.default_rng(self.seed_).random(len(scores))
@@ -368,6 +387,9 @@ class WeakSuperActivator(BaseDetector):
         super().__init__(delta, match_columns=match_columns)
         self.objective = objective
         self.share = share
+
+    def _running_pool(self) -> RunningMax:
+        return RunningMax(self.n_features_in_)
 
     def _pool(self, scores: TokenArray) -> Array:
         return scores.max()

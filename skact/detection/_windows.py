@@ -22,7 +22,14 @@ from sklearn.utils.validation import check_is_fitted
 from skact.arguments import Number, Such
 from skact.detection._base import BaseDetector
 from skact.detection._calibration import Reference, Table
-from skact.pooling import longest_window, top_windows
+from skact.pooling import (
+    RunningMax,
+    RunningMean,
+    RunningPool,
+    RunningWindows,
+    longest_window,
+    top_windows,
+)
 from skact.rows import Array, offsets_of
 from skact.tail import (
     DELTA_GRID,
@@ -238,6 +245,13 @@ class TopWindows(BaseDetector):
                 rates, n = np.atleast_2d(deltas.T)[-1], len(present) - n
                 guaranteed_rank(n, rates, self.confidence, f"samples without {name!r}")
         return super()._table(scores, labels, targets, deltas)
+
+    def _running_pool(self) -> RunningPool:
+        if self.window == self.top == 1 and self.share is None:
+            return RunningMax(self.n_features_in_)
+        if self.window == self.share == 1:
+            return RunningMean(self.n_features_in_)
+        return RunningWindows(self.n_features_in_, self.window, self.top, self.share)
 
     def _pool(self, scores: TokenArray) -> Array:
         lengths, shapes = scores.lengths, scores.shapes

@@ -10,6 +10,8 @@ from ._depth import depth_to_block as depth_to_block
 from ._depth import resolve_layers as resolve_layers
 from ._device import check_device as check_device
 from ._forward import ForwardPass as ForwardPass
+from ._generation import Pass as Pass
+from ._generation import generating as generating
 from ._geometry import Geometry as Geometry
 from ._geometry import Patch as Patch
 from ._hooks import DeepEnoughError as DeepEnoughError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
 from numbers import Real
 from typing import Any, Self
@@ -94,14 +95,20 @@ class NormClip(OneToOneFeatureMixin, TokenTransformer):
         self.n_clipped_ = int((norms > self.ratio * self.median_norm_).sum())
         return self
 
+    @property
+    def _limit(self) -> float:
+        return self.ratio * self.median_norm_ or np.inf
+
     def _transform(self, tokens: TokenArray) -> TokenArray:
-        limit = self.ratio * self.median_norm_ or np.inf
-        digest = hashlib.sha256(np.float64(limit).tobytes()).hexdigest()
+        digest = hashlib.sha256(np.float64(self._limit).tobytes()).hexdigest()
         return tokens.map(
-            partial(_clipped, limit=limit),
+            self._function(),
             feature_names=tokens.feature_names,
             source=rescaled(tokens.source, f"NormClip {digest[:12]}"),
         )
+
+    def _function(self) -> Callable[[Array], Array]:
+        return partial(_clipped, limit=self._limit)
 
 
 def _norms(block: Array) -> Array:

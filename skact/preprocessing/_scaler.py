@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
@@ -140,6 +141,11 @@ class TokenScaler(MergeMixin, OneToOneFeatureMixin, TokenTransformer):
             feature_names=tokens.feature_names,
             source=rescaled(tokens.source, fingerprint),
         )
+
+    def _function(self) -> Callable[[Array], Array]:
+        shift, scale, _ = self._map()
+        shift = shift.astype(np.float32)
+        return lambda values: (values - shift) / scale
 
     def inverse_transform(self, X: Any) -> TokenArray | Array:
         """Undo ``transform``.

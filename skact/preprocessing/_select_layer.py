@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skact.arguments import Number
 from skact.base import TokenTransformer
+from skact.rows import Array, as_floats
 from skact.tokens import LayerStack, TokenArray
 from skact.validation import check_tokens
 
@@ -112,3 +114,6 @@ class SelectLayer(OneToOneFeatureMixin, TokenTransformer):
 
     def _transform(self, tokens: TokenArray) -> TokenArray:
         return tokens
+
+    def _function(self) -> Callable[[Array], Array]:
+        return as_floats

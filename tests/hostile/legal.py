@@ -73,6 +73,10 @@ ROWS = [
     (".fit(spans) .fit(masks)", "None"),
     ("ConceptDetector.fit(y)", "None"),  # beside spans
     ("ConceptDetector.plot(concept)", "0|1"),
+    ("Monitor(inputs)", "text"),
+    ("Monitor.update(tokens)", "empty array"),
+    ("Monitor.watch(stop)", "True"),
+    ("Monitor.watch(tokenizer)", "None"),
     ("ConceptDetector.predict(raw) ConceptDetector.predict_proba(raw)", "['a', 'a']"),
     ("ConceptDetector.decision_function(raw) ConceptDetector.explain(raw)", "['a', 'a']"),
     ("tpr_at_fpr_score(fpr)", "0"),

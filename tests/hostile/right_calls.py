@@ -278,6 +278,25 @@ def _of_concept_detector():
     yield Call("ConceptDetector.plot", _closing(fitted.plot), {"sample": TEXTS[0]})
 
 
+def _of_monitor():
+    pipe = make_pipeline(skact.TokenScaler(), skact.MeanPrototype(), skact.MaxToken()).fit(X, Y)
+    monitor = skact.Monitor(pipe)
+    yield Call("Monitor", skact.Monitor, {"estimator": pipe})
+    calls = {"update": {"tokens": X[0]}, "stream": {}, "reset": {}}
+    yield from _calls_of("Monitor", partial(getattr, monitor), calls)
+    pair = tiny_models.text_pair("gpt2", head=True)
+    reader = skact.TransformerEmbedder(pair, layer=1, sink=None)
+    line = make_pipeline(reader, skact.MeanPrototype(), skact.MaxToken()).fit(TEXTS, words())
+    watch = skact.Monitor(line).watch
+
+    def enter(*args, **kwargs):
+        with watch(*args, **kwargs):
+            pass
+
+    enter.__signature__ = inspect.signature(watch)
+    yield Call("Monitor.watch", enter, {"model": pair[0]})
+
+
 def _listing(method):
     def call(*args, **kwargs):
         return list(method(*args, **kwargs))
@@ -441,5 +460,5 @@ def right_calls():
         yield Call(name, getattr(skact, name), kwargs)
     for some in (_of_token_estimators, _of_settings, _of_raw, _of_containers):
         yield from some()
-    for some in (_of_concept_detector, _of_displays, _of_stores, _of_readers):
+    for some in (_of_concept_detector, _of_monitor, _of_displays, _of_stores, _of_readers):
         yield from some()

@@ -1,0 +1,264 @@
+"""Streams and batches decide as the detector does on samples."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from skact import (
+    ConceptSearchCV,
+    CrossFitTransformer,
+    DifferenceInMeans,
+    KMeansConcepts,
+    LastToken,
+    LayerStack,
+    LinearSeparator,
+    MaxToken,
+    MeanPrototype,
+    MeanToken,
+    Monitor,
+    NormClip,
+    PCAConcepts,
+    RandomToken,
+    SelectLayer,
+    SemiNMFConcepts,
+    Source,
+    SparseAutoencoder,
+    SuperActivator,
+    TokenArray,
+    TokenScaler,
+    TopWindows,
+    WeakSuperActivator,
+)
+
+METHODS = [
+    LinearSeparator(),
+    MeanPrototype(),
+    DifferenceInMeans(whiten=True),
+    KMeansConcepts(4, random_state=0),
+    PCAConcepts(3),
+    SemiNMFConcepts(3, max_iter=20, random_state=0),
+    SparseAutoencoder(6, random_state=0),
+    CrossFitTransformer(LinearSeparator(), cv=2, random_state=0),
+]
+DETECTORS = [
+    SuperActivator(0.3),
+    MaxToken(0.5),
+    MeanToken(0.5),
+    LastToken(0.5),
+    WeakSuperActivator(),
+    TopWindows(None, window=3, top=2, cut="f1"),
+    TopWindows(None, window=2, share=0.4, cut="expected_f1"),
+    TopWindows(None, share=1.0, cut="f1"),
+]
+
+
+@pytest.fixture
+def problem(rng):
+    y = np.c_[np.arange(40) % 2, np.arange(40) // 2 % 2]
+    lengths = rng.integers(1, 12, size=40)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = rng.normal(size=(offsets[-1], 6)) + np.repeat(y, lengths, axis=0) @ np.eye(6)[:2]
+    return TokenArray(values.astype(np.float32), offsets), y
+
+
+def agree(monitor, estimator, X, layers=None):
+    """Largest difference of a stream from the detector, over all prefixes of some samples."""
+    worst = 0.0
+    for i in range(4):
+        stream = monitor.stream()
+        for n in range(1, X.lengths[i] + 1):
+            token = (
+                X[i][n - 1] if layers is None else {b: layers[i][b][n - 1] for b in layers.layers}
+            )
+            stream.update(token)
+            head = TokenArray(X[i][:n].copy(), [0, n])
+            if layers is not None:
+                parts = {b: TokenArray(layers[i][b][:n].copy(), [0, n]) for b in layers.layers}
+                head = LayerStack(parts)
+            offline = estimator.decision_function(head)[0]
+            worst = max(worst, np.abs(stream.state.decision - offline).max())
+            np.testing.assert_array_equal(stream.state.present, offline > 0)
+            chances = estimator.predict_proba(head)[0]
+            np.testing.assert_allclose(stream.state.probability, chances, atol=1e-4)
+            assert stream.state.n_tokens == n
+    return worst
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+def test_every_method_streams(problem, method):
+    X, y = problem
+    pipe = make_pipeline(NormClip(3), TokenScaler(), clone(method), SuperActivator(0.3)).fit(X, y)
+    scale = np.abs(pipe.decision_function(X)).max()
+    assert agree(Monitor(pipe), pipe, X) < 2e-6 * max(scale, 1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("detector", DETECTORS, ids=str)
+def test_every_detector_streams(problem, detector):
+    X, y = problem
+    pipe = make_pipeline(TokenScaler(), LinearSeparator(), clone(detector)).fit(X, y)
+    assert agree(Monitor(pipe), pipe, X) < 1e-6 * max(np.abs(pipe.decision_function(X)).max(), 1)
+    # What another sample says is another thing.
+    assert abs(pipe.decision_function(X[:4])).min() != pipe.decision_function(X[4:5]).min()
+
+
+def test_marks_are_those_of_the_detector(problem):
+    X, y = problem
+    pipe = make_pipeline(TokenScaler(), LinearSeparator(), SuperActivator(0.3)).fit(X, y)
+    reading = Monitor(FrozenEstimator(pipe)).update(X[0])
+    np.testing.assert_array_equal(
+        reading.marks, pipe[-1].superactivators(pipe[:-1].transform(X))[0]
+    )
+    np.testing.assert_allclose(reading.scores, pipe[:-1].transform(X)[0], rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_searches_stream_with_the_layers_of_their_winners(problem, rng):
+    X, y = problem
+    other = X.with_values(rng.normal(size=X.values.shape).astype(np.float32))
+    mixed = X.with_values(np.c_[X.values[:, :1], other.values[:, 1:]])
+    layers = LayerStack({1: mixed, 4: X.with_values(np.c_[other.values[:, :1], X.values[:, 1:]])})
+    pipe = make_pipeline(SelectLayer(), TokenScaler(), LinearSeparator(), MaxToken())
+    grid = {"selectlayer__layer": [1, 4], "maxtoken__delta": [0.3, 0.7]}
+    search = ConceptSearchCV(pipe, grid, cv=3).fit(layers, y)
+    monitor = Monitor(search)
+    assert monitor.blocks == [1, 4]
+    assert agree(monitor, search, X, layers) < 1e-6
+    with pytest.raises(ValueError, match=r"mapping with the layers \[1, 4\], got ndarray"):
+        monitor.update(X[0])
+    whole = GridSearchCV(pipe, {"maxtoken__delta": [0.3, 0.7]}, cv=3).fit(layers, y)
+    assert Monitor(whole).blocks == [4]
+
+
+@pytest.fixture
+def fitted(problem):
+    X, y = problem
+    return make_pipeline(TokenScaler(), LinearSeparator(), MaxToken(0.5)).fit(X, y)
+
+
+def test_streams_do_not_know_each_other(fitted, problem):
+    X, _ = problem
+    monitor = Monitor(fitted)
+    one, two = monitor.stream(), monitor.stream()
+    one.update(X[0])
+    two.update(X[1])
+    monitor.update(X[2])
+    for stream, i in ((one, 0), (two, 1), (monitor, 2)):
+        expected = fitted.decision_function(X[i : i + 1])[0]
+        np.testing.assert_allclose(stream.state.decision, expected, atol=1e-6)
+    monitor.reset()
+    with pytest.raises(ValueError, match="no tokens yet"):
+        monitor.state  # noqa: B018
+
+
+def batches_of(X):
+    samples = X.to_list()
+    objects = np.empty(len(samples), object)
+    objects[:] = samples
+    same = [sample[:1] for sample in samples]
+    return {
+        "objects": (objects, samples),
+        "list": (samples, samples),
+        "lists of lists": ([sample.tolist() for sample in samples], samples),
+        "3-D": (np.stack(same), same),
+        "rows": (pd.Series([list(sample) for sample in samples]).to_numpy(), samples),
+    }
+
+
+@pytest.mark.parametrize("form", ["objects", "list", "lists of lists", "3-D", "rows"])
+def test_batches_are_judged_whole_whatever_their_cut(fitted, problem, form):
+    X, _ = problem
+    data, samples = batches_of(X)[form]
+    if isinstance(data, np.ndarray):
+        data.flags.writeable = False
+    monitor = Monitor(fitted, inputs="acts")
+    whole = monitor({"acts": data, "id": np.arange(40)})
+    expected = fitted.decision_function(TokenArray.from_list(samples))
+    np.testing.assert_allclose(whole["decision"], expected, atol=1e-6)
+    np.testing.assert_array_equal(whole["present"], whole["decision"] > 0)
+    assert set(whole) == {"id", "decision", "present", "probability"}
+    for cut in (1, 7, 40):
+        parts = [monitor({"acts": data[i : i + cut]})["decision"] for i in range(0, 40, cut)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole["decision"])
+
+
+def test_a_batch_may_be_a_data_frame_or_empty(fitted, problem):
+    X, _ = problem
+    monitor = Monitor(fitted)
+    frame = pd.DataFrame({"id": range(3), "activations": X[:3].to_list()})
+    made = monitor(frame)
+    assert made.columns[0] == "id"
+    assert "present_concept1" in made
+    assert "activations" in frame
+    np.testing.assert_allclose(made["decision_concept1"], fitted.decision_function(X[:3])[:, 1])
+    nothing = monitor({"activations": np.empty(0, object)})
+    assert nothing["decision"].shape == nothing["probability"].shape == (0, 2)
+
+
+def test_a_detector_alone_reads_scores(problem):
+    X, y = problem
+    scores = X.with_values(X.values[:, :2])
+    detector = MaxToken(0.5).fit(scores, y)
+    monitor = Monitor(detector)
+    monitor.update(scores[0])
+    np.testing.assert_allclose(monitor.state.decision, detector.decision_function(scores[:1])[0])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (np.ones(5, np.float32), r"floats of shape \(6,\) or \(n_tokens, 6\), got shape \(5,\)"),
+        (np.ones((2, 2, 6)), "got shape"),
+        (np.ones(6, int), "dtype int64"),
+        (["a"] * 6, "tokens must be floats"),
+        (np.r_[np.ones(5), np.nan], "hold NaN or infinity"),
+        (np.r_[np.ones(5), -np.inf], "hold NaN or infinity"),
+        ({3: np.ones(6)}, r"a mapping with the layers \[None\], got \[3\]"),
+    ],
+)
+def test_bad_tokens_are_not_taken_in(fitted, problem, tokens, message):
+    monitor = Monitor(fitted)
+    monitor.update(problem[0][0])
+    before = monitor.state
+    with pytest.raises(ValueError, match=message):
+        monitor.update(tokens)
+    np.testing.assert_array_equal(monitor.state.decision, before.decision)
+    assert monitor.state.n_tokens == before.n_tokens
+    # Large numbers whose squares overflow are numbers.
+    assert np.isfinite(monitor.update(np.full(6, 1e25, np.float32)).scores).all()
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        ({"x": [1]}, KeyError, "batch lacks 'activations', the activations of block None"),
+        ({"activations": [np.ones((2, 6)), np.ones((2, 5))]}, ValueError, "sample 1 of the batch"),
+        ({"activations": [np.ones((0, 6))]}, ValueError, "sample 0 of the batch has no tokens"),
+    ],
+)
+def test_bad_batches(fitted, batch, error, message):
+    with pytest.raises(error, match=message):
+        Monitor(fitted)(batch)
+
+
+def test_what_cannot_be_watched_is_refused(problem):
+    X, y = problem
+    with pytest.raises(NotFittedError):
+        Monitor(MaxToken())
+    with pytest.raises(TypeError, match=r"must end in a detector.*ends in LinearSeparator"):
+        Monitor(LinearSeparator().fit(X, y))
+    random = make_pipeline(LinearSeparator(), RandomToken(random_state=0)).fit(X, y)
+    with pytest.raises(ValueError, match="RandomToken draws one of all tokens"):
+        Monitor(random)
+    pipe = make_pipeline(LinearSeparator(), MaxToken(0.5)).fit(X, y)
+    with pytest.raises(ValueError, match=r"inputs must be a name.*layers \[None\]; got 3"):
+        Monitor(pipe, inputs=3)
+    named = X.with_source(Source("model", block=3))
+    monitor = Monitor(make_pipeline(LinearSeparator(), MaxToken(0.5)).fit(named, y))
+    assert monitor.blocks == [3]
