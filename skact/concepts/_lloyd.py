@@ -11,7 +11,8 @@ first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -37,6 +38,8 @@ BACKENDS = frozenset(get_args(Backend))
 _DISTANCES = 2**21
 # How far, relatively, the halves of a split cluster start from its centroid.
 _SPLIT = 1 / 1024
+# Numbers whose squares, added up, overflow in single precision; those of its inverse vanish.
+_LARGE = 1e15
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,33 @@ def kmeans(
         Centroids, the nearest one of each token, sum of squared distances to it, iterations.
     """
     check_enough_tokens(tokens, n_clusters, f"n_concepts={n_clusters} clusters")
-    random = check_random_state(random_state)
     in_memory = tokens.may_be_held
+    if in_memory and (exponent := _exponent(block for _, block in tokens.blocks())):
+        # A power of two changes no digit.
+        scaled = tokens.map(lambda block: np.ldexp(as_floats(block), -exponent))
+        again = None if report is None else _unscaled(report, exponent)
+        found = kmeans(
+            scaled,
+            n_clusters,
+            max_iter=max_iter,
+            n_init=n_init,
+            random_state=random_state,
+            backend=backend,
+            report=again,
+        )
+        inertia = float(np.ldexp(found.inertia, 2 * exponent))
+        return replace(found, centroids=np.ldexp(found.centroids, exponent), inertia=inertia)
+    random = check_random_state(random_state)
     data = _InMemory(tokens) if in_memory else _InBlocks(tokens)
     best: Clusters | None = None
     converged = False
     for _ in range(n_init):
         start = data.rows(random.permutation(tokens.n_tokens)[:n_clusters])
+        if (largest := np.abs(start).max()) > _LARGE:
+            raise ValueError(
+                f"tokens of size {largest:.1g} have squares beyond single precision; put "
+                "TokenScaler before k-means."
+            )
         if isinstance(data, _InMemory) and backend == "minibatch":
             centroids, n_iter, done = _minibatches(data, start, max_iter, random, report)
         else:
@@ -180,6 +203,16 @@ def update_means(tokens: TokenArray, centroids: Array, counts: Array) -> tuple[A
         counts += new
         centroids += (sums - new[:, None] * centroids) / np.maximum(counts, 1)[:, None]
     return centroids, counts, inertia
+
+
+def _exponent(blocks: Iterable[Array]) -> int:
+    """Power of two that brings numbers near 1 whose squares would vanish or overflow; else 0."""
+    largest = max(max(float(block.max()), -float(block.min())) for block in blocks)
+    return 0 if largest == 0 or 1 / _LARGE < largest < _LARGE else int(np.frexp(largest)[1])
+
+
+def _unscaled(report: Report, exponent: int) -> Report:
+    return lambda centroids: report(lambda: np.ldexp(centroids(), exponent))
 
 
 class _InMemory:

@@ -54,6 +54,32 @@ def test_k_means_in_blocks_is_k_means(rng):
         assert pieces.inertia == pytest.approx(whole.inertia, rel=1e-5)
 
 
+@pytest.mark.parametrize("power", [-100, 100])
+def test_tokens_of_any_size_have_the_same_clusters(tokens, power):
+    single = tokens.map(lambda block: block.astype(np.float32))
+    sized = single.map(lambda block: np.ldexp(block, power))
+    settings = {"max_iter": 50, "n_init": 2, "random_state": 0}
+    seen = []
+    a, b = (
+        kmeans(x, 5, **settings, report=lambda get: seen.append(get()) or False)
+        for x in (single, sized)
+    )
+    np.testing.assert_array_equal(a.labels, b.labels)
+    np.testing.assert_allclose(np.ldexp(b.centroids, -power), a.centroids, rtol=1e-5)
+    np.testing.assert_allclose(np.ldexp(b.inertia, -2 * power), a.inertia, rtol=1e-5)
+    assert np.abs(np.log2(np.abs(seen[-1]).max()) - power) < 10
+    # Single precision does not hold squares of such numbers.
+    with np.errstate(over="ignore"):
+        assert not 0 < np.square(sized.flat()[0, 0]) < np.inf
+
+
+def test_tokens_in_blocks_whose_squares_overflow_are_refused(tokens, monkeypatch):
+    huge = tokens.map(lambda block: np.ldexp(block.astype(np.float32), 100))
+    monkeypatch.setattr(TokenArray, "may_be_held", property(lambda self: False))
+    with pytest.raises(ValueError, match=r"tokens of size .* put TokenScaler before k-means"):
+        kmeans(huge, 5, max_iter=5, n_init=1, random_state=0)
+
+
 def test_an_empty_cluster_splits_the_largest(rng):
     values = np.repeat([[0.0, 0.0], [9.0, 9.0]], [90, 10], axis=0) + rng.normal(size=(100, 2))
     data = _InBlocks(TokenArray(values, np.arange(0, 101, 10)))
