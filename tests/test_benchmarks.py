@@ -30,6 +30,11 @@ RUNS = [
         "N_TOKENS, N_FEATURES, BLOCK, SIZES = 2000, 8, 2**10, (200, 400, 800)",
         "--folder {new} --only TokenScaler SAEUnitFilter",
     ),
+    (
+        "concept_detector",
+        "DEPTHS = [1.0]; from skact.auto import _choice; _choice.METHODS = _choice.METHODS[:1]",
+        "--data {texts} --model {model} --limit 280",
+    ),
     ("concept_search", "", "--data {texts} --model {model} --samples 150"),
     ("detection_table", "", "--data {texts} --model {model} --layers 1 --methods MeanPrototype"),
 ]

@@ -86,7 +86,13 @@ class Choice:
 
 
 def concept_folds(
-    y: Array, names: list[str], groups: Any, *, cv: Any, random_state: Any
+    y: Array,
+    names: list[str],
+    groups: Any,
+    *,
+    cv: Any,
+    random_state: Any,
+    located: Array | None = None,
 ) -> list[tuple[Array, Array]]:
     """Make folds over which the positives of rare concepts are spread.
 
@@ -100,6 +106,8 @@ def concept_folds(
         Samples that stay together.
     cv, random_state : as in ConceptDetector
         Folds, and how they are drawn.
+    located : ndarray of shape (n_samples, n_concepts), dtype bool, default=None
+        Where tokens are labelled; None where none are.
 
     Returns
     -------
@@ -109,7 +117,8 @@ def concept_folds(
     Raises
     ------
     ValueError
-        If a concept has fewer than two samples on one side, or none where one fold is left out.
+        If a concept has fewer than two samples on one side, or none where one fold is left out,
+        or no labelled token there.
     """
     for c, name in enumerate(names):
         for what, label in (("with", 1), ("without", 0)):
@@ -133,6 +142,12 @@ def concept_folds(
                     f"all samples {what} concept {names[lacking[0]]!r} are in fold {k + 1} of "
                     f"{len(folds)}{together}; without that fold nothing can be learnt of it."
                 )
+        if located is not None and not (there := located[train].any(axis=0)).all():
+            raise ValueError(
+                f"without fold {k + 1} of {len(folds)} no token is labelled with concept "
+                f"{names[there.argmin()]!r}: spans or masks may lie where the model does not look, "
+                "behind its last token or in what is cropped."
+            )
     return folds
 
 

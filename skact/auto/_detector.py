@@ -270,6 +270,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
     ) -> list[tuple[Array, Array, list[tuple[Array, Array]]]]:
         """Concepts that are known of the same samples, these samples, and their folds."""
         is_known = np.isfinite(labels.present)
+        located = None if labels.tokens is None else labels.tokens.max()
         _, part = np.unique(is_known, axis=1, return_inverse=True)
         plan = []
         for k in range(part.max() + 1):
@@ -278,7 +279,14 @@ default="sentence-transformers/all-MiniLM-L6-v2"
             names = [labels.encoder.names[c] for c in concepts]
             present = labels.present[np.ix_(rows, concepts)].astype(np.int64)
             own = None if groups is None else np.asarray(groups)[rows]
-            folds = concept_folds(present, names, own, cv=self.cv, random_state=seed)
+            folds = concept_folds(
+                present,
+                names,
+                own,
+                cv=self.cv,
+                random_state=seed,
+                located=None if located is None else located[np.ix_(rows, concepts)],
+            )
             plan.append((concepts, rows, folds))
         return plan
 

@@ -50,6 +50,14 @@ def test_what_no_fold_can_judge_is_refused(y, groups, message):
         concept_folds(np.array(y)[:, None], ["c"], groups, cv=2, random_state=0)
 
 
+def test_a_concept_without_labelled_tokens_in_a_fold_is_refused(rng):
+    y = (rng.random((40, 1)) < 0.5).astype(np.int64)
+    located = np.zeros((40, 1), bool)
+    located[np.flatnonzero(y)[:1]] = True
+    with pytest.raises(ValueError, match=r"no token is labelled with concept 'c'.* does not look"):
+        concept_folds(y, ["c"], None, cv=2, random_state=0, located=located)
+
+
 @pytest.fixture
 def problem(rng, monkeypatch):
     """Layer 1 tells the concepts, layer 0 does not."""
