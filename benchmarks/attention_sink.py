@@ -1,18 +1,22 @@
 """The token before a text that takes the attention sink, against none and against other tokens.
 
     python benchmarks/attention_sink.py --data FOLDER --model models/smollm2
-        [--block BLOCK] [--texts N] [--out RESULT.json]
+        [--block BLOCK] [--texts N] [--parts norms f1 cosines] [--out RESULT.json]
 
 FOLDER holds texts with labelled spans (``samples.jsonl``), split into train, cal and test. For each
 token the largest norm in units of the median norm, over all blocks and tokens of N texts, and how
 many of them have a token above 20 times the median. For none and for the one that is chosen, the
 weighted test F1 of MaxToken on three concept methods at one block, with the cut chosen on cal,
-beside the F1 of saying yes to everything and beside that of leaving the first token out by hand;
-and the largest cosine between means of two concepts.
+beside the F1 of saying yes to everything and beside that of leaving the first token out by hand.
+And the cosines between the means of concepts that no training text holds together: of tokens as
+they are, and of tokens centred and scaled by TokenScaler, which is what concept methods see. With
+--parts the other parts of the file --out are kept.
 """
 
 import argparse
+import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 from detection_table import short, write_json
@@ -25,6 +29,7 @@ from skact import (
     TokenArray,
     TokenScaler,
     TransformerEmbedder,
+    all_positive_f1_score,
     load_spans,
     weighted_f1_score,
 )
@@ -35,6 +40,7 @@ METHODS = {
     "MaxSeparator": MaxSeparator(),
 }
 RATIO = 20
+PARTS = ("norms", "f1", "cosines")
 
 
 def norms(model, texts, sink, batch=100):
@@ -65,7 +71,7 @@ def without_first(tokens):
 
 
 def detection(tokens, labels, y, split):
-    """Weighted test F1 of each method, and the largest cosine between means of two concepts."""
+    """Weighted test F1 of each method."""
     rows = {name: np.flatnonzero(np.asarray(split) == name) for name in ("train", "cal", "test")}
     scaler = TokenScaler().fit(tokens[rows["train"]])
     scaled = {name: scaler.transform(tokens[index]) for name, index in rows.items()}
@@ -77,15 +83,59 @@ def detection(tokens, labels, y, split):
         path = MaxToken().fit_path(cal, y[rows["cal"]])
         best = max(path, key=lambda d: weighted_f1_score(y[rows["cal"]], d.predict(cal)))
         out[name] = round(float(weighted_f1_score(y[rows["test"]], best.predict(test))), 3)
-    means = np.stack(
-        [
-            tokens[rows["train"]].flat()[labels[rows["train"]].flat()[:, c]].mean(axis=0)
-            for c in range(labels.n_features)
-        ]
-    )
-    means /= np.linalg.norm(means, axis=1, keepdims=True)
-    out["largest_cosine_of_means"] = round(float(np.triu(means @ means.T, 1).max()), 3)
     return out
+
+
+def cosines(tokens, labels, y, names):
+    """Cosines between the means of concepts that share no sample, raw and scaled."""
+    apart = np.argwhere(np.triu(y.T @ y == 0))
+    out = {"pairs": len(apart)}
+    if not len(apart):
+        return out
+    for kind, made in (("raw", tokens), ("scaled", TokenScaler().fit(tokens).transform(tokens))):
+        means = MeanPrototype().fit(made, y, token_labels=labels).concept_vectors_
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        found = np.einsum("pd,pd->p", *means[apart.T])
+        out[kind] = {
+            "mean": round(float(found.mean()), 3),
+            "median": round(float(np.median(found)), 3),
+            "largest": round(float(found.max()), 3),
+            "largest_of": [names[c] for c in apart[found.argmax()]],
+            "below_half": int((found < 0.5).sum()),
+        }
+    return out
+
+
+def versions(model, block, texts, spans, names):
+    """Tokens and labels with no token before the texts, the first left out, and the chosen."""
+    for name, sink in (("none", None), ("auto", "auto")):
+        embedder = TransformerEmbedder(model, block, sink=sink)
+        tokens = embedder.transform(texts).with_source(None)
+        labels = embedder.align_spans(texts, spans, names)
+        yield name, tokens, labels
+        if sink is None:
+            yield "first_token_left_out", without_first(tokens), without_first(labels)
+
+
+def measured(args, data):
+    """F1s, and cosines of means, of each version; cosines need the training texts alone."""
+    texts = np.arange(len(data.data))[: args.detect]
+    if "f1" not in args.parts:
+        texts = texts[data.split[texts] == "train"]
+    y, split = data.target[texts], data.split[texts]
+    train, test = np.flatnonzero(split == "train"), y[split == "test"]
+    spans, names = [data.spans[i] for i in texts], data.target_names
+    floor = {"yes_to_everything": round(all_positive_f1_score(test), 3)} if len(test) else {}
+    f1, angles = floor, {"training_texts": len(train)}
+    for name, tokens, labels in versions(
+        args.model, args.block, [data.data[i] for i in texts], spans, names
+    ):
+        if "f1" in args.parts:
+            f1[name] = detection(tokens, labels, y, split)
+        if "cosines" in args.parts:
+            angles[name] = cosines(tokens[train], labels[train], y[train], names)
+    result = {"f1": {"detect": args.detect, "f1": f1}, "cosines": {"cosines": angles}}
+    return {k: v for part in args.parts if part in result for k, v in result[part].items()}
 
 
 def main():
@@ -97,38 +147,29 @@ def main():
     parser.add_argument("--block", type=int, default=14)
     parser.add_argument("--texts", type=int, default=500)
     parser.add_argument("--detect", type=int, default=1500)
-    parser.add_argument("--out")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--out", required=True)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    data = load_spans(args.data)
+    data, out = load_spans(args.data), Path(args.out)
     chosen = TransformerEmbedder(args.model)
     tokenizer = chosen.reader.loaded.processor
-    names = {"none": None, "auto": "auto"}
-    names |= {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token")}
-    result = {
+    result = json.loads(out.read_text()) if out.exists() and set(args.parts) != set(PARTS) else {}
+    result |= {
         "model": short(args.model),
         "data": short(args.data),
         "chosen": str(tokenizer.convert_ids_to_tokens(chosen.reader.sink)),
-        "norms": {
-            name: norms(args.model, list(data.data)[: args.texts], sink)
-            for name, sink in names.items()
-        },
+        "block": args.block,
     }
-    texts, y = list(data.data)[: args.detect], data.target[: args.detect]
-    split, spans = data.split[: args.detect], data.spans[: args.detect]
-    test = np.asarray(split) == "test"
-    f1 = {"yes_to_everything": round(float(weighted_f1_score(y[test], np.ones_like(y[test]))), 3)}
-    for name, sink in (("none", None), ("auto", "auto")):
-        embedder = TransformerEmbedder(args.model, args.block, sink=sink)
-        tokens = embedder.transform(texts).with_source(None)
-        labels = embedder.align_spans(texts, spans, data.target_names)
-        f1[name] = detection(tokens, labels, y, split)
-        if sink is None:
-            f1["first_token_left_out"] = detection(
-                without_first(tokens), without_first(labels), y, split
-            )
-    result |= {"block": args.block, "texts": args.texts, "detect": args.detect, "f1": f1}
-    write_json(args.out, result)
+    if "norms" in args.parts:
+        names = {"none": None, "auto": "auto"}
+        names |= {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token")}
+        some = list(data.data)[: args.texts]
+        result["texts"] = args.texts
+        result["norms"] = {name: norms(args.model, some, sink) for name, sink in names.items()}
+    if {"f1", "cosines"} & set(args.parts):
+        result |= measured(args, data)
+    write_json(out, result)
 
 
 if __name__ == "__main__":

@@ -288,3 +288,24 @@ def test_what_the_page_on_large_data_says_of_the_benchmark():
     times = [found[mode]["fit_s"] + found[mode]["predict_s"] for mode in ("limited", "cached")]
     assert times[0] < 1.15 * times[1]
     assert found["cached"]["ratio_to_reading"] > 10
+
+
+def test_what_the_page_on_language_models_says_of_the_sink():
+    text = prose(DOCS / "user_guide" / "language_models.md")
+    found = results("attention_sink_goemotions")
+    said = {"auto": "0.33, 0.31 and 0.36", "none": "0.19, 0.11 and 0.11"}
+    for name, figures in {**said, "first_token_left_out": "0.25, 0.24 and 0.21"}.items():
+        f1 = list(found["f1"][name].values())
+        assert "{:.2f}, {:.2f} and {:.2f}".format(*f1) == figures
+        assert figures in text
+    sink, token = (found["cosines"][name] for name in ("none", "auto"))
+    assert f"Of {token['pairs']} pairs of emotions" in text
+    medians = [one["scaled"]["median"] for one in (sink, token)]
+    assert "of {:.2f} with the sink and {:.2f} with the token".format(*medians) in text
+    below = [one["scaled"]["below_half"] for one in (token, sink)]
+    assert "below 0.5 for {} pairs instead of {}".format(*below) in text
+    largest = [one["scaled"]["largest"] for one in (token, sink)]
+    assert "at most {:.2f} instead of {:.2f}".format(*largest) in text
+    assert (
+        min(one["raw"]["mean"] for one in found["cosines"].values() if isinstance(one, dict)) > 0.98
+    )
