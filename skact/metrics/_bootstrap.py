@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from skact.arguments import Number, checked
 from skact.metrics._overlap import (
     Statistic,
+    indicators,
     sample_f1,
     token_f1,
     token_f1_score,
@@ -87,7 +88,7 @@ def bootstrap_interval(
     Parameters
     ----------
     y_true : array-like or TokenArray of shape (n_samples, ...)
-        Truth: samples, or tokens of samples.
+        Truth: samples, such as 0 and 1 or class labels, or tokens of samples.
     y_pred : array-like or TokenArray of shape (n_samples, ...)
         Decisions, or what else the metric takes.
     baseline : like y_pred, default=None
@@ -96,8 +97,9 @@ def bootstrap_interval(
         far narrower than two separate intervals suggest.
     metric : callable, default=None
         ``metric(y_true, y_pred)`` -> float, called on each resample; the scores of this package
-        are computed for all resamples at once. None is the weighted F1 over samples, or over
-        tokens for a TokenArray.
+        are computed for all resamples at once. None is :func:`weighted_f1_score`, or
+        :func:`token_f1_score` for a TokenArray. Classes are those of the samples at hand, not of
+        each resample.
     n_resamples : int, default=1000
         Resamples of the samples, all concepts together.
     confidence_level : float, default=0.95
@@ -129,6 +131,8 @@ def bootstrap_interval(
     >>> y = [[1], [0], [1], [1], [0], [1]]
     >>> bootstrap_interval(y, y, random_state=0)
     Interval(estimate=1.0, low=1.0, high=1.0)
+    >>> bootstrap_interval(["yes", "no", "yes"], ["no", "no", "no"], random_state=0)
+    Interval(estimate=0.0, low=0.0, high=0.0)
     """
     predictions = (
         {"y_pred": y_pred} if baseline is None else {"y_pred": y_pred, "baseline": baseline}
@@ -139,6 +143,12 @@ def bootstrap_interval(
             raise ValueError(f"{name} has {len(given)} samples, y_true has {n_samples}.")
     if n_samples < 2:
         raise ValueError(f"the bootstrap needs at least 2 samples, got {n_samples}.")
+    if metric is None:
+        metric = token_f1_score if isinstance(y_true, TokenArray) else weighted_f1_score
+    if metric is weighted_f1_score:
+        # Three classes in one of two pairs would be three concepts there and one in the other.
+        y_true, *marks = indicators({"y_true": y_true, **predictions})
+        predictions = dict(zip(predictions, marks, strict=True))
     failures: list[ValueError] = []
     scores = [
         _resampled(y_true, given, metric, name, failures) for name, given in predictions.items()
@@ -203,7 +213,7 @@ def _ends(drawn: Array, level: float, failures: list[ValueError]) -> tuple[float
 def _resampled(
     y_true: Any,
     y_pred: Any,
-    metric: Callable[[Any, Any], float] | None,
+    metric: Callable[[Any, Any], float],
     name: str,
     failures: list[ValueError],
 ) -> Statistic:
@@ -211,8 +221,6 @@ def _resampled(
 
     NaN where the metric raises a ValueError, which goes to ``failures``.
     """
-    if metric is None:
-        metric = token_f1_score if isinstance(y_true, TokenArray) else weighted_f1_score
     if metric in _STATISTICS:
         return _STATISTICS[metric](y_true, y_pred, name)
     keep = [d if isinstance(d, TokenArray) else np.asarray(d) for d in (y_true, y_pred)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ __all__ = [
     "check_alike",
     "check_marks",
     "indicator",
+    "indicators",
     "sample_f1",
     "score_of",
     "token_f1",
@@ -34,8 +35,9 @@ def weighted_f1_score(y_true: Any, y_pred: Any) -> float:
 
     Parameters
     ----------
-    y_true : array-like of shape (n_samples,) or (n_samples, n_concepts), 0 and 1 or bool
-        Truth. A vector is one concept.
+    y_true : array-like of shape (n_samples,) or (n_samples, n_concepts)
+        Truth: 0 and 1, where a vector is one concept, or a vector of class labels. The larger of
+        two classes is the concept; of more classes, each is one.
     y_pred : array-like of the same shape
         Decisions.
 
@@ -43,17 +45,20 @@ def weighted_f1_score(y_true: Any, y_pred: Any) -> float:
     -------
     score : float
         In [0, 1]; equal to ``sklearn.metrics.f1_score(average="weighted")`` on an indicator
-        matrix. 0 if no concept occurs.
+        matrix or more than two classes. 0 if no concept occurs.
 
     Raises
     ------
     ValueError
-        If the shapes differ or there are values other than 0 and 1.
+        If the shapes differ, a matrix holds values other than 0 and 1, or a vector something that
+        is no class of the same kind as the others.
 
     Examples
     --------
     >>> from skact import weighted_f1_score
     >>> weighted_f1_score([[1, 0], [1, 1], [0, 0]], [[1, 0], [1, 0], [0, 0]])
+    0.666...
+    >>> weighted_f1_score(["yes", "no", "yes"], ["yes", "no", "no"])
     0.666...
     """
     return score_of(sample_f1(y_true, y_pred), len(y_true))
@@ -125,7 +130,7 @@ def token_iou_score(labels_true: Any, labels_pred: Any) -> float:
 
 def sample_f1(y_true: Any, y_pred: Any, name: str = "y_pred") -> Statistic:
     """F1 of resampled samples."""
-    true, pred = indicator(y_true, "y_true"), indicator(y_pred, name)
+    true, pred = indicators({"y_true": y_true, name: y_pred})
     check_alike(true, pred)
     return _weighted(_f1, true & pred, true, pred)
 
@@ -158,6 +163,40 @@ def check_alike(true: Any, pred: Any) -> None:
 def score_of(statistic: Statistic, n_samples: int) -> float:
     """Score of all samples, each of them once."""
     return float(statistic(np.arange(n_samples)))
+
+
+def indicators(given: Mapping[str, Any]) -> list[Array]:
+    """Check 0 and 1 of samples, or classes, of the truth and of decisions on the same samples.
+
+    Parameters
+    ----------
+    given : mapping of str to array-like
+        By names for messages, the truth first.
+
+    Returns
+    -------
+    marks : list of ndarray of shape (n_samples, n_concepts), dtype bool
+        The larger of two classes is the concept; of more, each is one.
+    """
+    arrays = {name: np.asarray(y) for name, y in given.items()}
+    truth = next(iter(arrays.values()))
+    if truth.ndim != 1 or (not _are_strings(truth) and np.isin(truth, (0, 1)).all()):
+        return [indicator(y, name) for name, y in arrays.items()]
+    for name, y in arrays.items():
+        whole = y.dtype.kind in "biuf" and np.all(np.isfinite(y) & (y == np.rint(y)))
+        if y.ndim != 1 or not (_are_strings(y) if _are_strings(truth) else whole):
+            kind = "strings" if _are_strings(truth) else "whole numbers"
+            raise ValueError(
+                f"{name} must be (n_samples,) of {kind}, the classes of y_true, got shape "
+                f"{y.shape} and dtype {y.dtype}."
+            )
+    classes = np.unique(np.concatenate(list(arrays.values())))
+    concepts = classes if len(classes) > 2 else classes[-1:]
+    return [y[:, None] == concepts for y in arrays.values()]
+
+
+def _are_strings(y: Array) -> bool:
+    return y.dtype.kind in "UT" or (y.dtype.kind == "O" and all(isinstance(v, str) for v in y.flat))
 
 
 def indicator(y: Any, name: str) -> Array:

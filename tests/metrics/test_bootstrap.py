@@ -58,6 +58,57 @@ def test_interval_of_samples_is_a_loop_over_resamples(rng, level, paired, metric
     assert interval.low < interval.estimate < interval.high
 
 
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("metric", [None, weighted_f1_score])
+@pytest.mark.parametrize("form", [list, np.array])
+def test_strings_of_two_classes_are_the_indicator(rng, paired, metric, form):
+    true, pred, other = rng.random((3, 50)) < 0.4
+    options = {"metric": metric, "n_resamples": 50, "random_state": 2}
+
+    def interval(true, pred, other):
+        baseline = {"baseline": other} if paired else {}
+        return bootstrap_interval(true, pred, **baseline, **options)
+
+    named = [form(np.where(y, "yes", "no").tolist()) for y in (true, pred, other)]
+    assert interval(*named) == interval(true, pred, other)
+    assert interval(*named) != interval(~true, ~pred, ~other)
+
+
+def test_strings_of_many_classes_have_the_weighted_f1_of_scikit_learn(rng):
+    classes = ["joy", "anger", "awe", "fear"]
+    true, pred, other = (rng.choice(classes, 60, p=[0.5, 0.3, 0.15, 0.05]) for _ in range(3))
+
+    def statistic(rows):
+        first, second = (
+            f1_score(true[rows], one[rows], average="weighted", labels=classes, zero_division=0)
+            for one in (pred, other)
+        )
+        return first - second
+
+    given = [y.tolist() for y in (true, pred)]
+    interval = bootstrap_interval(*given, baseline=other.tolist(), n_resamples=100, random_state=4)
+    np.testing.assert_allclose(interval, slow_interval(60, statistic, 4, 100, 0.95), atol=1e-12)
+
+
+def test_classes_are_those_of_all_that_is_compared():
+    """With a third class in the baseline alone, "no" is a concept for both."""
+    true, pred = ["yes", "yes", "no", "no"] * 5, ["yes", "no", "no", "no"] * 5
+    other = ["maybe", "yes", "no", "no"] * 5
+    found = bootstrap_interval(true, pred, baseline=other, random_state=0).estimate
+    scores = [f1_score(true, one, average="weighted", zero_division=0) for one in (pred, other)]
+    assert found == pytest.approx(scores[0] - scores[1])
+    alone = bootstrap_interval(true, pred, random_state=0).estimate
+    assert alone == pytest.approx(f1_score(true, pred, pos_label="yes"))
+    assert alone != pytest.approx(scores[0])
+
+
+def test_strings_go_to_a_metric_as_they_are(rng):
+    true, pred = rng.choice(["a", "b", "c"], (2, 40)).tolist()
+    found = bootstrap_interval(true, pred, metric=accuracy_score, n_resamples=50, random_state=1)
+    assert found.estimate == accuracy_score(true, pred)
+    assert found.low < found.estimate < found.high
+
+
 @pytest.mark.parametrize("metric", [None, token_f1_score, lambda *y: token_f1_score(*y)])
 def test_interval_of_tokens_resamples_whole_samples(rng, metric):
     true, pred, other = make_marks(rng, n_samples=25, shares=(0.3, 0.5, 0.4))
@@ -294,6 +345,7 @@ MARKS = TokenArray(np.array([[True], [False], [True]]), [0, 2, 3])
         ((TRUE, TRUE[:, :1]), "differ in shape"),
         ((TRUE[:1], TRUE[:1]), "at least 2 samples, got 1"),
         ((TRUE, TRUE + 1), "y_pred must be"),
+        ((["yes", "no"], [1, 0]), "y_pred must be .* of strings, the classes of y_true"),
         ((MARKS, MARKS[::-1]), "differ in the number of tokens"),
     ],
 )
@@ -311,6 +363,7 @@ def test_bad_inputs(arguments, message):
         ({"baseline": TRUE[:2]}, "baseline has 2 samples"),
         ({"baseline": TRUE[:, :1]}, "differ in shape"),
         ({"baseline": TRUE + 1}, "baseline must be"),
+        ({"baseline": ["a", "b", "a"]}, "baseline must be"),
         ({"random_state": "seed"}, "seed"),
     ],
 )

@@ -67,14 +67,46 @@ TRUE = np.array([[1, 0], [0, 1], [1, 1]])
 MARKS = TokenArray(np.array([[True], [False], [True]]), [0, 2, 3])
 
 
+@pytest.mark.parametrize("form", [list, np.array])
+@pytest.mark.parametrize(
+    "classes", [["no", "yes"], np.array(["no", "yes"], object), [1, 2], [-1.0, 1.0]]
+)
+def test_the_larger_of_two_classes_is_the_concept(rng, form, classes):
+    true, pred = rng.random((2, 40)) < 0.4
+    named = [form([classes[int(one)] for one in y]) for y in (true, pred)]
+    assert weighted_f1_score(*named) == pytest.approx(f1_score(true, pred))
+    assert weighted_f1_score(*named) != pytest.approx(f1_score(~true, ~pred))
+
+
+@pytest.mark.parametrize("classes", [["joy", "anger", "awe"], [0, 1, 2], [5, 7, 9]])
+def test_of_more_classes_each_is_a_concept(rng, classes):
+    true, pred = rng.choice(classes, (2, 60)).tolist()
+    expected = f1_score(true, pred, average="weighted")
+    assert weighted_f1_score(true, pred) == pytest.approx(expected)
+    # A class that is only predicted costs hits of others and has no weight itself.
+    pred = [classes[2] if one == classes[0] else one for one in pred]
+    true = [classes[0] if one == classes[2] else one for one in true]
+    if classes[:2] != [0, 1]:  # 0 and 1 alone are one concept
+        expected = f1_score(true, pred, average="weighted")
+        assert weighted_f1_score(true, pred) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        (weighted_f1_score, ([0, 1, 2], [0, 1, 1]), "y_true must be .* of 0 and 1"),
+        (weighted_f1_score, ([[0], [1], [2]], [[0], [1], [1]]), "y_true must be .* of 0 and 1"),
+        (weighted_f1_score, ([0, 1, 1], [0, 1, 2]), "y_pred must be .* of 0 and 1"),
+        (weighted_f1_score, ([0, 1, 2], [0, 1, 1.5]), "y_pred must be .* of whole numbers"),
+        (weighted_f1_score, ([0, 1, 2], [0, 1, np.inf]), "y_pred must be .* of whole numbers"),
+        (weighted_f1_score, ([0, 1, 2], ["0", "1", "1"]), "y_pred must be .* of whole numbers"),
         (weighted_f1_score, ([0, 1, 1], [0, 1, 0.5]), "y_pred must be .*float64"),
         (weighted_f1_score, ([0.0, np.nan], [0, 1]), "y_true must be"),
         (weighted_f1_score, (TRUE[None], TRUE[None]), r"y_true must be .*\(1, 3, 2\)"),
-        (weighted_f1_score, (["yes"], ["no"]), "y_true must be"),
+        (weighted_f1_score, (["yes", "no"], [1, 0]), "y_pred must be .* of strings"),
+        (weighted_f1_score, (["yes", "no"], [["yes"], ["no"]]), "y_pred must be .* of strings"),
+        (weighted_f1_score, ([["yes"], ["no"]], ["yes", "no"]), "y_true must be .* of 0 and 1"),
+        (weighted_f1_score, (["yes", None], ["yes", "no"]), "y_true must be"),
+        (weighted_f1_score, (["yes", "no"], ["yes"]), "differ in shape"),
         (weighted_f1_score, (TRUE, TRUE[:2]), r"differ in shape: \(3, 2\) and \(2, 2\)"),
         (weighted_f1_score, (TRUE, TRUE[:, :1]), r"differ in shape: \(3, 2\) and \(3, 1\)"),
         (token_f1_score, (MARKS, MARKS[:1]), r"differ in shape: \(2, 1\) and \(1, 1\)"),
