@@ -73,6 +73,28 @@ def beyond(name, part, over=REFERENCES):
     return markdown(["Concepts", "Detector", "F1", *(f"Gain over {o}" for o in over)], lines)
 
 
+def diluted(metric, part="pools"):
+    """Render a metric of pools, or of rules with one of two cuts, by the number of texts."""
+    found = read("dilution", "GoEmotions")["dilution"]
+    texts = {k: "1 text" if k == "1" else f"{k} texts" for k in found}
+    return _curves({texts[k]: {n: m[metric] for n, m in found[k][part].items()} for k in found})
+
+
+def with_decoys(metric):
+    """Render a metric of pools or rules by the share of decoys, or on decoys and others."""
+    found = read("dilution", "GoEmotions")["decoys"][metric]
+    heads = next(iter(found.values()))
+    names = {h: h if h.isalpha() else f"{float(h):.0%} decoys" for h in heads}
+    return _curves({names[h]: {n: one[h] for n, one in found.items()} for h in heads})
+
+
+def _curves(columns):
+    """Render columns of {name: (estimate, low, high)}."""
+    names = next(iter(columns.values()))
+    rows = [[n, *(interval(c[n][0], c[n][1:]) for c in columns.values())] for n in names]
+    return markdown(["", *columns], rows)
+
+
 def main():
     print(f"LinearSeparator\n\n{table('LinearSeparator')}\n")
     for name in SETS:
@@ -80,6 +102,12 @@ def main():
         compared = (RESULTS / f"beyond_{SETS[name]}.json").exists()
         for part in ("cross-validation", "test") if compared else ():
             print(f"{name}, {part}\n\n{beyond(name, part)}\n")
+    print(f"Dilution\n\n{diluted('tpr_at_1_fpr')}\n")
+    for metric in ("f1", "false_alarms"):
+        for part in ("cut at 1", "cut at k"):
+            print(f"{metric}, {part}\n\n{diluted(metric, part)}\n")
+    for metric in ("tpr_at_1_fpr", "f1", "false_alarms"):
+        print(f"Decoys, {metric}\n\n{with_decoys(metric)}\n")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,13 @@ RUNS = [
         "--data {texts} --model {model} --limit 280",
     ),
     ("concept_search", "", "--data {texts} --model {model} --samples 150"),
+    (
+        "dilution",
+        "LENGTHS, N_RESAMPLES, FEWEST = (1, 4), 3, 2\n"
+        "RULES['Guaranteed cut'][1].set_params(level=0.2, confidence=None)\n"
+        "indicative = lambda data: dict.fromkeys(data.target_names, ['printer', 'reports'])",
+        "--data {texts} --model {model} --block 1",
+    ),
     ("detection_table", "", "--data {texts} --model {model} --layers 1 --methods MeanPrototype"),
 ]
 

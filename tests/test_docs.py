@@ -210,6 +210,11 @@ RESULTS = ROOT / "benchmarks" / "results"
         (GUIDE, "matrix", ("iSarcasm",)),
         (GUIDE, "gains", ("GoEmotions",)),
         (GUIDE, "gains", ("iSarcasm",)),
+        (GUIDE, "diluted", ("f1", "cut at 1")),
+        (GUIDE, "diluted", ("false_alarms", "cut at 1")),
+        (GUIDE, "diluted", ("f1", "cut at k")),
+        (GUIDE, "with_decoys", ("false_alarms",)),
+        (GUIDE, "with_decoys", ("f1",)),
         (GUIDE, "beyond", ("GoEmotions", "cross-validation")),
         (GUIDE, "beyond", ("GoEmotions", "test")),
     ],
@@ -309,3 +314,39 @@ def test_what_the_page_on_language_models_says_of_the_sink():
     assert (
         min(one["raw"]["mean"] for one in found["cosines"].values() if isinstance(one, dict)) > 0.98
     )
+
+
+@pytest.mark.parametrize("table", ["diluted", "with_decoys"])
+def test_recall_at_few_false_alarms_is_in_the_guide(table):
+    render = runpy.run_path(str(ROOT / "benchmarks" / "render_results.py"))
+    assert render[table]("tpr_at_1_fpr") in GUIDE.read_text(encoding="utf-8")
+
+
+def test_what_the_detection_page_says_of_dilution_and_decoys():
+    text, found = prose(GUIDE), results("dilution_goemotions")
+    diluted, decoys = found["dilution"], found["decoys"]
+    assert f"beside {found['floor']} for saying yes" in text
+    auroc = [diluted[k]["pools"]["max"]["auroc"] for k in ("1", "64")]
+    assert "falls from {:.2f} to {:.2f} for the maximum".format(*auroc) in text
+    recall = {
+        k: {pool: v["tpr_at_1_fpr"][0] for pool, v in one["pools"].items()}
+        for k, one in diluted.items()
+    }
+    assert all(one["max"] > 1.8 * max(one["mean"], one["top windows"]) for one in recall.values())
+    f1 = {r: v["f1"][0] for r, v in diluted["64"]["cut at k"].items()}
+    assert f1.pop("Guaranteed cut") > found["floor"] + 0.05
+    assert max(abs(value - found["floor"]) for value in f1.values()) < 0.03
+    alarms = [
+        diluted[k][part]["Guaranteed cut"]["false_alarms"][0]
+        for k, part in (("1", "cut at 1"), ("64", "cut at 1"), ("64", "cut at k"))
+    ]
+    assert [round(100 * a, 1) for a in alarms] == [0.6, 17.1, 11.7]
+    assert "0.6 % false alarms with single texts," in text
+    assert "17 % among 64. Set anew among 64 it still has 12 %" in text
+    assert 10 <= min(decoys["decoys"].values()) <= max(decoys["decoys"].values()) <= 25
+    times = {r: v["decoys"][0] / v["others"][0] for r, v in decoys["false_alarms"].items()}
+    assert 1.3 < times["Mean"] < 1.6
+    assert all(3 < times[r] < 4.1 for r in ("Max", "SuperActivator", "Exact cut", "Guaranteed cut"))
+    recall = decoys["tpr_at_1_fpr"]
+    assert 0.5 < recall["max"]["1"][0] / recall["max"]["0"][0] < 0.6
+    assert all(recall["max"][share][0] > recall["mean"][share][0] for share in recall["max"])
