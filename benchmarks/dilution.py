@@ -34,8 +34,7 @@ from collections import Counter
 from functools import partial
 
 import numpy as np
-from detection_table import short, write_json
-from sklearn.metrics import roc_auc_score
+from detection_table import ranking, short, write_json
 
 from skact import (
     LinearSeparator,
@@ -133,12 +132,6 @@ def false_alarms(y, found):
     return np.sum(~y & found) / np.sum(~y)
 
 
-def auroc(y, scores):
-    held = np.flatnonzero(y.any(axis=0))
-    each = [roc_auc_score(y[:, c], scores[:, c]) for c in held]
-    return float(np.average(each, weights=y[:, held].sum(axis=0)))
-
-
 def measured(y, values, **metrics):
     """Each metric with its interval, as [estimate, low, high]."""
     options = {"n_resamples": N_RESAMPLES, "random_state": SEED}
@@ -170,7 +163,7 @@ def dilution(data, scores, labels):
             "tokens": round(float(made["test"].lengths.mean()), 1),
             "pools": {
                 pool: measured(truth, v, tpr_at_1_fpr=tpr_at_fpr_score)
-                | {"auroc": round(auroc(truth, v), 4)}
+                | {"auroc": ranking(truth, v)["auroc"]}
                 for pool, v in on_test.items()
             },
             **{

@@ -46,6 +46,17 @@ def matrix(name):
     return _by_method(name, None, "weighted_test_f1", "interval")
 
 
+def ranks(name):
+    """Render what needs no cut: a row per concept method and detector; files may lack it."""
+    heads = {"auroc": "AUROC", "average_precision": "AP", "tpr_at_1_fpr": "TPR at 1 % FPR"}
+    lines = [
+        [entry["method"], entry["detector"], *(f"{entry[h]:.3f}" for h in heads)]
+        for entry in read("detection", name)["table"]
+        if "auroc" in entry
+    ]
+    return markdown(["Concepts", "Detector", *heads.values()], lines) if lines else ""
+
+
 def gains(name):
     """Render the gain of SuperActivator on one data set over other detectors."""
     return _by_method(name, RIVALS, "gain_of_superactivator", "gain_interval")
@@ -98,7 +109,7 @@ def _curves(columns):
 def main():
     print(f"LinearSeparator\n\n{table('LinearSeparator')}\n")
     for name in SETS:
-        print(f"{name}\n\n{matrix(name)}\n\n{gains(name)}\n")
+        print(f"{name}\n\n{matrix(name)}\n\n{ranks(name)}\n\n{gains(name)}\n")
         compared = (RESULTS / f"beyond_{SETS[name]}.json").exists()
         for part in ("cross-validation", "test") if compared else ():
             print(f"{name}, {part}\n\n{beyond(name, part)}\n")

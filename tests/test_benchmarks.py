@@ -1,13 +1,16 @@
 """Benchmarks that take no minutes run, on problems so small that their figures mean nothing."""
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
 
-from skact import make_paragraphs
+from skact import TokenArray, make_paragraphs, tpr_at_fpr_score, weighted_f1_score
 from tests.tiny_models import save_pair, text_pair
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -69,3 +72,50 @@ def test_a_benchmark_runs_and_writes_its_result(name, sizes, arguments, places, 
     run = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert json.loads(out.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def module(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module
+
+
+def test_ranking_is_weighted_and_leaves_out_what_no_sample_holds(module, rng):
+    y = (rng.random((80, 3)) < [0.2, 0.6, 0.0]).astype(int)
+    scores = y + rng.normal(size=y.shape)
+    held = y[:, :2], scores[:, :2]
+    assert module("detection_table").ranking(y, scores) == pytest.approx(
+        {
+            "auroc": roc_auc_score(*held, average="weighted"),
+            "average_precision": average_precision_score(*held, average="weighted"),
+            "tpr_at_1_fpr": tpr_at_fpr_score(*held),
+        },
+        abs=1e-4,
+    )
+
+
+def test_a_diluted_sample_is_a_text_at_its_place_among_others(module):
+    tokens = TokenArray.from_list([np.full((n, 1), n) for n in (1, 2, 3, 4)])
+    made = module("dilution").joined(
+        tokens, np.array([0, 3]), np.array([[1, 2], [2, 0]]), np.array([0.5, 0.99])
+    )
+    assert [x.ravel().tolist() for x in made] == [[2, 2, 1, 3, 3, 3], [3, 3, 3, 1, 4, 4, 4, 4]]
+
+
+def test_without_decoys_mixed_figures_are_the_plain_ones(module, rng):
+    dilution = module("dilution")
+    y = rng.random((500, 1)) < 0.3
+    scores = rng.normal(size=y.shape) + 2 * y
+    truth = np.where(y, 2, 0)
+    assert dilution.mixed_tpr(truth, scores, 0) == pytest.approx(tpr_at_fpr_score(y, scores))
+    assert dilution.mixed_f1(truth, scores > 1, 0) == pytest.approx(
+        weighted_f1_score(y, scores > 1)
+    )
+    # As many decoys as other negatives, all of them loud, in half of the weight.
+    truth[np.flatnonzero(truth == 0)[::2]] = 1
+    loud = np.where(truth == 1, 10 + scores, scores)
+    assert dilution.mixed_tpr(truth, loud, 0.5) == 0
+    assert dilution.mixed_tpr(truth, loud, 0) > 0.1
+    n, hits = y.sum(), (y & (scores > 1)).sum()
+    alarms = (500 - n) * (0.5 + 0.5 * np.mean(scores[truth == 0] > 1))
+    assert dilution.mixed_f1(truth, loud > 1, 0.5) == pytest.approx(2 * hits / (n + hits + alarms))
