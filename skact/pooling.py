@@ -9,6 +9,7 @@ tokens of a sample.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 
@@ -32,6 +33,7 @@ __all__ = [
     "soft_maximum",
     "top_windows",
     "weighted_top_windows",
+    "window_means",
 ]
 
 
@@ -183,23 +185,73 @@ def weighted_top_windows(
     >>> weighted_top_windows(scores, np.array([0, 4]), window=2)[1].ravel()
     array([0. , 0.5, 0.5, 0. ])
     """
+    exact = scores.astype(np.float64, copy=False)
+    means, cuts, to_tokens = window_means(exact, offsets, window, shapes)
+    counts = _counts(np.diff(cuts), top, share)
+    if (counts == 1).all():
+        largest, values = _first_of_largest(means, cuts)
+    else:
+        sample = np.broadcast_to(segments_of(np.diff(cuts)), means.T.shape)
+        order = np.lexsort((-means.T, sample), axis=-1).T
+        largest = order[rows_from(cuts[:-1], counts)]
+        values = segment_sum(np.take_along_axis(means, largest, axis=0), offsets_of(counts))
+        values /= counts[:, None]
+    counted = np.zeros_like(means)
+    np.put_along_axis(counted, largest, np.repeat(1 / counts, counts)[:, None], axis=0)
+    return values, to_tokens(counted)
+
+
+def _first_of_largest(values: Array, offsets: Array) -> tuple[Array, Array]:
+    """Row of the largest value of each segment and column, the earlier of equal ones, and it."""
+    largest = segment_max(values, offsets)
+    is_largest = values == np.repeat(largest, np.diff(offsets), axis=0)
+    rows = np.where(is_largest, np.arange(len(values))[:, None], len(values))
+    return np.minimum.reduceat(rows, offsets[:-1], axis=0), largest
+
+
+def window_means(
+    scores: Array, offsets: Array, window: int = 1, shapes: Array | None = None
+) -> tuple[Array, Array, Callable[[Array], Array]]:
+    """Average the scores of every window of each sample.
+
+    Parameters
+    ----------
+    scores, offsets, window, shapes : as in :func:`top_windows`
+        Scores, and the size of a window.
+
+    Returns
+    -------
+    means : ndarray of shape (n_windows, n_columns)
+        Means, sample after sample, in float64; the scores themselves where a window is one token.
+    offsets : ndarray of shape (n_samples + 1,), dtype int64
+        Where the windows of each sample begin, and at last their number.
+    to_tokens : callable
+        Takes what each window counts, (n_windows, n_columns), and returns what each token counts
+        by it, (n_tokens, n_columns): the transpose of averaging.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact.pooling import window_means
+    >>> means, _, to_tokens = window_means(np.array([[1.0], [3.0], [2.0]]), np.array([0, 3]), 2)
+    >>> means.ravel(), to_tokens(np.array([[0.0], [1.0]])).ravel()
+    (array([2. , 2.5]), array([0. , 0.5, 0.5]))
+    """
+    if window == 1:
+        return scores, offsets, lambda counted: counted
     means, grids, windows = _window_means(scores, offsets, window, shapes)
     lengths = grids.prod(axis=1)
-    counts = _counts(lengths, top, share)
-    sample = np.broadcast_to(segments_of(lengths), means.T.shape)
-    order = np.lexsort((-means.T, sample), axis=-1).T
-    largest = order[rows_from(offsets_of(lengths)[:-1], counts)]
-    values = segment_sum(np.take_along_axis(means, largest, axis=0), offsets_of(counts))
-    weight = np.repeat(1 / (counts * windows.prod(axis=1)), counts)[:, None]
-    counted = np.zeros_like(means)
-    np.put_along_axis(counted, largest, weight, axis=0)
-    # Each token sums up the windows that it lies in: the same sum again, with a margin of zeros.
-    margin = windows - 1
-    wide = grids + 2 * margin
-    padded = np.zeros((wide.prod(axis=1).sum(), means.shape[1]))
-    padded[_rows(wide, margin, grids)] = counted
-    weights, _ = _sums(padded, wide, windows)
-    return values / counts[:, None], weights
+
+    def to_tokens(counted: Array) -> Array:
+        # Each token sums up the windows that it lies in: the same sum, with a margin of zeros.
+        margin = windows - 1
+        wide = grids + 2 * margin
+        padded = np.zeros((wide.prod(axis=1).sum(), counted.shape[1]))
+        each = np.repeat(windows.prod(axis=1), lengths)[:, None]
+        padded[_rows(wide, margin, grids)] = counted / each
+        return _sums(padded, wide, windows)[0]
+
+    return means, offsets_of(lengths), to_tokens
 
 
 def _window_means(

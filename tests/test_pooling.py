@@ -14,6 +14,7 @@ from skact.pooling import (
     soft_maximum,
     top_windows,
     weighted_top_windows,
+    window_means,
 )
 from skact.rows import offsets_of
 
@@ -110,6 +111,24 @@ def test_its_ends_are_the_maximum_and_the_mean(rng):
 def test_equal_windows_count_from_the_left():
     _, weights = weighted_top_windows(np.ones((5, 1)), np.array([0, 5]), window=2)
     assert weights.ravel().tolist() == [0.5, 0.5, 0, 0, 0]
+
+
+@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize(("lengths", "shapes"), SAMPLES, ids=["runs", "grids"])
+def test_what_windows_count_goes_to_their_tokens(rng, lengths, shapes, window):
+    scores, offsets = rng.normal(size=(lengths.sum(), 2)), offsets_of(lengths)
+    means, cuts, to_tokens = window_means(scores, offsets, window, shapes)
+    counted = rng.normal(size=means.shape)
+    expected_means, expected = [], np.zeros_like(scores)
+    for i, (a, b) in enumerate(pairwise(offsets)):
+        shape = None if shapes is None else shapes[i]
+        held = slow_windows(scores[a:b, 0], window, shape)[1]
+        assert cuts[i + 1] - cuts[i] == len(held)
+        for tokens in held:
+            expected[a + np.array(tokens)] += counted[len(expected_means)] / len(tokens)
+            expected_means.append(scores[a + np.array(tokens)].mean(axis=0))
+    np.testing.assert_allclose(means, expected_means, atol=1e-14)
+    np.testing.assert_allclose(to_tokens(counted), expected, atol=1e-14)
 
 
 def test_the_longest_window():
