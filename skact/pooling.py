@@ -9,7 +9,7 @@ tokens of a sample.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -17,10 +17,8 @@ from skact.rows import (
     Array,
     offsets_of,
     positions_of,
-    rows_from,
     segment_max,
     segment_sum,
-    segments_of,
 )
 
 __all__ = [
@@ -143,13 +141,12 @@ def top_windows(
     if top == 1 and share is None:
         return segment_max(means, offsets_of(grids.prod(axis=1)))
     lengths = grids.prod(axis=1)
-    counts, first = _counts(lengths, top, share), offsets_of(lengths)[:-1]
+    counts = _counts(lengths, top, share)
     values = np.empty((len(lengths), means.shape[1]))
     # Samples of one length are a block, whose largest are found without sorting the rest.
-    for length in np.unique(lengths):
-        some = np.flatnonzero(lengths == length)
-        rest = length - counts[some[0]]
-        block = means[first[some, None] + np.arange(length)]
+    for some, rows, n_largest in _of_one_length(offsets_of(lengths), counts):
+        rest = rows.shape[1] - n_largest
+        block = means[rows]
         block.partition(rest, axis=1)
         values[some] = np.sort(block[:, rest:], axis=1).mean(axis=1)
     return values
@@ -188,25 +185,37 @@ def weighted_top_windows(
     exact = scores.astype(np.float64, copy=False)
     means, cuts, to_tokens = window_means(exact, offsets, window, shapes)
     counts = _counts(np.diff(cuts), top, share)
-    if (counts == 1).all():
-        largest, values = _first_of_largest(means, cuts)
-    else:
-        sample = np.broadcast_to(segments_of(np.diff(cuts)), means.T.shape)
-        order = np.lexsort((-means.T, sample), axis=-1).T
-        largest = order[rows_from(cuts[:-1], counts)]
-        values = segment_sum(np.take_along_axis(means, largest, axis=0), offsets_of(counts))
-        values /= counts[:, None]
     counted = np.zeros_like(means)
-    np.put_along_axis(counted, largest, np.repeat(1 / counts, counts)[:, None], axis=0)
-    return values, to_tokens(counted)
+    if (counts == 1).all():
+        np.put_along_axis(counted, _first_of_largest(means, cuts), 1.0, axis=0)
+    else:
+        for _, rows, n_largest in _of_one_length(cuts, counts):
+            counted[rows] = _is_largest(means[rows], n_largest) / n_largest
+    return segment_sum(counted * means, cuts), to_tokens(counted)
 
 
-def _first_of_largest(values: Array, offsets: Array) -> tuple[Array, Array]:
-    """Row of the largest value of each segment and column, the earlier of equal ones, and it."""
-    largest = segment_max(values, offsets)
-    is_largest = values == np.repeat(largest, np.diff(offsets), axis=0)
-    rows = np.where(is_largest, np.arange(len(values))[:, None], len(values))
-    return np.minimum.reduceat(rows, offsets[:-1], axis=0), largest
+def _first_of_largest(values: Array, offsets: Array) -> Array:
+    """Row of the largest value of each segment and column, the first of equal ones."""
+    largest = np.repeat(segment_max(values, offsets), np.diff(offsets), axis=0)
+    rows = np.where(values == largest, np.arange(len(values))[:, None], len(values))
+    return np.minimum.reduceat(rows, offsets[:-1], axis=0)
+
+
+def _is_largest(block: Array, n_largest: int) -> Array:
+    """Mark the largest along the second axis of (n, length, n_columns), first the first ones."""
+    rest = block.shape[1] - n_largest
+    least = np.partition(block, rest, axis=1)[:, rest : rest + 1]
+    larger, equal = block > least, block == least
+    missing = n_largest - larger.sum(axis=1, keepdims=True)
+    return larger | (equal & (equal.cumsum(axis=1) <= missing))
+
+
+def _of_one_length(offsets: Array, counts: Array) -> Iterator[tuple[Array, Array, int]]:
+    """Segments of one length with their rows, (n, length), and how many of each count."""
+    lengths = np.diff(offsets)
+    for length in np.unique(lengths):
+        some = np.flatnonzero(lengths == length)
+        yield some, offsets[some, None] + np.arange(length), int(counts[some[0]])
 
 
 def window_means(

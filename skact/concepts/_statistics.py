@@ -272,14 +272,14 @@ def moments(tokens: TokenArray, *, with_scatter: bool) -> Moments:
     return Moments(tokens.n_tokens, mean, scatter(blocks, mean) if with_scatter else None)
 
 
-def balanced_weights(n_positive: Array, n_tokens: int) -> tuple[Array, Array]:
+def balanced_weights(n_positive: Array, n_tokens: int | Array) -> tuple[Array, Array]:
     """Weight of each negative and of each positive token, by which both classes count the same.
 
     Parameters
     ----------
     n_positive : ndarray of shape (n_concepts,)
         Positive tokens of each concept.
-    n_tokens : int
+    n_tokens : int, or ndarray of shape (n_concepts,)
         All tokens.
 
     Returns
