@@ -74,6 +74,7 @@ from .models import Patch as Patch
 from .models import Token as Token
 from .models import depth_to_block as depth_to_block
 from .monitoring import Monitor as Monitor
+from .preprocessing import JoinLayers as JoinLayers
 from .preprocessing import NormClip as NormClip
 from .preprocessing import SelectLayer as SelectLayer
 from .preprocessing import TokenScaler as TokenScaler

@@ -76,7 +76,7 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
     if isinstance(X, LayerStack):
         raise TypeError(
             f"X is a LayerStack of blocks {X.layers}, but {name} takes one layer; put "
-            "SelectLayer(layer=...) before it, or pass X.layer(block)."
+            "SelectLayer(layer=...) or JoinLayers() before it, or pass X.layer(block)."
         )
     if _is_text(X):
         raise TypeError(

@@ -231,7 +231,7 @@ class MaxSeparator(BaseConcepts):
             check_entries("groups", groups, _num_samples(X))
             if np.ndim(groups) != 1:
                 raise ValueError(f"groups must be 1-D, got shape {np.shape(groups)}.")
-        self._beside = token_labels if self.token_weight else None, groups
+        self._beside = token_labels, groups
         try:
             return super().fit(X, y)
         finally:
@@ -267,7 +267,7 @@ class MaxSeparator(BaseConcepts):
                 f"for {longest}."
             )
         labels, targets = None, replace(self._known, present=present)
-        if self._beside[0] is not None:
+        if self.token_weight and self._beside[0] is not None:
             labels, targets = check_token_labels(self._beside[0], tokens, targets)
             self.concept_names_ = concept_names(targets.names, targets.n_concepts)
         return PooledLoss(

@@ -74,7 +74,7 @@ def make_plan(
     for detector in detectors:
         detector._validate_params()
     layers = [_layer(one, stacked) for one in configured]
-    embedder, blocks = _shared_embedder(estimator, candidates), []
+    embedder, blocks = _shared_embedder(estimator, candidates, configured), []
     if embedder is not None:
         name = estimator.steps[0][0]
         blocks = sorted(set(layers))
@@ -105,10 +105,15 @@ def _layer(estimator: Any, stacked: list[int]) -> Any:
     return stacked[layer] if is_number and -len(stacked) <= layer < 0 else layer
 
 
-def _shared_embedder(estimator: Any, candidates: list[Params]) -> TransformerEmbedder | None:
+def _shared_embedder(
+    estimator: Any, candidates: list[Params], configured: list[Any]
+) -> TransformerEmbedder | None:
     if not isinstance(estimator, Pipeline):
         return None
     name, first = estimator.steps[0]
+    layers = [one.steps[0][1].layer for one in configured if hasattr(one.steps[0][1], "layer")]
+    if any(np.ndim(layer) for layer in layers):  # a stack, of which no step takes one layer
+        return None
     keys = {key for params in candidates for key in params} - {f"{name}__layer"}
     untouched = not any(key == name or key.startswith(f"{name}__") for key in keys)
     return first if isinstance(first, TransformerEmbedder) and untouched else None

@@ -1,7 +1,8 @@
 """Steps between embedding and concepts."""
 
+from skact.preprocessing._join_layers import JoinLayers
 from skact.preprocessing._norm_clip import NormClip
 from skact.preprocessing._scaler import TokenScaler
 from skact.preprocessing._select_layer import SelectLayer
 
-__all__ = ["NormClip", "SelectLayer", "TokenScaler"]
+__all__ = ["JoinLayers", "NormClip", "SelectLayer", "TokenScaler"]
