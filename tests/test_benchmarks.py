@@ -22,6 +22,11 @@ RUNS = [
     ("thresholds", "N_SAMPLES, REPEATS = 100, 1", ""),
     ("matching", "N_SAMPLES, N_UNITS = 90, 60", ""),
     ("separators", "N_TOKENS, N_FEATURES, N_CONCEPTS, EPOCHS = 1200, 8, 3, 2", "--concepts 1"),
+    (
+        "pooled_separators",
+        "ROWS = {name: ROWS[name] for name in ('MaxSeparator', 'labels of tokens', JOINED)}",
+        "--data {texts} --model {model} --layer 1 --also 0",
+    ),
     ("rise", "N_MASKS, N_CONCEPTS, N_PARTS = 20, 2, 1", "--width 64 --blocks 1"),
     (
         "perturbation",

@@ -130,7 +130,8 @@ class PooledLoss:
         """Loss of some samples alone."""
         tokens, labels = self.tokens[samples], self.labels and self.labels[samples]
         # Read many times, they are gathered once.
-        tokens = tokens.compact() if tokens.may_be_held else tokens
+        if tokens.may_be_held:
+            tokens, labels = tokens.compact(), labels and labels.compact()
         return replace(self, tokens=tokens, present=self.present[samples], labels=labels)
 
     @cached_property
