@@ -178,7 +178,7 @@ def indicators(given: Mapping[str, Any]) -> list[Array]:
     marks : list of ndarray of shape (n_samples, n_concepts), dtype bool
         The larger of two classes is the concept; of more, each is one.
     """
-    arrays = {name: np.asarray(y) for name, y in given.items()}
+    arrays = {name: _read(y, name) for name, y in given.items()}
     truth = next(iter(arrays.values()))
     if truth.ndim != 1 or (not _are_strings(truth) and np.isin(truth, (0, 1)).all()):
         return [indicator(y, name) for name, y in arrays.items()]
@@ -195,6 +195,17 @@ def indicators(given: Mapping[str, Any]) -> list[Array]:
     return [y[:, None] == concepts for y in arrays.values()]
 
 
+def _read(y: Any, name: str) -> Array:
+    try:
+        array = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(f"{name} must have rows of one length: {error}") from error
+    if array.dtype.kind == "U" and isinstance(y, list | tuple):
+        # Of numbers among strings numpy makes strings.
+        return np.asarray(y, object)
+    return array
+
+
 def _are_strings(y: Array) -> bool:
     return y.dtype.kind in "UT" or (y.dtype.kind == "O" and all(isinstance(v, str) for v in y.flat))
 
@@ -202,7 +213,7 @@ def _are_strings(y: Array) -> bool:
 def indicator(y: Any, name: str) -> Array:
     """Check 0 and 1 of samples; (n_samples, n_concepts), dtype bool."""
     y = np.asarray(y)
-    if y.ndim not in (1, 2) or not len(y) or not np.isin(y, (0, 1)).all():
+    if y.ndim not in (1, 2) or not y.size or not np.isin(y, (0, 1)).all():
         raise ValueError(
             f"{name} must be (n_samples,) or (n_samples, n_concepts) of 0 and 1, got shape "
             f"{y.shape} and dtype {y.dtype}."
