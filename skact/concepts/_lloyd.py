@@ -93,17 +93,10 @@ def kmeans(
     in_memory = tokens.may_be_held
     if in_memory and (exponent := _exponent(block for _, block in tokens.blocks())):
         # A power of two changes no digit.
-        scaled = tokens.map(lambda block: np.ldexp(as_floats(block), -exponent))
+        sized = tokens.map(lambda block: np.ldexp(as_floats(block), -exponent))
+        settings = {"max_iter": max_iter, "n_init": n_init, "random_state": random_state}
         again = None if report is None else _unscaled(report, exponent)
-        found = kmeans(
-            scaled,
-            n_clusters,
-            max_iter=max_iter,
-            n_init=n_init,
-            random_state=random_state,
-            backend=backend,
-            report=again,
-        )
+        found = kmeans(sized, n_clusters, **settings, backend=backend, report=again)
         inertia = float(np.ldexp(found.inertia, 2 * exponent))
         return replace(found, centroids=np.ldexp(found.centroids, exponent), inertia=inertia)
     random = check_random_state(random_state)
@@ -112,11 +105,7 @@ def kmeans(
     converged = False
     for _ in range(n_init):
         start = data.rows(random.permutation(tokens.n_tokens)[:n_clusters])
-        if (largest := np.abs(start).max()) > _LARGE:
-            raise ValueError(
-                f"tokens of size {largest:.1g} have squares beyond single precision; put "
-                "TokenScaler before k-means."
-            )
+        _check_size(start)
         if isinstance(data, _InMemory) and backend == "minibatch":
             centroids, n_iter, done = _minibatches(data, start, max_iter, random, report)
         else:
@@ -209,6 +198,14 @@ def _exponent(blocks: Iterable[Array]) -> int:
     """Power of two that brings numbers near 1 whose squares would vanish or overflow; else 0."""
     largest = max(max(float(block.max()), -float(block.min())) for block in blocks)
     return 0 if largest == 0 or 1 / _LARGE < largest < _LARGE else int(np.frexp(largest)[1])
+
+
+def _check_size(rows: Array) -> None:
+    if (largest := np.abs(rows).max()) > _LARGE:
+        raise ValueError(
+            f"tokens of size {largest:.1g} have squares beyond single precision; put TokenScaler "
+            "before k-means."
+        )
 
 
 def _unscaled(report: Report, exponent: int) -> Report:

@@ -117,6 +117,7 @@ ROWS = [
     ("(cmap)", "None"),
     (".to_html(path)", "None|text"),
     ("ActivationStore.export(file)", "text"),
+    ("ActivationStore.import_(file)", "text"),  # which an export may have written
     ("(title)", "None|text|no text"),
     ("ActivationStore(path)", "text"),
     ("ActivationStore(layers)", "None|-1|0|1"),

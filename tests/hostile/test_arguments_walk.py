@@ -59,7 +59,13 @@ INNER = ("check", "fit", "interactions", "maps")
 METHODS = ("CALM", "DirectAlignment", "FullGrad", "GradCAM", "IntegratedGradients", "KernelSHAP")
 METHODS += ("LIME", "MFABA", "RISE", "SHAPIQ")
 INNER_METHODS = {*(f"{n}.{m}" for n in METHODS for m in INNER), "GlobalTarget.vectors"}
-INNER_METHODS |= {"LocalTarget.vectors", "Adam.solve", "LBFGS.solve", "Minibatch.solve"}
+INNER_METHODS |= {
+    "RandomToken.running_pool",
+    "LocalTarget.vectors",
+    "Adam.solve",
+    "LBFGS.solve",
+    "Minibatch.solve",
+}
 
 
 def is_left_out(where):
