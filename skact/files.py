@@ -1,14 +1,17 @@
-"""Files that somebody else wrote: read within limits, and named with the place that is wrong."""
+"""Files of others, read within limits, errors with their place; our own, written in one step."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_size", "inside", "parse_json", "read_json", "read_text"]
+__all__ = ["check_size", "in_one_step", "inside", "parse_json", "read_json", "read_text"]
 
 # What Python itself takes depends on how deep it stands already when it begins to read.
 _DEPTH = 100
@@ -160,3 +163,35 @@ def inside(root: Path, name: str, where: str) -> str:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{where}: there is no file {path}.")
     return path
+
+
+@contextmanager
+def in_one_step(path: Path) -> Iterator[Path]:
+    """Write a file so that nobody ever reads half of it.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is there is replaced when all is written, and stays after an error.
+
+    Yields
+    ------
+    temporary : Path
+        An empty file beside it, to be written.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    try:
+        yield Path(name)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -108,3 +108,15 @@ def test_sizes_that_are_believed(size):
 def test_sizes_that_are_not(size, n_bytes):
     with pytest.raises(ValueError, match=f"{n_bytes} bytes claim a size of {size}, over 30 times"):
         files.check_size(size, n_bytes, 30)
+
+
+def test_a_file_is_there_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "a"
+    with files.in_one_step(path) as file:
+        file.write_bytes(b"old")
+        assert not path.exists()
+    with pytest.raises(IsADirectoryError), files.in_one_step(path) as file:
+        tmp_path.write_bytes(file.read_bytes())
+    assert path.read_bytes() == b"old"
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+    assert path.stat().st_mode & 0o777 == 0o644

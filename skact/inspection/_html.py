@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import tempfile
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from skact.files import in_one_step
 from skact.rows import Array
 
 __all__ = ["is_dark", "page", "patch_map", "titled", "token_map"]
@@ -48,24 +48,9 @@ def page(title: str, body: str, path: str | os.PathLike[str] | None = None) -> s
         f'<body style="margin:2em;background:#fff">\n{body}\n</body>\n</html>\n'
     )
     if path is not None:
-        _write(Path(path), html)
+        with in_one_step(Path(path)) as file:
+            file.write_text(html, encoding="utf-8")
     return html
-
-
-def _write(path: Path, html: str) -> None:
-    """Write a file in one step, so that nobody reads half of it."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", delete=False
-    ) as file:
-        try:
-            file.write(html)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 def titled(title: str | None, body: str) -> str:
