@@ -23,20 +23,20 @@ from skact.embedding import TransformerEmbedder
 from skact.inspection import PatchHeatMapDisplay, TokenHeatMapDisplay, find_concept
 from skact.metrics import weighted_f1_score
 from skact.model_selection import ConceptSearchCV
-from skact.models import Patch
+from skact.models import DetachedPair, Patch
 from skact.rows import Array
 from skact.samples import as_list
 from skact.store import ActivationStore
 from skact.tokens import LayerStack
 from skact.warning import warn
 
-__all__ = ["ConceptDetector"]
+__all__ = ["ConceptDetector", "Part"]
 
 # Depths at which layers are compared.
 _DEPTHS = [0.25, 0.5, 0.75, 1.0]
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """Concepts that are known of the same samples, and what was chosen for them."""
 
     concepts: Array
@@ -138,7 +138,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
             instance(
                 "a name, a folder, a loaded pair (model, tokenizer or image processor), or an "
                 "embedder TransformerEmbedder(...)",
-                *(str, Path, tuple, TransformerEmbedder),
+                *(str, Path, tuple, DetachedPair, TransformerEmbedder),
             )
         ],
         "layer": "no_validation",
@@ -158,7 +158,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
     searches_: dict[str, ConceptSearchCV]
     embedder_: TransformerEmbedder
     _encoder: ConceptEncoder
-    _parts: list[_Part]
+    _parts: list[Part]
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
             some = marks[rows].map(lambda m, c=concepts: m[:, c], feature_names=names)
             present = labels.present[np.ix_(rows, concepts)].astype(np.int64)
             choice = choose(layers[rows], some, present, folds, seed=seed, n_jobs=self.n_jobs)
-            self._parts.append(_Part(concepts, choice))
+            self._parts.append(Part(concepts, choice))
         self._keep(labels.encoder, embedder)
         return self
 

@@ -12,10 +12,10 @@ from skact.base import concept_names
 from skact.rows import Array
 from skact.targets import label_array, missing_labels
 
-__all__ = ["ConceptEncoder", "encoder_of_names", "read_labels"]
+__all__ = ["ConceptEncoder", "LabelColumn", "encoder_of_names", "read_labels"]
 
 
-class _Column(NamedTuple):
+class LabelColumn(NamedTuple):
     """A column of y: its values, and those that are a concept each."""
 
     classes: Array
@@ -39,7 +39,7 @@ class ConceptEncoder:
     """
 
     kind: Literal["binary", "multiclass", "multilabel"]
-    columns: list[_Column]
+    columns: list[LabelColumn]
 
     @property
     def names(self) -> list[str]:
@@ -155,7 +155,7 @@ def _table(y: Any) -> tuple[Array, list[str] | None, bool]:
     return array, names, False
 
 
-def _read_column(known: Array, name: str | None, number: int, is_vector: bool) -> _Column:
+def _read_column(known: Array, name: str | None, number: int, is_vector: bool) -> LabelColumn:
     where = "y" if is_vector else f"column {number if name is None else name!r} of y"
     try:
         classes = np.unique(known)
@@ -169,9 +169,9 @@ def _read_column(known: Array, name: str | None, number: int, is_vector: bool) -
         )
     concepts = classes[1:] if len(classes) == 2 else classes
     if set(classes.tolist()) <= {0, 1} and not is_vector:
-        return _Column(classes, concepts, [f"concept{number}" if name is None else name])
+        return LabelColumn(classes, concepts, [f"concept{number}" if name is None else name])
     before = "" if name is None or is_vector else f"{name}="
-    return _Column(classes, concepts, [f"{before}{value}" for value in concepts])
+    return LabelColumn(classes, concepts, [f"{before}{value}" for value in concepts])
 
 
 def encoder_of_names(names: Sequence[str] | None, n_concepts: int) -> ConceptEncoder:
@@ -193,4 +193,6 @@ def encoder_of_names(names: Sequence[str] | None, n_concepts: int) -> ConceptEnc
     called = [
         str(name) for name in concept_names(None if names is None else list(names), n_concepts)
     ]
-    return ConceptEncoder("multilabel", [_Column(values, values[1:], [name]) for name in called])
+    return ConceptEncoder(
+        "multilabel", [LabelColumn(values, values[1:], [name]) for name in called]
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skact.arguments import PATH, Number, checked, instance
-from skact.concepts._autoencoder_recipe import AutoencoderTraining
+from skact.concepts._autoencoder_recipe import AutoencoderTraining, TrainingState
 from skact.concepts._autoencoder_weights import (
     Activation,
     AutoencoderWeights,
@@ -31,9 +31,6 @@ from skact.concepts._streaming import StreamingUnitsMixin
 from skact.rows import Array, as_floats
 from skact.tokens import Source, TokenArray
 from skact.validation import check_tokens
-
-if TYPE_CHECKING:
-    from skact.concepts._autoencoder_training import TrainingState
 
 __all__ = ["SparseAutoencoder"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -9,8 +10,18 @@ from sklearn.base import BaseEstimator
 
 from skact.arguments import Number
 from skact.base import NestedParamsMixin
+from skact.rows import Array
 
-__all__ = ["AutoencoderTraining"]
+__all__ = ["AutoencoderTraining", "TrainingState"]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What training goes on from, besides the weights: the scaling, and what Adam remembers."""
+
+    mean: Array
+    scale: float
+    moments: list[tuple[float, Array, Array]]
 
 
 class AutoencoderTraining(NestedParamsMixin, BaseEstimator):

@@ -19,7 +19,7 @@ from sklearn.utils import gen_batches
 from tqdm import tqdm
 
 from skact.concepts._autoencoder_model import Architecture, Autoencoder
-from skact.concepts._autoencoder_recipe import AutoencoderTraining
+from skact.concepts._autoencoder_recipe import AutoencoderTraining, TrainingState
 from skact.concepts._autoencoder_weights import AutoencoderWeights
 from skact.concepts._callbacks import Report
 from skact.concepts._statistics import shuffled_runs, token_mean
@@ -29,7 +29,7 @@ from skact.rows import Array
 from skact.tokens import TokenArray
 from skact.warning import warn
 
-__all__ = ["TrainingResult", "TrainingState", "train"]
+__all__ = ["TrainingResult", "train"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,6 @@ class TrainingResult:
     loss_curve: Array
     n_dead: int
     state: TrainingState
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """What training goes on from, besides the weights: the scaling, and what Adam remembers."""
-
-    mean: Array
-    scale: float
-    moments: list[tuple[float, Array, Array]]
 
 
 def train(

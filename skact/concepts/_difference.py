@@ -20,19 +20,19 @@ from skact.concepts._streaming import StreamingConceptsMixin
 from skact.rows import Array
 from skact.tokens import TokenArray
 
-__all__ = ["DifferenceInMeans"]
+__all__ = ["DifferenceInMeans", "SeenTokens"]
 
 
 @dataclass(frozen=True)
-class _Seen:
+class SeenTokens:
     """What is known of the tokens of each concept, and of all tokens."""
 
     sums: Array
     counts: Array
     all: Moments
 
-    def __add__(self, other: _Seen) -> _Seen:
-        return _Seen(self.sums + other.sums, self.counts + other.counts, self.all + other.all)
+    def __add__(self, other: SeenTokens) -> SeenTokens:
+        return SeenTokens(self.sums + other.sums, self.counts + other.counts, self.all + other.all)
 
 
 class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, BaseConcepts):
@@ -123,7 +123,7 @@ class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, BaseConcepts):
         self.whiten = whiten
         self.shrinkage = shrinkage
 
-    _seen: _Seen
+    _seen: SeenTokens
 
     def _validate_params(self) -> None:
         super()._validate_params()
@@ -149,7 +149,7 @@ class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, BaseConcepts):
     def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
         sums, counts = labelled_sums(tokens, labels)
         whole = moments(tokens, with_scatter=self.whiten)
-        seen = _Seen(sums, counts, whole)
+        seen = SeenTokens(sums, counts, whole)
         self._seen = seen if first else self._seen + seen
         return self._vectors()
 

@@ -40,6 +40,7 @@ from skact.concepts._streaming import StreamingUnitsMixin
 from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
 from skact.validation import first_token
+from skact.warning import warn
 
 __all__ = ["NMFConcepts", "SemiNMFConcepts"]
 
@@ -175,7 +176,7 @@ class NMFConcepts(StreamingUnitsMixin, PartsMixin, BaseUnits):
         start = None
         if first:
             method, self.n_iter_ = self._new(random, 1.0), 0
-        elif self._minibatch is None:
+        elif self._remembered() is None:
             method, start = self._new(random, 1.0), self.concept_vectors_
         else:
             # What was fitted before must not change with what is fitted now.
@@ -186,6 +187,15 @@ class NMFConcepts(StreamingUnitsMixin, PartsMixin, BaseUnits):
         # That of the tokens of ``fit`` says nothing of the parts as they are now.
         self.__dict__.pop("reconstruction_err_", None)
         return np.asarray(method.components_, np.float64)
+
+    def _remembered(self) -> MiniBatchNMF | None:
+        """Return what is left of tokens of earlier ``partial_fit``, which no file keeps."""
+        if not hasattr(self, "_minibatch"):
+            warn(
+                f"partial_fit goes on from the {self.n_concepts} parts alone: this NMFConcepts was "
+                f"loaded, and what its {self.n_iter_} iterations saw of tokens is not saved."
+            )
+        return getattr(self, "_minibatch", None)
 
     def _new(self, random: np.random.RandomState, forget_factor: float) -> MiniBatchNMF:
         return MiniBatchNMF(

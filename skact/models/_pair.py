@@ -23,12 +23,15 @@ class DetachedPair:
         Its number format.
     modality : {"text", "image"}
         What it was used for.
-    processor : tokenizer, image processor or processor
-        As it was, which travels whole.
+    reads : str
+        SHA-256 of what the processor does, so that another one is refused.
+    processor : tokenizer, image processor or processor, or None
+        As it was, which travels whole in a pickle; None in a file of :func:`skact.save`.
     """
 
     name: str
     content: str
     dtype: str
     modality: str
+    reads: str
     processor: Any

@@ -5,6 +5,7 @@ Imports torch and transformers: import this module only where a model is needed.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from contextlib import suppress
@@ -22,7 +23,7 @@ from skact.models._content import model_content, model_state
 from skact.models._hub import Checkpoint, PairKind, first_weight, load_pair, where_from
 from skact.models._mllama import FirstTile
 from skact.models._pair import DetachedPair
-from skact.models._processors import canonical, private_copy
+from skact.models._processors import canonical, private_copy, processor_content
 
 __all__ = ["Tower", "detach", "find_tower"]
 
@@ -43,6 +44,7 @@ _SIDES = {
 }
 # Models that a pickle of this process stands for: it finds them again as long as they live.
 _LIVE: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()
+_PROCESSORS: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -213,9 +215,11 @@ def _reattach(saved: DetachedPair, modality: str, device: str, dtype: str, **opt
     if dtype not in ("auto", saved.dtype):
         raise ValueError(f"dtype={dtype!r}, but the model was loaded in {saved.dtype}.")
     if (live := _LIVE.get(saved.content)) is not None:
-        tower = _find((live, saved.processor), side, device, dtype, **options)
-        if _said(tower.base) == saved.content:
-            return tower
+        processor = saved.processor or _PROCESSORS.get(saved.reads)
+        if processor is not None:
+            tower = _find((live, processor), side, device, dtype, **options)
+            if _said(tower.base) == saved.content:
+                return tower
     lost = (
         "this embedder was saved with a loaded model, whose weights are not saved. Give it the "
         "model again: set_params(model=(model, tokenizer or image processor))."
@@ -230,11 +234,22 @@ def _reattach(saved: DetachedPair, modality: str, device: str, dtype: str, **opt
         now, then = json.loads(_said(found.base)), json.loads(saved.content)
         other = ", ".join(name for name in now if now[name] != then[name])
         raise ValueError(f"{lost} (In {saved.name!r} there is another one: by its {other}.)")
-    return found._replace(processor=_part(saved.processor, side))
+    if saved.processor is not None:
+        return found._replace(processor=_part(saved.processor, side))
+    if _what_it_does(found.processor, saved.modality) != saved.reads:
+        raise ValueError(f"{lost} (In {saved.name!r} there is another tokenizer or processor.)")
+    return found
 
 
 def _said(base: nn.Module) -> str:
     return canonical({**model_state(base), **model_content(base)})
+
+
+def _what_it_does(processor: Any, side: str) -> str:
+    """SHA-256 of what a processor does with samples."""
+    part = private_copy(_part(processor, side))
+    said = [getattr(part, name, None) for name in ("model_max_length", "chat_template")]
+    return hashlib.sha256(canonical([processor_content(part), *said]).encode()).hexdigest()
 
 
 def find_tower(model: Any, modality: str, device: str, dtype: str, **options: Any) -> Tower:
@@ -270,6 +285,6 @@ def detach(pair: Any, modality: str) -> DetachedPair:
     content = _said(tower.base)
     _LIVE[content] = tower.whole
     dtype = str(first_weight(tower.base).dtype).removeprefix("torch.")
-    return DetachedPair(
-        where_from(tower.whole), content, dtype, tower.modality, private_copy(pair[1])
-    )
+    reads, processor = _what_it_does(pair[1], tower.modality), private_copy(pair[1])
+    _PROCESSORS[reads] = processor
+    return DetachedPair(where_from(tower.whole), content, dtype, tower.modality, reads, processor)

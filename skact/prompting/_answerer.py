@@ -65,7 +65,7 @@ class CallableAnswerer:
 
 @dataclass(frozen=True)
 class DetachedModel:
-    """Stands for a loaded model once a detector was pickled."""
+    """Stands for a loaded model, or a function that answers, once a detector was saved."""
 
 
 def check_model(model: Any) -> None:
@@ -87,8 +87,8 @@ def check_model(model: Any) -> None:
     )
     if isinstance(model, DetachedModel):
         raise ValueError(
-            "this detector was saved with a loaded model, whose weights are not saved. Give it the "
-            "model again: set_params(model=(model, tokenizer or processor))."
+            "this detector was saved with a loaded model or a function, which are not saved. Give "
+            "it the model again: set_params(model=(model, tokenizer or processor))."
         )
     if isinstance(model, tuple):
         if len(model) != 2:
