@@ -74,6 +74,9 @@ from .models import Patch as Patch
 from .models import Token as Token
 from .models import depth_to_block as depth_to_block
 from .monitoring import Monitor as Monitor
+from .persistence import describe as describe
+from .persistence import load as load
+from .persistence import save as save
 from .preprocessing import JoinLayers as JoinLayers
 from .preprocessing import NormClip as NormClip
 from .preprocessing import SelectLayer as SelectLayer

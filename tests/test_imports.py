@@ -19,6 +19,7 @@ FLOORS = [
     {"concepts", "datasets", "detection", "embedding", "preprocessing", "prompting"},
     {"metrics", "model_selection"},
     {"inspection", "localization"},
+    {"persistence"},
     {"auto", "monitoring"},
 ]
 HEAVY = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -495,6 +496,27 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         is_image = isinstance(self.embedder_.tokens_of([sample])[0][0], Patch)
         display = PatchHeatMapDisplay if is_image else TokenHeatMapDisplay
         return display.from_estimator(self.pipelines_[name], sample, name, ax=ax)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save the detector as one file, without pickle, as :func:`skact.save` does.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; :func:`skact.load` makes the detector again, :func:`skact.describe` says what
+            it holds.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        FileNotFoundError
+            If there is no such folder.
+        """
+        from skact.persistence import save
+
+        check_is_fitted(self)
+        save(self, path)
 
     def _layers(self, raw: Any) -> LayerStack:
         check_is_fitted(self)

@@ -82,6 +82,10 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
+    n_samples_ : int
+        Samples that the thresholds were set on.
+    n_positive_ : ndarray of shape (n_concepts,), dtype int64
+        How many of them hold each concept.
     n_features_in_ : int
         Score columns.
     source_ : Source or None
@@ -104,6 +108,8 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
     classes_: Array
     multilabel_: bool
     concept_names_: Array
+    n_samples_: int
+    n_positive_: Array
 
     _path_shapes: ClassVar[list[tuple[int, ...]]] = [()]
 
@@ -258,6 +264,7 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         scores = check_tokens(self, X)
         targets = check_targets(self, y, len(scores))
         labels, targets = check_token_labels(token_labels, scores, targets)
+        self.n_samples_, self.n_positive_ = len(scores), targets.present.sum(axis=0)
         self.multilabel_ = targets.classes is None
         self.classes_ = label_classes(targets)
         self.concept_names_ = concept_names(targets.names, targets.n_concepts)

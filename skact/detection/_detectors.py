@@ -74,6 +74,10 @@ class SuperActivator(BaseDetector):
         the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
+    n_samples_ : int
+        Samples that the thresholds were set on.
+    n_positive_ : ndarray of shape (n_concepts,), dtype int64
+        How many of them hold each concept.
     n_features_in_ : int
         Score columns.
     source_ : Source or None
@@ -143,6 +147,10 @@ class MaxToken(_PooledDetector):
         the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
+    n_samples_ : int
+        Samples that the thresholds were set on.
+    n_positive_ : ndarray of shape (n_concepts,), dtype int64
+        How many of them hold each concept.
     n_features_in_ : int
         Score columns.
     source_ : Source or None
@@ -183,6 +191,10 @@ class MeanToken(_PooledDetector):
         the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
+    n_samples_ : int
+        Samples that the thresholds were set on.
+    n_positive_ : ndarray of shape (n_concepts,), dtype int64
+        How many of them hold each concept.
     n_features_in_ : int
         Score columns.
     source_ : Source or None
@@ -223,6 +235,10 @@ class LastToken(_PooledDetector):
         the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
+    n_samples_ : int
+        Samples that the thresholds were set on.
+    n_positive_ : ndarray of shape (n_concepts,), dtype int64
+        How many of them hold each concept.
     n_features_in_ : int
         Score columns.
     source_ : Source or None
@@ -265,6 +281,10 @@ class RandomToken(_PooledDetector):
         the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
+    n_samples_ : int
+        Samples that the thresholds were set on.
+    n_positive_ : ndarray of shape (n_concepts,), dtype int64
+        How many of them hold each concept.
     n_features_in_ : int
         Score columns.
     source_ : Source or None
@@ -350,6 +370,10 @@ class WeakSuperActivator(BaseDetector):
         the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
+    n_samples_ : int
+        Samples that the thresholds were set on.
+    n_positive_ : ndarray of shape (n_concepts,), dtype int64
+        How many of them hold each concept.
     n_features_in_ : int
         Score columns.
     source_ : Source or None

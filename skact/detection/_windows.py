@@ -131,6 +131,10 @@ class TopWindows(BaseDetector):
         the pooled score.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
+    n_samples_ : int
+        Samples that the thresholds were set on.
+    n_positive_ : ndarray of shape (n_concepts,), dtype int64
+        How many of them hold each concept.
     n_features_in_ : int
         Score columns.
     source_ : Source or None

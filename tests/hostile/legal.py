@@ -119,7 +119,9 @@ ROWS = [
     ("ActivationStore.export(file)", "text"),
     ("ActivationStore.import_(file)", "text"),  # which an export may have written
     ("(title)", "None|text|no text"),
-    ("ActivationStore(path)", "text"),
+    ("ActivationStore(path) save(path) ConceptDetector.save(path)", "text"),
+    ("load(path) describe(path)", "text"),  # it may have been saved there before
+    ("load(model)", "None"),
     ("ActivationStore(layers)", "None|-1|0|1"),
     ("ActivationStore.prune(model)", "None|text|no text"),
     ("ActivationStore.prune(layer)", "None|0|1"),

@@ -277,6 +277,8 @@ def _of_concept_detector():
     fitted = clone(detector).fit(**both)
     calls = dict.fromkeys(("predict", "predict_proba", "decision_function", "explain"), some)
     yield from _calls_of("ConceptDetector", partial(getattr, fitted), {**calls, "score": both})
+    kept = Path(tempfile.mkdtemp(), "kept.safetensors")
+    yield Call("ConceptDetector.save", fitted.save, {"path": kept})
     yield Call("ConceptDetector.plot", _closing(fitted.plot), {"sample": TEXTS[0]})
 
 
@@ -297,6 +299,16 @@ def _of_monitor():
 
     enter.__signature__ = inspect.signature(watch)
     yield Call("Monitor.watch", enter, {"model": pair[0]})
+
+
+def _of_files():
+    path = Path(tempfile.mkdtemp(), "kept.safetensors")
+    skact.save(embedder(), path)
+    yield Call(
+        "save", skact.save, {"estimator": skact.MeanPrototype(), "path": path.with_suffix(".b")}
+    )
+    yield Call("load", skact.load, {"path": path, "model": embedder().model})
+    yield Call("describe", skact.describe, {"path": path})
 
 
 def _listing(method):
@@ -462,5 +474,6 @@ def right_calls():
         yield Call(name, getattr(skact, name), kwargs)
     for some in (_of_token_estimators, _of_settings, _of_raw, _of_containers):
         yield from some()
-    for some in (_of_concept_detector, _of_monitor, _of_displays, _of_stores, _of_readers):
+    for some in (_of_concept_detector, _of_monitor, _of_files, _of_displays, _of_stores):
         yield from some()
+    yield from _of_readers()
