@@ -100,6 +100,15 @@ def test_rooms_are_entered_by_their_doors(name):
             assert thing is None or not thing.startswith("_"), f"{name} takes {module}.{thing}"
 
 
+def test_saving_is_reached_from_inside_the_method_that_saves():
+    rooms = {name: {room(other) for other in edges(name) - {"skact"}} for name in ROOMED}
+    reach = [name for name, others in rooms.items() if "persistence" in others - {room(name)}]
+    assert reach == ["skact.auto._detector"]
+    tree = ast.parse(MODULES["skact.auto._detector"].read_text(encoding="utf-8"))
+    at_import = [n.module for n in tree.body if isinstance(n, ast.ImportFrom)]
+    assert "skact.persistence" not in at_import
+
+
 def test_there_is_no_circle():
     assert circle({name: edges(name) for name in MODULES}) is None
 

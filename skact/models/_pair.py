@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["DetachedPair"]
@@ -30,7 +30,7 @@ class DetachedPair:
     """
 
     name: str
-    content: str
+    content: str = field(repr=False)
     dtype: str
     modality: str
     reads: str

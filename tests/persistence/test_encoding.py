@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn import model_selection
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, LeaveOneOut, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 
 import skact
 from skact import ConceptSearchCV, MaxToken, MeanPrototype, SuperActivator, TokenScaler
+from skact.persistence import _classes
 from skact.persistence._decoding import decode
 from skact.persistence._encoding import Encoder
 
@@ -51,6 +53,20 @@ def test_plain_values_come_back(thing):
 def test_numbers_that_json_has_not_come_back(value):
     assert repr(there_and_back(value)) == repr(value)
     assert repr(there_and_back(np.array([value, 1.0]))) == repr(np.array([value, 1.0]))
+
+
+@pytest.mark.parametrize("name", _classes._CLASSES["sklearn.model_selection"])
+def test_splitters_come_back_and_split_the_same(name):
+    made = {
+        "PredefinedSplit": PredefinedSplit([0, 1, 0, 1, -1] * 4),
+        "LeaveOneOut": LeaveOneOut(),
+        "LeaveOneGroupOut": LeaveOneGroupOut(),
+    }.get(name) or getattr(model_selection, name)(2)
+    if hasattr(made, "random_state"):
+        made.random_state = 5
+    X, y, groups = np.zeros((20, 1)), np.arange(20) % 2, np.arange(20) // 4
+    one, other = (list(m.split(X, y, groups)) for m in (made, there_and_back(made)))
+    assert str(one) == str(other)
 
 
 def test_what_is_one_stays_one():
