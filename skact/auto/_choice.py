@@ -37,8 +37,9 @@ __all__ = ["DETECTORS", "METHODS", "Choice", "choose", "concept_folds"]
 #: Concept methods that are compared.
 METHODS = (
     DifferenceInMeans(whiten=True),
-    LinearSeparator(weight_decay=1e-2),
+    LinearSeparator(),
     MaxSeparator(tol=1e-4),
+    MaxSeparator(weight_decay=1e-4, tol=1e-4),
 )
 #: Pools that are compared, from the largest token to the mean of all, each with one cut.
 DETECTORS = tuple(
@@ -238,7 +239,7 @@ def _result(
     return {
         "concept": name,
         "layer": heads[head][0].layer_,
-        "method": type(heads[head][-1]).__name__,
+        "method": " ".join(repr(heads[head][-1]).split()),
         "pool": _pool(detector),
         "cut": detector.cut,
         "f1": weighted_f1_score(truth, found),

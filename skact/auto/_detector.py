@@ -56,8 +56,8 @@ class ConceptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
     what    candidates
     ======= ===========================================================================
     layer   those of ``layer``
-    method  ``DifferenceInMeans(whiten=True)``, ``LinearSeparator(weight_decay=0.01)``,
-            ``MaxSeparator(tol=1e-4)``
+    method  ``DifferenceInMeans(whiten=True)``, ``LinearSeparator()``, and ``MaxSeparator`` with
+            ``weight_decay`` 1e-3 and 1e-4 (and ``tol=1e-4``)
     pool    ``TopWindows``: the largest token, the largest window of 4, the mean of the
             largest 10 % or 50 % of tokens, the mean of all
     cut     that with the best expected F1
