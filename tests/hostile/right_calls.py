@@ -98,7 +98,7 @@ _QUICK = {
         "training": skact.AutoencoderTraining(max_epochs=2),
     },
     "SAEUnitFilter": {"min_ratio": 0, "max_ratio": 99, "max_share": 1},
-    "CrossFitTransformer": {"estimator": skact.MeanPrototype(), "cv": 2},
+    "CrossFitTransformer": {"estimator": skact.MeanPrototype(), "cv": 2, "shuffle": False},
     "ConceptSearchCV": {
         "estimator": skact.TopWindows(**_TWO_CUTS),
         "param_grid": {"level": [(0.5, 0.5), (0.4, 0.5)]},
