@@ -15,7 +15,7 @@ from skact.base import TokenTransformer
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.model_selection import CrossFitTransformer
-from skact.preprocessing import SelectLayer
+from skact.preprocessing import JoinLayers, SelectLayer
 from skact.rows import Array
 from skact.tokens import Source
 
@@ -134,6 +134,11 @@ def _line(steps: list[Any], concepts: Array) -> Line:
         )
     middle = steps[_embedder(steps) is not None : -1]
     for step in middle:
+        if isinstance(step, JoinLayers):
+            raise TypeError(
+                "estimator joins layers side by side, which no single token brings; a search over "
+                "layers can be watched."
+            )
         if not isinstance(step, TokenTransformer):
             raise TypeError(
                 f"estimator has the step {type(step).__name__}, which does not map tokens one by "

@@ -13,6 +13,7 @@ from skact import (
     ConceptSearchCV,
     CrossFitTransformer,
     DifferenceInMeans,
+    JoinLayers,
     KMeansConcepts,
     LastToken,
     LayerStack,
@@ -256,6 +257,9 @@ def test_what_cannot_be_watched_is_refused(problem):
     random = make_pipeline(LinearSeparator(), RandomToken(random_state=0)).fit(X, y)
     with pytest.raises(ValueError, match="RandomToken draws one of all tokens"):
         Monitor(random)
+    joined = make_pipeline(JoinLayers(), LinearSeparator(), MaxToken(0.5))
+    with pytest.raises(TypeError, match="joins layers side by side"):
+        Monitor(joined.fit(LayerStack({0: X, 1: X}), y))
     pipe = make_pipeline(LinearSeparator(), MaxToken(0.5)).fit(X, y)
     with pytest.raises(ValueError, match=r"inputs must be a name.*layers \[None\]; got 3"):
         Monitor(pipe, inputs=3)
