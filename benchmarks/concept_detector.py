@@ -75,18 +75,19 @@ def figures(truth, found, decision):
 
 def paper(embedder, data, where, names):
     """Decisions on test of the paper's detectors, and their scores."""
-    align = embedder.align_spans if where == "spans" else embedder.align_masks
-    labels = align(data.data, data[where], names)
-    if labels.n_features != len(names):
-        labels = labels.columns([list(data.target_names).index(name) for name in names])
-    y = data.target[:, [list(data.target_names).index(name) for name in names]]
+    columns = [list(data.target_names).index(name) for name in names]
+    if where == "spans":
+        labels = embedder.align_spans(data.data, data.spans, names)
+    else:
+        masks = [mask[:, :, columns] for mask in data.masks]
+        labels = embedder.align_masks(data.data, masks, names)
+    y = data.target[:, columns]
     problem = Problem(embedder.transform(data.data), None, labels, y, data.split, names)
     scores = held_out_scores(LinearSeparator(), problem.tokens, problem, labels)
-    n_cal = len(problem.rows("cal"))
     for detector in (SuperActivator(), MaxToken()):
-        chosen, found = search(detector, scores, problem, labels)
+        _, found, decision = search(detector, scores, problem, labels)
         name = f"LinearSeparator, {type(detector).__name__}"
-        yield name, found, chosen.decision_function(scores[n_cal:])
+        yield name, found, decision
 
 
 def rows(detector, y, labels, learn, test):

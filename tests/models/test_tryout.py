@@ -81,13 +81,14 @@ def test_only_texts_that_may_share_a_batch_do(kind, texts):
 def test_copies_share_a_batch_no_sooner(baseline, kind):
     from skact.localization._copies import perturbation
     from skact.localization._inputs import ModelInputs
+    from skact.localization._unit import Unit
 
     pair = SHARING[kind]()
     sizes = {}
     for batch_size in (1, 8):
         embedder = TransformerEmbedder(pair, layer=2, batch_size=batch_size)
         copies = perturbation(
-            ModelInputs(embedder, ["The cat sat"]), 0, baseline=baseline, unit="token"
+            ModelInputs(embedder, ["The cat sat"]), 0, baseline=baseline, unit=Unit()
         )
         masks = np.array([[1, 1, 1], [0, 1, 1], [0, 0, 1], [1, 0, 1]], bool)
         sizes[batch_size] = copies.run(masks, lambda x, left: (x * left[:, :, None]).sum(1))
@@ -200,13 +201,14 @@ def test_a_patch_behind_others_is_painted_over(images):
     """Positions behind the patches move no patch: a map is the one of the plain model."""
     from skact.localization._copies import perturbation
     from skact.localization._inputs import ModelInputs
+    from skact.localization._unit import Unit
 
     states = []
     for positions in (list(range(17)), ORDERS["cls last"][0]):
         pair = model, _ = own_vit()
         changed_output(model.embeddings, lambda x, positions=positions: x[:, positions])
         inputs = ModelInputs(TransformerEmbedder(pair, layer=1), images)
-        copies = perturbation(inputs, 2, baseline="black", unit="token")
+        copies = perturbation(inputs, 2, baseline="black", unit=Unit())
         masks = np.random.default_rng(1).random((3, copies.n_players)) < 0.5
         states.append(copies.run(masks, lambda x, left: x[left].reshape(len(x), -1)))
     np.testing.assert_allclose(states[0], states[1], atol=1e-3, rtol=1e-3)
