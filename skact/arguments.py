@@ -30,6 +30,7 @@ __all__ = [
     "Such",
     "check_concepts",
     "check_entries",
+    "check_groups",
     "checked",
     "float_array",
     "instance",
@@ -210,6 +211,26 @@ def check_entries(name: str, values: Any, n_samples: int, sample: str = "sample"
         raise ValueError(
             f"{name} must have one entry per {sample}: got {n_entries} for {n_samples}."
         )
+
+
+def check_groups(groups: Any, n_samples: int) -> None:
+    """Refuse groups that are no vector with an entry for each sample.
+
+    Parameters
+    ----------
+    groups : object
+        The argument.
+    n_samples : int
+        Number of samples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`check_entries`; or if it is no vector.
+    """
+    check_entries("groups", groups, n_samples)
+    if np.ndim(groups) != 1:
+        raise ValueError(f"groups must be 1-D, got shape {np.shape(groups)}.")
 
 
 def is_name(value: Any) -> bool:

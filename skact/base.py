@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -26,6 +28,8 @@ __all__ = [
     "TokenTransformer",
     "TokensOutMixin",
     "concept_names",
+    "steps_of",
+    "unwrapped",
 ]
 
 
@@ -255,6 +259,53 @@ class TokenTransformer(NestedParamsMixin, TokensOutMixin, BaseEstimator):
         return lambda values: frozen._transform(
             TokenArray(values, np.arange(len(values) + 1))
         ).flat()
+
+
+#: Where a wrapper holds the estimator that works for it.
+HOLDERS = ("best_estimator_", "estimator_")
+
+
+def unwrapped(estimator: Any, holders: tuple[str, ...] = HOLDERS) -> Any:
+    """Return what does the work inside of wrappers.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Perhaps in a ``FrozenEstimator``, or in one that holds it as one of ``holders``.
+    holders : tuple of str, default=HOLDERS
+        Names of attributes.
+
+    Returns
+    -------
+    inner : estimator
+        No wrapper.
+    """
+    while True:
+        if isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        elif held := [name for name in holders if hasattr(estimator, name)]:
+            estimator = getattr(estimator, held[0])
+        else:
+            return estimator
+
+
+def steps_of(estimator: Any, holders: tuple[str, ...] = HOLDERS) -> list[Any]:
+    """List what does the work, in order: steps of pipelines in pipelines, without wrappers.
+
+    Parameters
+    ----------
+    estimator, holders : as in :func:`unwrapped`
+        What is taken apart.
+
+    Returns
+    -------
+    steps : list
+        Those that are None or "passthrough" are left out.
+    """
+    inner = unwrapped(estimator, holders)
+    if isinstance(inner, Pipeline):
+        return [step for _, one in inner.steps for step in steps_of(one, holders)]
+    return [] if inner is None or (isinstance(inner, str) and inner == "passthrough") else [inner]
 
 
 def concept_names(names: list[str] | None, n_concepts: int) -> Array:

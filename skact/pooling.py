@@ -27,6 +27,7 @@ __all__ = [
     "RunningMean",
     "RunningPool",
     "RunningWindows",
+    "check_top_and_share",
     "longest_window",
     "soft_maximum",
     "top_windows",
@@ -72,6 +73,25 @@ def soft_maximum(scores: Array, offsets: Array, sharpness: float) -> tuple[Array
     weights /= np.repeat(total, lengths, axis=0)
     mean = total / lengths[:, None].astype(scores.dtype)
     return largest + np.log(mean) / sharpness, weights
+
+
+def check_top_and_share(top: int, share: float | None) -> None:
+    """Refuse to say twice how many windows count.
+
+    Parameters
+    ----------
+    top, share : as in :func:`top_windows`
+        Which windows count.
+
+    Raises
+    ------
+    ValueError
+        If both are given.
+    """
+    if share is not None and top != 1:
+        raise ValueError(
+            f"top={top} and share={share} both say how many windows count; leave one of them out."
+        )
 
 
 def longest_window(lengths: Array, shapes: Array | None = None) -> int:

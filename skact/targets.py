@@ -20,12 +20,15 @@ from skact.warning import at_users_line
 __all__ = [
     "Targets",
     "as_token_labels",
+    "check_label_lengths",
     "check_more_targets",
     "check_targets",
     "check_token_labels",
+    "column_names",
     "label_array",
     "label_classes",
     "missing_labels",
+    "rarest_concepts",
 ]
 
 
@@ -196,8 +199,7 @@ def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] |
             f"y must hold a label per sample, got a {type(y).__name__}; labels of tokens are "
             "token_labels, and their y is token_labels.max()."
         )
-    columns = getattr(y, "columns", None)
-    names = None if columns is None or callable(columns) else [str(c) for c in columns]
+    names = column_names(y)
     _check_unique("y", names)
     y = _one_type(label_array(y), names)
     if len(y.shape) and len(y) != n_samples:
@@ -217,6 +219,12 @@ def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] |
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
     return y, None
+
+
+def column_names(y: Any) -> list[str] | None:
+    """Names of the columns of a data frame; None for what has none."""
+    columns = getattr(y, "columns", None)
+    return None if columns is None or callable(columns) else [str(c) for c in columns]
 
 
 def _check_unique(what: str, names: list[str] | None) -> None:
@@ -297,6 +305,26 @@ def _one_type(y: Array, names: list[str] | None) -> Array:
     return np.array(y.tolist()) if "number" in kinds else y
 
 
+def rarest_concepts(present: Array) -> Array:
+    """Tell by which concept a sample is dealt into folds, so that each gets its part of the rare.
+
+    Parameters
+    ----------
+    present : ndarray of shape (n_samples, n_concepts), dtype bool
+        Which sample holds which concept.
+
+    Returns
+    -------
+    rarest : ndarray of shape (n_samples,), dtype int64
+        The rarest of the concepts of each sample, the first of equals; ``n_concepts`` where there
+        is none.
+    """
+    counts = present.sum(axis=0)
+    rarest = np.where(present, counts, counts.sum() + 1).argmin(axis=1)
+    rarest[~present.any(axis=1)] = len(counts)
+    return rarest
+
+
 def missing_labels(y: Array) -> Array:
     """Find labels that are NaN, infinite, or the missing value of a library.
 
@@ -370,15 +398,7 @@ def check_token_labels(
         weak = np.repeat(targets.present, tokens.lengths, axis=0)
         return tokens.with_values(weak), targets
     labels = as_token_labels(token_labels)
-    if len(labels) != len(tokens):
-        raise ValueError(f"token_labels has {len(labels)} samples, X has {len(tokens)}.")
-    wrong = np.flatnonzero(labels.lengths != tokens.lengths)
-    if len(wrong):
-        i = wrong[0]
-        raise ValueError(
-            f"token_labels does not match the tokens: sample {i} has {labels.lengths[i]} labelled "
-            f"tokens and {tokens.lengths[i]} tokens."
-        )
+    check_label_lengths(labels, tokens.lengths)
     if labels.n_features != targets.n_concepts:
         raise ValueError(
             f"token_labels has {labels.n_features} concepts, y has {targets.n_concepts}."
@@ -396,6 +416,34 @@ def check_token_labels(
     if all_present and len(missing):
         raise ValueError(f"concept {targets.label(missing[0])} has no positive token.")
     return labels, targets
+
+
+def check_label_lengths(labels: TokenArray, lengths: Array, X: str = "X") -> None:
+    """Refuse labels of other samples, or of another number of tokens.
+
+    Parameters
+    ----------
+    labels : TokenArray
+        Labels of tokens.
+    lengths : ndarray of shape (n_samples,)
+        Tokens of each sample.
+    X : str, default="X"
+        What the samples are called.
+
+    Raises
+    ------
+    ValueError
+        If they do not match; names the first sample.
+    """
+    if len(labels) != len(lengths):
+        raise ValueError(f"token_labels has {len(labels)} samples, {X} has {len(lengths)}.")
+    wrong = np.flatnonzero(labels.lengths != lengths)
+    if len(wrong):
+        i = wrong[0]
+        raise ValueError(
+            f"token_labels does not match the tokens: sample {i} has {labels.lengths[i]} labelled "
+            f"tokens and {lengths[i]} tokens."
+        )
 
 
 def as_token_labels(token_labels: Any) -> TokenArray:

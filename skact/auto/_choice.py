@@ -30,6 +30,7 @@ from skact.model_selection import ConceptSearchCV, CrossFitTransformer, make_fol
 from skact.pooling import longest_window
 from skact.preprocessing import SelectLayer, TokenScaler
 from skact.rows import Array
+from skact.targets import rarest_concepts
 from skact.tokens import LayerStack, TokenArray
 
 __all__ = ["DETECTORS", "METHODS", "Choice", "choose", "concept_folds"]
@@ -128,9 +129,7 @@ def concept_folds(
                     f"cv needs at least 2 samples {what} concept {name!r}, got {n} of {len(y)} "
                     "that are known."
                 )
-    # Each sample goes by the rarest concept that it holds.
-    order = np.argsort(y.sum(axis=0), kind="stable")
-    rarest = np.where(y.any(axis=1), np.argmax(y[:, order], axis=1), -1)
+    rarest = rarest_concepts(y == 1)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
         folds = make_folds(cv, rarest, groups, len(y), shuffle=True, random_state=random_state)
@@ -209,37 +208,41 @@ def choose(
         # Candidates that say nothing of a concept are there to be beaten.
         warnings.filterwarnings("ignore", ".*on average no higher")
         search.fit(LayerStack(scores), y, token_labels=labels)
-        for c in range(y.shape[1]):
-            choice.results.append(_result(choice, c, scores, labels, y, folds, seed))
+        best = search.best_index_.tolist()
+        params = search.cv_results_["params"]
+        found = {i: _decisions(params[i], scores, labels, y, folds) for i in set(best)}
+    for c, i in enumerate(best):
+        choice.results.append(_result(choice, c, scores, y[:, c], found[i][:, c], seed))
     return choice
 
 
-def _result(
-    choice: Choice,
-    c: int,
+def _decisions(
+    params: dict[str, Any],
     scores: dict[int, TokenArray],
     labels: TokenArray,
     y: Array,
     folds: list[tuple[Array, Array]],
-    seed: int,
+) -> Array:
+    """Decisions (n_samples, n_concepts) of one candidate on samples that it did not see."""
+    seen, found = scores[params["head__layer"]], np.zeros(y.shape, bool)
+    for train, test in folds:
+        part = clone(params["detect"]).fit(seen[train], y[train], token_labels=labels[train])
+        found[test] = part.decide(part.pool(seen[test])) > 0
+    return found
+
+
+def _result(
+    choice: Choice, c: int, scores: dict[int, TokenArray], truth: Array, found: Array, seed: int
 ) -> dict[str, Any]:
     """Say what won for a concept, and how good it is on samples that it did not see."""
-    search, heads = choice.search, choice.heads
-    name = str(search.concept_names_[c])
-    head = search.best_params_[name]["head__layer"]
-    detector = search.best_estimators_[name][-1]
-    seen, truth = scores[head], y[:, c]
-    found = np.zeros(len(y), np.int64)
-    for train, test in folds:
-        part = clone(detector)
-        part.fit(seen[train], y[train], token_labels=labels[train])
-        found[test] = part.decide(part.pool(seen[test]))[:, c] > 0
-    pooled = detector.pool(seen)[:, detector.matched_columns_[c]]
+    head, detector = choice.detectors()[c]
+    steps = choice.heads[head]
+    pooled = detector.pool(scores[head])[:, detector.matched_columns_[c]]
     gain = _gain(truth, found, seed)
     return {
-        "concept": name,
-        "layer": heads[head][0].layer_,
-        "method": " ".join(repr(heads[head][-1]).split()),
+        "concept": str(choice.search.concept_names_[c]),
+        "layer": steps[0].layer_,
+        "method": " ".join(repr(steps[-1]).split()),
         "pool": _pool(detector),
         "cut": detector.cut,
         "f1": weighted_f1_score(truth, found),

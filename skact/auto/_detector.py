@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skact.arguments import instance
+from skact.arguments import check_groups, instance
 from skact.auto._choice import Choice, choose, concept_folds
 from skact.auto._encoder import ConceptEncoder
 from skact.auto._explanation import explanation
@@ -230,11 +230,8 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         samples = as_list(raw)
         embedder = self._embedder()
         labels = read(embedder, samples, y, token_labels, spans, masks)
-        if groups is not None and np.shape(groups) != (len(samples),):
-            raise ValueError(
-                f"groups must have one entry for each of {len(samples)} samples, got shape "
-                f"{np.shape(groups)}."
-            )
+        if groups is not None:
+            check_groups(groups, len(samples))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         known = self._plan(labels, groups, seed)
         layers: Any = embedder.transform(samples)

@@ -10,7 +10,7 @@ import numpy as np
 
 from skact.base import concept_names
 from skact.rows import Array
-from skact.targets import label_array, missing_labels
+from skact.targets import column_names, label_array, missing_labels
 
 __all__ = ["ConceptEncoder", "LabelColumn", "encoder_of_names", "read_labels"]
 
@@ -147,12 +147,9 @@ def read_labels(y: Any, n_samples: int) -> ConceptEncoder:
 
 def _table(y: Any) -> tuple[Array, list[str] | None, bool]:
     """Read y as a matrix, the names of its columns, and whether it was a vector."""
-    columns = getattr(y, "columns", None)
-    names = None if columns is None or callable(columns) else [str(c) for c in columns]
     array = label_array(y)
-    if array.ndim == 1:
-        return array[:, None], names, True
-    return array, names, False
+    is_vector = array.ndim == 1
+    return array[:, None] if is_vector else array, column_names(y), is_vector
 
 
 def _read_column(known: Array, name: str | None, number: int, is_vector: bool) -> LabelColumn:

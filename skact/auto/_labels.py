@@ -9,7 +9,13 @@ import numpy as np
 from skact.auto._encoder import ConceptEncoder, encoder_of_names, read_labels
 from skact.embedding import TransformerEmbedder
 from skact.rows import Array
-from skact.targets import Targets, as_token_labels, check_token_labels
+from skact.targets import (
+    Targets,
+    as_token_labels,
+    check_label_lengths,
+    check_token_labels,
+    column_names,
+)
 from skact.tokens import TokenArray
 
 __all__ = ["Labels", "read"]
@@ -84,13 +90,15 @@ def read(
     if masks is not None:
         tokens = embedder.align_masks(samples, masks, names)
     elif spans is not None:
-        is_named = hasattr(y, "columns") or (encoder is not None and encoder.kind == "multiclass")
+        is_named = column_names(y) is not None or (
+            encoder is not None and encoder.kind == "multiclass"
+        )
         tokens = embedder.align_spans(samples, spans, names if is_named else None)
         if encoder is not None and not is_named:
             _check_only_one(tokens.n_features, len(encoder.names))
     else:
         tokens = as_token_labels(token_labels)
-        _check_lengths(tokens, embedder.prepare(samples).n_tokens)
+        check_label_lengths(tokens, embedder.prepare(samples).n_tokens, "raw")
     if encoder is None:
         encoder = encoder_of_names(tokens.feature_names, tokens.n_features)
         present = tokens.max().astype(np.float64)
@@ -107,16 +115,4 @@ def _check_only_one(n_labels: int, n_concepts: int) -> None:
             f"spans name {n_labels} labels, and the {n_concepts} concepts of y have no names to go "
             "with them: pass y as a data frame with a column per label, or leave y out; it then "
             "follows from spans."
-        )
-
-
-def _check_lengths(labels: TokenArray, n_tokens: Array) -> None:
-    if len(labels) != len(n_tokens):
-        raise ValueError(f"token_labels has {len(labels)} samples, raw has {len(n_tokens)}.")
-    wrong = np.flatnonzero(labels.lengths != n_tokens)
-    if len(wrong):
-        i = wrong[0]
-        raise ValueError(
-            f"token_labels does not match the tokens: sample {i} has {labels.lengths[i]} labelled "
-            f"tokens, and the model reads {n_tokens[i]} of it."
         )

@@ -17,13 +17,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _num_samples
 
-from skact.arguments import Number, check_entries
+from skact.arguments import Number, check_groups
 from skact.base import concept_names
 from skact.concepts._base import BaseConcepts, check_separable
 from skact.concepts._pooled_choice import choose_decays, deal_folds
 from skact.concepts._pooled_loss import Pool, PooledLoss, minimum, unpacked
 from skact.concepts._statistics import products
-from skact.pooling import longest_window
+from skact.pooling import check_top_and_share, longest_window
 from skact.rows import Array
 from skact.targets import check_token_labels
 from skact.tokens import TokenArray
@@ -188,11 +188,7 @@ class MaxSeparator(BaseConcepts):
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        if self.share is not None and self.top != 1:
-            raise ValueError(
-                f"top={self.top} and share={self.share} both say how many windows count; leave one "
-                "of them out."
-            )
+        check_top_and_share(self.top, self.share)
         if self.sharpness is not None and (self.top != 1 or self.share is not None):
             raise ValueError(
                 "the soft maximum counts all windows; top and share need sharpness=None, got "
@@ -228,9 +224,7 @@ class MaxSeparator(BaseConcepts):
             samples or groups to choose by.
         """
         if groups is not None:
-            check_entries("groups", groups, _num_samples(X))
-            if np.ndim(groups) != 1:
-                raise ValueError(f"groups must be 1-D, got shape {np.shape(groups)}.")
+            check_groups(groups, _num_samples(X))
         self._beside = token_labels, groups
         try:
             return super().fit(X, y)

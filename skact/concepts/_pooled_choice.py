@@ -9,6 +9,7 @@ import numpy as np
 from skact.concepts._pooled_loss import PooledLoss, minimum
 from skact.rows import Array
 from skact.tail import best_cut, concept_f1
+from skact.targets import rarest_concepts
 
 __all__ = ["DECAYS", "choose_decays", "deal_folds"]
 
@@ -59,11 +60,8 @@ def deal_folds(present: Array, groups: Array | None, n_folds: int, names: Array)
                 f'weight_decay="auto" needs two {what} {word} each concept, and there is one '
                 f"{word} {names[few[0]]!r}; give a number."
             )
-    counts = with_it.sum(axis=0)
-    rarest = np.where(with_it, counts, counts.sum() + 1).argmin(axis=1)
-    rarest[~with_it.any(axis=1)] = len(counts)
     folds = np.empty(len(with_it), np.int64)
-    folds[np.argsort(rarest, kind="stable")] = np.arange(len(with_it)) % n_folds
+    folds[np.argsort(rarest_concepts(with_it), kind="stable")] = np.arange(len(with_it)) % n_folds
     return folds[units]
 
 

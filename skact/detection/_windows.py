@@ -27,6 +27,7 @@ from skact.pooling import (
     RunningMean,
     RunningPool,
     RunningWindows,
+    check_top_and_share,
     longest_window,
     top_windows,
 )
@@ -204,11 +205,7 @@ class TopWindows(BaseDetector):
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        if self.share is not None and self.top != 1:
-            raise ValueError(
-                f"top={self.top} and share={self.share} both say how many windows count; leave one "
-                "of them out."
-            )
+        check_top_and_share(self.top, self.share)
         if self.cut == "tail" and self.delta is None:
             raise ValueError("cut='tail' needs a delta in (0, 1), got None.")
         if self.cut != "tail" and self.delta is not None:

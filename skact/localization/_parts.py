@@ -8,10 +8,9 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skact.base import steps_of, unwrapped
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.preprocessing import TokenScaler
@@ -138,26 +137,6 @@ def _conflict(fitted: Source | None, source: Source | None) -> str | None:
     return None if fitted is None or source is None else fitted.conflict(source)
 
 
-def _unwrap(estimator: Any) -> Any:
-    """Return what does the work inside of wrappers."""
-    while True:
-        if isinstance(estimator, FrozenEstimator):
-            estimator = estimator.estimator
-        elif hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        elif hasattr(estimator, "estimator_"):
-            estimator = estimator.estimator_
-        else:
-            return estimator
-
-
-def _steps(estimator: Any) -> list[Any]:
-    inner = _unwrap(estimator)
-    if isinstance(inner, Pipeline):
-        return [step for _, one in inner.steps for step in _steps(one)]
-    return [] if inner is None or (isinstance(inner, str) and inner == "passthrough") else [inner]
-
-
 def take_apart(embedder: Any, concepts: Any, detector: Any) -> Parts:
     """Find the parts, and check that each is of its kind and fitted.
 
@@ -178,13 +157,13 @@ def take_apart(embedder: Any, concepts: Any, detector: Any) -> Parts:
     NotFittedError
         If one is not fitted.
     """
-    embedder = _unwrap(embedder)
+    embedder = unwrapped(embedder)
     _check_embedder(embedder)
-    *scalers, method = _steps(concepts) or [None]
+    *scalers, method = steps_of(concepts) or [None]
     for scaler in scalers:
         _check_scaler(scaler)
     _check_method(method)
-    detector = _unwrap(detector)
+    detector = unwrapped(detector)
     if not isinstance(detector, BaseDetector):
         raise TypeError(
             f"detector must be a detector such as SuperActivator, got {type(detector).__name__}."

@@ -16,7 +16,7 @@ from sklearn.model_selection import (
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.multiclass import type_of_target
 
-from skact.arguments import check_entries
+from skact.arguments import check_groups
 from skact.rows import Array
 
 __all__ = ["consumed", "make_folds"]
@@ -63,9 +63,7 @@ def make_folds(
         that are listed are no splits of these samples.
     """
     if groups is not None:
-        check_entries("groups", groups, n_samples)
-        if np.ndim(groups) != 1:
-            raise ValueError(f"groups must be 1-D, got shape {np.shape(groups)}.")
+        check_groups(groups, n_samples)
     if cv is None or isinstance(cv, Integral):
         labels = _holds_classes(y)
         if groups is None:

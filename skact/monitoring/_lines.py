@@ -8,10 +8,8 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 
-from skact.base import TokenTransformer
+from skact.base import TokenTransformer, steps_of, unwrapped
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.model_selection import CrossFitTransformer
@@ -20,6 +18,9 @@ from skact.rows import Array
 from skact.tokens import Source
 
 __all__ = ["Line", "lines_of"]
+
+# What holds an estimator in another way may decide in another way too.
+_HOLDERS = ("best_estimator_",)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def lines_of(estimator: Any) -> tuple[list[str], list[Line], TransformerEmbedder
     TypeError
         If a step does not map tokens one by one, or there is no detector at the end.
     """
-    estimator = _unwrapped(estimator)
+    estimator = unwrapped(estimator, _HOLDERS)
     winners = getattr(estimator, "pipelines_", None) or getattr(estimator, "best_estimators_", None)
     if winners is None:
         steps = _steps(estimator)
@@ -101,24 +102,14 @@ def lines_of(estimator: Any) -> tuple[list[str], list[Line], TransformerEmbedder
     return names, lines, _embedder(next(iter(shared.values()))[0])
 
 
-def _unwrapped(estimator: Any) -> Any:
-    while True:
-        if isinstance(estimator, FrozenEstimator):
-            estimator = estimator.estimator
-        elif hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        else:
-            return estimator
-
-
 def _steps(estimator: Any) -> list[Any]:
-    """All steps in order, those of pipelines inside pipelines too."""
-    estimator = _unwrapped(estimator)
-    if isinstance(estimator, Pipeline):
-        return [inner for _, step in estimator.steps for inner in _steps(step)]
-    if isinstance(estimator, CrossFitTransformer):
-        return _steps(estimator.estimator_)
-    return [] if estimator in (None, "passthrough") else [estimator]
+    """All steps in order; of what was cross-fitted, those that were fitted on all."""
+    steps = steps_of(estimator, _HOLDERS)
+    return [
+        inner
+        for step in steps
+        for inner in (_steps(step.estimator_) if isinstance(step, CrossFitTransformer) else [step])
+    ]
 
 
 def _embedder(steps: list[Any]) -> TransformerEmbedder | None:

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skact.arguments import Such
 from skact.base import TokenTransformer
 from skact.preprocessing._scaler import TokenScaler
+from skact.preprocessing._select_layer import held_block
 from skact.rows import Array, as_floats
 from skact.tokens import LayerStack, Source, TokenArray, rescaled
 from skact.validation import check_tokens, like_input
@@ -196,12 +197,8 @@ class JoinLayers(ClassNamePrefixFeaturesOutMixin, TokenTransformer):
                 if blocks.count(block) > 1:
                     raise ValueError(f"layers={asked} names block {block} twice.")
             return blocks
-        held = X.source.block if isinstance(X, TokenArray) and X.source else None
-        if self.layers is not None and list(self.layers) not in ([-1], [held]):
-            what = "does not say its block" if held is None else f"holds block {held}"
-            raise ValueError(
-                f"layers={list(self.layers)} asked for, but X is one layer and {what}."
-            )
+        asked = [-1] if self.layers is None else list(self.layers)
+        held = held_block(X, f"layers={asked}", asked)
         return [] if held is None else [held]
 
 

@@ -16,7 +16,7 @@ from skact.rows import Array, as_floats
 from skact.tokens import LayerStack, TokenArray
 from skact.validation import check_tokens
 
-__all__ = ["SelectLayer"]
+__all__ = ["SelectLayer", "held_block"]
 
 
 class SelectLayer(OneToOneFeatureMixin, TokenTransformer):
@@ -106,10 +106,7 @@ class SelectLayer(OneToOneFeatureMixin, TokenTransformer):
     def _select(self, X: Any) -> Any:
         if isinstance(X, LayerStack):
             return X.layer(self.layer)
-        block = X.source.block if isinstance(X, TokenArray) and X.source else None
-        if self.layer not in (-1, block):
-            held = "does not say its block" if block is None else f"holds block {block}"
-            raise ValueError(f"layer={self.layer} asked for, but X is one layer and {held}.")
+        held_block(X, f"layer={self.layer}", [self.layer])
         return X
 
     def _transform(self, tokens: TokenArray) -> TokenArray:
@@ -117,3 +114,12 @@ class SelectLayer(OneToOneFeatureMixin, TokenTransformer):
 
     def _function(self) -> Callable[[Array], Array]:
         return as_floats
+
+
+def held_block(X: Any, said: str, asked: list[int]) -> int | None:
+    """Block of tokens of one layer, None if it is not known; refuses to give another one."""
+    block = X.source.block if isinstance(X, TokenArray) and X.source else None
+    if asked not in ([-1], [block]):
+        held = "does not say its block" if block is None else f"holds block {block}"
+        raise ValueError(f"{said} asked for, but X is one layer and {held}.")
+    return block
