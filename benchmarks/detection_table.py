@@ -29,92 +29,29 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from sklearn.base import clone
-from sklearn.metrics import average_precision_score, roc_auc_score
-from sklearn.pipeline import Pipeline
 
 from skact import (
-    DELTA_GRID,
-    AutoencoderTraining,
-    ConceptSearchCV,
-    DifferenceInMeans,
-    KMeansConcepts,
-    KMeansSeparator,
-    LastToken,
-    LayerStack,
-    LinearSeparator,
-    MaxSeparator,
     MaxToken,
-    MeanPrototype,
-    MeanToken,
-    NMFConcepts,
-    PCAConcepts,
-    RandomToken,
-    SelectLayer,
-    SemiNMFConcepts,
-    SparseAutoencoder,
-    SuperActivator,
-    TokenArray,
-    TokenScaler,
     TransformerEmbedder,
-    WeakSuperActivator,
     all_positive_f1_score,
     bootstrap_interval,
     concept_f1,
     load_masks,
     load_spans,
-    tpr_at_fpr_score,
 )
-from skact.concepts import BaseConcepts
+from skact.protocol import (
+    CLS,
+    DETECTORS,
+    METHODS,
+    Problem,
+    cells,
+    held_out_scores,
+    ranking,
+    search,
+    used,
+)
 
 SEED = 0
-METHODS = {
-    "LinearSeparator": LinearSeparator(),
-    "MeanPrototype": MeanPrototype(),
-    "DifferenceInMeans": DifferenceInMeans(),
-    "MaxSeparator": MaxSeparator(),
-    "KMeansConcepts": KMeansConcepts(200, max_iter=20, random_state=SEED),
-    "KMeansSeparator": KMeansSeparator(50, max_iter=20, random_state=SEED),
-    "PCAConcepts": PCAConcepts(100),
-    "SparseAutoencoder": SparseAutoencoder(
-        128,
-        "topk",
-        k=8,
-        training=AutoencoderTraining(max_epochs=3, batch_size=1024),
-        random_state=SEED,
-    ),
-    "NMFConcepts": NMFConcepts(16, max_iter=30, random_state=SEED),
-    "SemiNMFConcepts": SemiNMFConcepts(4, max_iter=30, random_state=SEED),
-}
-DETECTORS = {
-    "RandomToken": RandomToken(random_state=SEED),
-    "LastToken": LastToken(),
-    "MeanToken": MeanToken(),
-    "MaxToken": MaxToken(),
-    "SuperActivator": SuperActivator(),
-    "WeakSuperActivator": WeakSuperActivator(),
-    "Exact cut": WeakSuperActivator(objective="sample"),
-}
-# The CLS baseline sees one vector per sample, so every aggregator is the same.
-CLS = "CLS"
-# k-means on vectors of samples gets the paper's number of clusters; so do the other units.
-N_UNITS_CLS = 50
-
-
-@dataclass
-class Problem:
-    """A data set, embedded at several layers."""
-
-    tokens: LayerStack
-    cls: LayerStack
-    labels: TokenArray
-    y: np.ndarray
-    split: np.ndarray
-    names: list[str]
-
-    def rows(self, split):
-        """Numbers of the samples of a split."""
-        return np.flatnonzero(self.split == split)
 
 
 @dataclass
@@ -132,81 +69,28 @@ class Row:
 
 
 def embed(model, samples, layers):
-    """Return token and CLS activations of all layers, one forward pass for each."""
+    """Return activations of tokens and of samples, one forward pass for each.
+
+    Those of samples are read at the class token; the mean of tokens, where a model has none.
+    """
     settings = {"layer": layers, "crop": "processor", "progress": sys.stderr.isatty()}
-    tokens = TransformerEmbedder(model, **settings).transform(samples)
-    return tokens, TransformerEmbedder(model, pooling="cls", **settings).transform(samples)
+    reader = TransformerEmbedder(model, **settings)
+    pooling = "cls" if reader.reader.loaded.has_cls else "mean"
+    vectors = TransformerEmbedder(model, pooling=pooling, **settings)
+    return reader.transform(samples), vectors.transform(samples)
 
 
 def evaluate(problem, methods=("MeanPrototype", "LinearSeparator")):
     """Run the protocol; a Row for each concept method and detector."""
     rows = []
     for name in methods:
-        method = METHODS[name]
-        labelled = isinstance(method, BaseConcepts)
-        on_tokens = held_out_scores(method, problem.tokens, problem, problem.labels)
-        for detector in DETECTORS:
-            # Sorting the tokens of every column for every concept takes too long for many units.
-            if labelled or detector != "WeakSuperActivator":
-                found = search(DETECTORS[detector], on_tokens, problem, problem.labels)
-                rows.append(row(name, detector, *found, problem))
-        if not labelled:
-            method = clone(method).set_params(n_concepts=min(method.n_concepts, N_UNITS_CLS))
-        on_cls = held_out_scores(method, problem.cls, problem, None)
+        on_tokens = held_out_scores(METHODS[name], problem.tokens, problem, problem.labels)
+        for detector in cells(name, list(DETECTORS))[:-1]:
+            found = search(DETECTORS[detector], on_tokens, problem, problem.labels)
+            rows.append(row(name, detector, *found, problem))
+        on_cls = held_out_scores(used(name, CLS), problem.cls, problem, None)
         rows.append(row(name, CLS, *search(MaxToken(), on_cls, problem, None), problem))
     return rows
-
-
-def held_out_scores(method, stack, problem, labels):
-    """Scores of the samples in cal, then of those in test, at each layer."""
-    train, held = problem.rows("train"), np.r_[problem.rows("cal"), problem.rows("test")]
-    labelled = isinstance(method, BaseConcepts)
-    scores = {}
-    for layer in stack.layers if labelled else stack.layers[2::3]:
-        tokens = stack.layer(layer)
-        scaler = TokenScaler().fit(tokens[train])
-        first, rest = (scaler.transform(tokens[rows]) for rows in (train, held))
-        if isinstance(method, NMFConcepts):
-            first, rest = first.map(halves), rest.map(halves)
-        given = {"token_labels": labels[train]} if labelled and labels is not None else {}
-        scores[layer] = method.fit(first, problem.y[train], **given).transform(rest)
-    return LayerStack(scores)
-
-
-def halves(values):
-    """Positive and negative parts side by side: features that are never negative."""
-    return np.hstack([np.maximum(values, 0), np.maximum(-values, 0)])
-
-
-def search(detector, scores, problem, labels):
-    """Let each concept choose on cal; the fitted search, its decisions and scores on test."""
-    cal = problem.rows("cal")
-    everything = np.arange(len(cal))
-    deltas = (detector.delta,) if isinstance(detector, WeakSuperActivator) else DELTA_GRID
-    found = ConceptSearchCV(
-        Pipeline([("layer", SelectLayer()), ("detect", detector)]),
-        {"layer__layer": scores.layers, "detect__delta": deltas},
-        # Thresholds are set and compared on the same samples.
-        cv=[(everything, everything)],
-    )
-    labels = None if labels is None else labels[cal]
-    found.fit(scores[: len(cal)], problem.y[cal], token_labels=labels)
-    test = scores[len(cal) :]
-    return found, found.predict(test).astype(bool), found.decision_function(test)
-
-
-def ranking(truth, scores):
-    """Figures that need no cut, weighted by positives; of concepts that some samples hold."""
-    truth, scores = (np.reshape(given, (len(truth), -1)) for given in (truth, scores))
-    held = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
-    weights = truth[:, held].sum(axis=0)
-    each = {"auroc": roc_auc_score, "average_precision": average_precision_score}
-    figures = {
-        name: np.average([score(truth[:, c], scores[:, c]) for c in held], weights=weights)
-        for name, score in each.items()
-    }
-    figures["tpr_at_1_fpr"] = tpr_at_fpr_score(truth[:, held], scores[:, held])
-    return {name: round(float(value), 4) for name, value in figures.items()}
 
 
 def row(method, detector, found, predicted, scores, problem):
@@ -313,8 +197,8 @@ def short(path):
     return "/".join(Path(path).parts[-2:])
 
 
-def load(folder, model, layers):
-    """Read a data set and embed it."""
+def load_data(folder, model):
+    """Read a data set, and label its tokens."""
     if (Path(folder) / "samples.jsonl").exists():
         data = load_spans(folder)
         labels = TransformerEmbedder(model).align_spans(data.data, data.spans, data.target_names)
@@ -322,6 +206,12 @@ def load(folder, model, layers):
         data = load_masks(folder)
         reader = TransformerEmbedder(model, crop="processor")
         labels = reader.align_masks(data.data, data.masks, data.target_names)
+    return data, labels
+
+
+def load(folder, model, layers):
+    """Read a data set and embed it."""
+    data, labels = load_data(folder, model)
     tokens, cls = embed(model, data.data, layers)
     # A concept that is cut off by truncation is not in what the model sees.
     return Problem(tokens, cls, labels, data.target, data.split, list(data.target_names))

@@ -50,7 +50,7 @@ from skact import (
     tpr_at_fpr_score,
     weighted_f1_score,
 )
-from skact.pooling import top_windows
+from skact.pooling import pool_windows
 from skact.rows import offsets_of
 
 SEED = 0
@@ -97,18 +97,24 @@ def rows_of(data, split, rng):
     return own, np.stack(others)
 
 
-def joined(tokens, own, others, places):
-    """Join each text, at its place, with others: one array of tokens each."""
+def in_order(own, others, places):
+    """Put each sample, at its place, among others: (n, k)."""
     k = others.shape[1] + 1
     rows = np.empty((len(own), k), np.int64)
     here = np.arange(k) == np.minimum(places * k, k - 1).astype(np.int64)[:, None]
     rows[here], rows[~here] = own, others.ravel()
+    return rows
+
+
+def joined(tokens, own, others, places):
+    """Join each text, at its place, with others: one array of tokens each."""
+    rows = in_order(own, others, places)
     flat = tokens[rows.ravel()]
     return TokenArray(flat.flat(), offsets_of(flat.lengths.reshape(rows.shape).sum(axis=1)))
 
 
 def pooled(tokens, pool):
-    return top_windows(tokens.flat(), offsets_of(tokens.lengths), **POOLS[pool])
+    return pool_windows(tokens, **POOLS[pool])
 
 
 def cuts(scores, y, labels, values):
@@ -153,32 +159,36 @@ def dilution(data, scores, labels):
             split: joined(scores, own, others[:, : k - 1], places[split])
             for split, (own, others) in rows.items()
         }
-        values = {split: {pool: pooled(x, pool) for pool in POOLS} for split, x in made.items()}
         own, others = rows["cal"]
         marks = joined(labels, own, others[:, : k - 1], places["cal"])
-        ours = cuts(made["cal"], y["cal"], marks, values["cal"])
-        first = first or ours
-        on_test, truth = values["test"], y["test"]
-        result[k] = {
-            "tokens": round(float(made["test"].lengths.mean()), 1),
-            "pools": {
-                pool: measured(truth, v, tpr_at_1_fpr=tpr_at_fpr_score)
-                | {"auroc": ranking(truth, v)["auroc"]}
-                for pool, v in on_test.items()
-            },
-            **{
-                title: {
-                    name: measured(
-                        truth,
-                        on_test[pool] >= chosen[name],
-                        f1=weighted_f1_score,
-                        recall=recall,
-                        false_alarms=false_alarms,
-                    )
-                    for name, (pool, _) in RULES.items()
-                }
-                for title, chosen in (("cut at 1", first), ("cut at k", ours))
-            },
+        result[k], first = at_one_length(made, y, marks, first)
+    return result, first
+
+
+def at_one_length(made, y, marks, first):
+    """Pools and rules for samples of one length, with the cuts of the first and with their own."""
+    values = {split: {pool: pooled(x, pool) for pool in POOLS} for split, x in made.items()}
+    ours = cuts(made["cal"], y["cal"], marks, values["cal"])
+    first = first or ours
+    on_test, truth = values["test"], y["test"]
+    result = {
+        "tokens": round(float(made["test"].lengths.mean()), 1),
+        "pools": {
+            pool: measured(truth, v, tpr_at_1_fpr=tpr_at_fpr_score)
+            | {"auroc": ranking(truth, v)["auroc"]}
+            for pool, v in on_test.items()
+        },
+    }
+    for title, chosen in (("cut at 1", first), ("cut at k", ours)):
+        result[title] = {
+            name: measured(
+                truth,
+                on_test[pool] >= chosen[name],
+                f1=weighted_f1_score,
+                recall=recall,
+                false_alarms=false_alarms,
+            )
+            for name, (pool, _) in RULES.items()
         }
     return result, first
 

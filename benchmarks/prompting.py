@@ -12,25 +12,13 @@ answers that are neither; the probability of both words; and seconds per questio
 
 import argparse
 import time
-import warnings
 
 import numpy as np
 import torch
 from detection_table import SEED, short, write_json
-from sklearn.metrics import roc_auc_score
 
-from skact import PromptDetector, bootstrap_interval, load_spans, weighted_f1_score
-
-
-def rounded(interval):
-    return [round(float(x), 4) for x in interval]
-
-
-def auroc(y, odds):
-    """Area under the curve, weighted by positives; one class alone has none."""
-    known = (y.min(axis=0) < y.max(axis=0)).nonzero()[0]
-    areas = [roc_auc_score(y[:, c], odds[:, c]) for c in known]
-    return float(np.average(areas, weights=y[:, known].sum(axis=0)))
+from skact import load_spans
+from skact.protocol import Prompting, ask_about, asked_rows, prompt_gain
 
 
 def main():
@@ -42,58 +30,31 @@ def main():
     parser.add_argument("--out", help="write the result as JSON to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", message=".*are neither Yes nor No")
     data = load_spans(args.data, concepts=args.concepts)
-    order = np.random.default_rng(SEED).permutation(len(data.data))
-    split = np.asarray(data.split)[order]
-    cal, test = (order[split == name][: args.texts] for name in ("cal", "test"))
-    y, names = data.target, list(data.target_names)
-    texts = {
-        name: [data.data[i] for i in rows] for name, rows in {"cal": cal, "test": test}.items()
-    }
+    settings = Prompting(texts=args.texts)
+    _, test = asked_rows(data.split, args.texts, SEED)
+    y, names = data.target[test], list(data.target_names)
     result = {
         "command": f"python benchmarks/prompting.py --data {short(args.data)} "
         f"--model {short(args.model)} --texts {args.texts}"
         + (f" --concepts {' '.join(args.concepts)}" if args.concepts else ""),
         "model": short(args.model),
         "data": short(args.data),
-        "texts": {"cal": len(cal), "test": len(test)},
-        "positives_of_test": dict(zip(names, y[test].sum(axis=0).tolist(), strict=True)),
-        "yes_to_everything": round(float(weighted_f1_score(y[test], np.ones_like(y[test]))), 4),
+        "positives_of_test": dict(zip(names, y.sum(axis=0).tolist(), strict=True)),
     }
     said = {}
     for scores in ("answer", "logits"):
-        detector = PromptDetector(args.model, concepts=names, scores=scores)
-        detector.fit(texts["cal"], y[cal])
         start = time.process_time()
-        answers = detector.answers(texts["test"])
-        seconds = (time.process_time() - start) / y[test].size
-        if scores == "logits":
-            said[scores] = (answers.odds >= detector.thresholds_).astype(np.int64)
-        else:
-            said[scores] = (answers.parsed == 1).astype(np.int64)
-        f1 = bootstrap_interval(y[test], said[scores], random_state=SEED)
-        result[scores] = {
-            "f1": rounded(f1),
-            "yes": round(float(said[scores].mean()), 4),
-            "seconds_per_question": round(seconds, 3),
-        }
-        if scores == "logits":
-            at_zero = (answers.odds > 0).astype(np.int64)
-            result[scores] |= {
-                "f1_of_cut_at_0": round(float(weighted_f1_score(y[test], at_zero)), 4),
-                "auroc": round(auroc(y[test], answers.odds), 4),
-                "cuts": dict(zip(names, np.round(detector.thresholds_, 2).tolist(), strict=True)),
-                "probability_of_yes_or_no": round(float(answers.share.mean()), 4),
-            }
-        else:
-            result[scores]["neither"] = answers.n_unparsed
+        found = ask_about(data, args.model, scores, settings, SEED)
+        seconds = time.process_time() - start
+        said[scores] = found.pop("predicted")
+        asked = len(test) + (found["samples"]["cal"] if scores == "logits" else 0)
+        result["texts"], result["yes_to_everything"] = found.pop("samples"), found.pop("floor")
+        result[scores] = {**found, "seconds_per_question": round(seconds / asked / len(names), 3)}
         print(scores, result[scores], flush=True)
-    gain = bootstrap_interval(y[test], said["logits"], baseline=said["answer"], random_state=SEED)
-    everything = bootstrap_interval(
-        y[test], said["logits"], baseline=np.ones_like(y[test]), random_state=SEED
-    )
-    result |= {"gain_of_logits": rounded(gain), "gain_over_yes": rounded(everything)}
+    baselines = {"gain_of_logits": said["answer"], "gain_over_yes": np.ones_like(y)}
+    for name, baseline in baselines.items():
+        result[name] = prompt_gain(data, said["logits"], baseline, settings, SEED)
     print(result["yes_to_everything"], result["gain_of_logits"], result["gain_over_yes"])
     if args.out:
         write_json(args.out, result)

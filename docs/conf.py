@@ -1,14 +1,13 @@
-"""Sphinx configuration: ``sphinx-build -b html docs docs/_build/html``."""
+"""Sphinx configuration: ``make docs``. What the site does by itself lies in ``extensions``."""
 
 import os
-import re
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
 
 import skact
-
-HERE = Path(__file__).parent
 
 project = "skact"
 author = "The skact developers"
@@ -17,73 +16,56 @@ version = release = skact.__version__
 
 extensions = [
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "numpydoc",
     "myst_parser",
+    "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "extensions.formulas",
+    "extensions.menus",
+    "extensions.names",
+    "extensions.reference",
 ]
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 root_doc = "index"
-# Generated pages live in _build as well, so that the sources stay clean.
-exclude_patterns = ["_build/html", "examples"]
-html_theme = "alabaster"
+exclude_patterns = ["_build", "examples"]
 html_extra_path = ["references.bib"]
 
-myst_enable_extensions = ["dollarmath", "amsmath"]
+# Nothing is fetched by who reads the site: formulas are MathML, fonts those of the system.
+html_math_renderer = "mathml"
+html_theme = "pydata_sphinx_theme"
+html_title = "skact"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = html_show_sourcelink = False
+html_sidebars = {"index": []}
+html_context = {"default_mode": "auto"}
+html_theme_options = {
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "show_nav_level": 2,
+    "show_toc_level": 2,
+    "search_as_you_type": True,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+myst_enable_extensions = ["attrs_block", "dollarmath", "amsmath"]
 myst_heading_anchors = 3
 
-autosummary_generate = True
 numpydoc_show_class_members = False
+autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
-    "gallery_dirs": "_build/gallery",
-    "download_all_examples": False,
+    "gallery_dirs": "gallery",
+    "within_subsection_order": "extensions.examples.ReadingOrder",
+    "backreferences_dir": "gallery/backreferences",
+    "doc_module": ("skact",),
+    "reference_url": {"skact": None},
+    "download_all_examples": True,
     "show_memory": False,
+    "show_signature": False,
     "write_computation_times": False,
 }
-
-
-def write_reference():
-    """List all public names for autosummary."""
-    names = "\n".join(f"   {name}" for name in skact.__all__)
-    title = "Reference"
-    text = (
-        f"{title}\n{'=' * len(title)}\n\n.. currentmodule:: skact\n\n"
-        f".. autosummary::\n   :toctree: generated\n\n{names}\n"
-    )
-    path = HERE / "_build" / "reference.rst"
-    path.parent.mkdir(exist_ok=True)
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
-
-
-write_reference()
-
-
-def add_toctree(app, docname, source):
-    """Give the first page its menu, which a reader of the Markdown file does not need."""
-    if docname == root_doc:
-        pages = [
-            *(f"user_guide/{p}" for p in GUIDE),
-            "adding_a_method",
-            "api",
-            "_build/reference",
-            "_build/gallery/index",
-        ]
-        source[0] += "\n```{toctree}\n:hidden:\n\n" + "\n".join(pages) + "\n```\n"
-
-
-GUIDE = ["containers", "embedding", "concepts", "detection", "search"]
-
-
-def drop_labels(app, what, name, obj, options, lines):
-    """Inherited docstrings refer to labels of scikit-learn's own manual; keep the words alone."""
-    lines[:] = [re.sub(r":ref:`([^<`]*?) ?<[^>]*>`", r"\1", line) for line in lines]
-
-
-def setup(app):
-    """Register the hooks."""
-    app.connect("source-read", add_toctree)
-    app.connect("autodoc-process-docstring", drop_labels)

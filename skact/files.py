@@ -6,12 +6,21 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_size", "in_one_step", "inside", "parse_json", "read_json", "read_text"]
+__all__ = [
+    "append_lines",
+    "check_folder",
+    "check_size",
+    "in_one_step",
+    "inside",
+    "parse_json",
+    "read_json",
+    "read_text",
+]
 
 # What Python itself takes depends on how deep it stands already when it begins to read.
 _DEPTH = 100
@@ -163,6 +172,48 @@ def inside(root: Path, name: str, where: str) -> str:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{where}: there is no file {path}.")
     return path
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a file to be written where there is no folder for it, before long work begins.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If there is no such folder, or the path is one.
+    """
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"path must name a file, and {os.fspath(path)!r} is a folder.")
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"path names a file in {folder}, and there is no such folder.")
+
+
+def append_lines(path: Path, lines: Sequence[str]) -> None:
+    """Append lines to a file, and have them on the disk before returning.
+
+    Parameters
+    ----------
+    path : Path
+        The file; made if there is none. A line that a crash tore is ended first.
+    lines : sequence of str
+        The lines, ASCII, without their ends.
+    """
+    data = "".join(line + "\n" for line in lines).encode("ascii")
+    # Unbuffered, so that all is one write and two writers do not mix their lines.
+    with open(path, "ab+", buffering=0) as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            data = data if file.read(1) == b"\n" else b"\n" + data
+        while data:
+            data = data[file.write(data) or 0 :]
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from skact.rows import (
     segment_max,
     segment_sum,
 )
+from skact.tokens import TokenArray
 
 __all__ = [
     "RunningLast",
@@ -28,7 +29,10 @@ __all__ = [
     "RunningPool",
     "RunningWindows",
     "check_top_and_share",
+    "block_layout",
+    "check_window",
     "longest_window",
+    "pool_windows",
     "soft_maximum",
     "top_windows",
     "weighted_top_windows",
@@ -94,22 +98,106 @@ def check_top_and_share(top: int, share: float | None) -> None:
         )
 
 
-def longest_window(lengths: Array, shapes: Array | None = None) -> int:
+def longest_window(tokens: TokenArray) -> int:
     """Tell the side of the largest window that fits into a sample.
 
     Parameters
     ----------
-    lengths : ndarray of shape (n_samples,), dtype int64
-        Tokens of each sample.
-    shapes : ndarray of shape (n_samples, 2), dtype int64, default=None
-        Rows and columns of samples that are grids.
+    tokens : TokenArray
+        Samples, at least one.
 
     Returns
     -------
     side : int
         Tokens of a run, or patches along one side of a square.
     """
-    return int((lengths if shapes is None else shapes.min(axis=1)).max())
+    shapes = tokens.shapes
+    if shapes is not None:
+        return int(shapes.min(axis=1).max())
+    return int(np.diff(_runs(offsets_of(tokens.lengths), tokens.segments)).max())
+
+
+def _runs(offsets: Array, segments: Array | None) -> Array:
+    """Where each run of adjacent tokens begins, and at last the number of tokens."""
+    if segments is None:
+        return offsets
+    return np.union1d(offsets, np.flatnonzero(segments[1:] != segments[:-1]) + 1)
+
+
+def block_layout(tokens: TokenArray, samples: slice) -> tuple[Array, Array | None, Array | None]:
+    """Tell how the tokens of some samples lie beside one another.
+
+    Parameters
+    ----------
+    tokens : TokenArray
+        Samples.
+    samples : slice
+        Some of them, as :meth:`~skact.TokenArray.blocks` gives them.
+
+    Returns
+    -------
+    offsets : ndarray of shape (n_some + 1,), dtype int64
+        Where each of these begins, and at last the number of their tokens.
+    shapes : ndarray of shape (n_some, 2) or None
+        Their rows and columns.
+    segments : ndarray of shape (n_tokens_of_some,) or None
+        Their runs.
+    """
+    some = tokens[samples]
+    return offsets_of(some.lengths), some.shapes, some.segments
+
+
+def check_window(window: int, tokens: TokenArray) -> None:
+    """Refuse a window that fits into no sample.
+
+    Parameters
+    ----------
+    window : int
+        Tokens of a run, or patches along one side of a square.
+    tokens : TokenArray
+        Samples, at least one.
+
+    Raises
+    ------
+    ValueError
+        If it is longer than every one.
+    """
+    longest = longest_window(tokens)
+    if window > longest:
+        unit = "tokens" if tokens.shapes is None else "patches along its shorter side"
+        what = "sample" if tokens.segments is None else "run of tokens without a gap"
+        raise ValueError(
+            f"window={window} is longer than every {what}; the longest has {longest} {unit}."
+        )
+
+
+def pool_windows(
+    scores: TokenArray, window: int = 1, top: int = 1, share: float | None = None
+) -> Array:
+    """Pool the samples of a container as :func:`top_windows` does, block by block.
+
+    Parameters
+    ----------
+    scores : TokenArray of shape (n_samples, n_columns)
+        Scores, in memory or on disk; grids where they have shapes, and no window crosses a gap
+        where they have segments.
+    window, top, share : as in :func:`top_windows`
+        Which windows count.
+
+    Returns
+    -------
+    values : ndarray of shape (n_samples, n_columns)
+        One score per sample and column.
+    """
+    pooled: Array | None = None
+    for samples, tokens in scores.blocks():
+        offsets, *layout = block_layout(scores, samples)
+        part = top_windows(tokens, offsets, window, top, share, *layout)
+        if pooled is None:
+            pooled = np.empty(scores.shape, part.dtype)
+        pooled[samples] = part
+    assert pooled is not None
+    return pooled
 
 
 def top_windows(
@@ -119,6 +207,7 @@ def top_windows(
     top: int = 1,
     share: float | None = None,
     shapes: Array | None = None,
+    segments: Array | None = None,
 ) -> Array:
     r"""Pool each sample by the mean of its largest window means.
 
@@ -134,14 +223,17 @@ def top_windows(
     offsets : ndarray of shape (n_samples + 1,), dtype int64
         Where each sample begins, and at last the number of tokens.
     window : int, default=1
-        M: tokens of a run, or patches along one side of a square. In a sample that is smaller, the
-        largest one that fits.
+        M: tokens of a run, or patches along one side of a square. In a sample or run that is
+        smaller, the largest one that fits.
     top : int, default=1
         K; all windows of a sample that has fewer.
     share : float, default=None
         :math:`\kappa` in (0, 1]: K is :math:`\max(1, \mathrm{round}(\kappa\, n_{windows}))`.
     shapes : ndarray of shape (n_samples, 2), dtype int64, default=None
         Rows and columns of samples that are grids; None means runs.
+    segments : ndarray of shape (n_tokens,), int, default=None
+        Runs of adjacent tokens: no window crosses to a neighbour of another number. None means one
+        run for each sample.
 
     Returns
     -------
@@ -157,14 +249,13 @@ def top_windows(
     """
     if window == top == 1 and share is None:
         return segment_max(scores, offsets)
-    means, grids, _ = _window_means(scores, offsets, window, shapes)
+    means, cuts, _, _ = _window_means(scores, offsets, window, shapes, segments)
     if top == 1 and share is None:
-        return segment_max(means, offsets_of(grids.prod(axis=1)))
-    lengths = grids.prod(axis=1)
-    counts = _counts(lengths, top, share)
-    values = np.empty((len(lengths), means.shape[1]))
+        return segment_max(means, cuts)
+    counts = _counts(np.diff(cuts), top, share)
+    values = np.empty((len(counts), means.shape[1]))
     # Samples of one length are a block, whose largest are found without sorting the rest.
-    for some, rows, n_largest in _of_one_length(offsets_of(lengths), counts):
+    for some, rows, n_largest in _of_one_length(cuts, counts):
         rest = rows.shape[1] - n_largest
         block = means[rows]
         block.partition(rest, axis=1)
@@ -179,12 +270,13 @@ def weighted_top_windows(
     top: int = 1,
     share: float | None = None,
     shapes: Array | None = None,
+    segments: Array | None = None,
 ) -> tuple[Array, Array]:
     """Pool as :func:`top_windows`, and tell how much each token counts.
 
     Parameters
     ----------
-    scores, offsets, window, top, share, shapes : as in :func:`top_windows`
+    scores, offsets, window, top, share, shapes, segments : as in :func:`top_windows`
         Scores, and which windows of them count.
 
     Returns
@@ -203,7 +295,7 @@ def weighted_top_windows(
     array([0. , 0.5, 0.5, 0. ])
     """
     exact = scores.astype(np.float64, copy=False)
-    means, cuts, to_tokens = window_means(exact, offsets, window, shapes)
+    means, cuts, to_tokens = window_means(exact, offsets, window, shapes, segments)
     counts = _counts(np.diff(cuts), top, share)
     counted = np.zeros_like(means)
     if (counts == 1).all():
@@ -239,13 +331,17 @@ def _of_one_length(offsets: Array, counts: Array) -> Iterator[tuple[Array, Array
 
 
 def window_means(
-    scores: Array, offsets: Array, window: int = 1, shapes: Array | None = None
+    scores: Array,
+    offsets: Array,
+    window: int = 1,
+    shapes: Array | None = None,
+    segments: Array | None = None,
 ) -> tuple[Array, Array, Callable[[Array], Array]]:
     """Average the scores of every window of each sample.
 
     Parameters
     ----------
-    scores, offsets, window, shapes : as in :func:`top_windows`
+    scores, offsets, window, shapes, segments : as in :func:`top_windows`
         Scores, and the size of a window.
 
     Returns
@@ -268,33 +364,40 @@ def window_means(
     """
     if window == 1:
         return scores, offsets, lambda counted: counted
-    means, grids, windows = _window_means(scores, offsets, window, shapes)
-    lengths = grids.prod(axis=1)
+    means, cuts, grids, windows = _window_means(scores, offsets, window, shapes, segments)
 
     def to_tokens(counted: Array) -> Array:
         # Each token sums up the windows that it lies in: the same sum, with a margin of zeros.
         margin = windows - 1
         wide = grids + 2 * margin
         padded = np.zeros((wide.prod(axis=1).sum(), counted.shape[1]))
-        each = np.repeat(windows.prod(axis=1), lengths)[:, None]
+        each = np.repeat(windows.prod(axis=1), grids.prod(axis=1))[:, None]
         padded[_rows(wide, margin, grids)] = counted / each
         return _sums(padded, wide, windows)[0]
 
-    return means, offsets_of(lengths), to_tokens
+    return means, cuts, to_tokens
 
 
 def _window_means(
-    scores: Array, offsets: Array, window: int, shapes: Array | None
-) -> tuple[Array, Array, Array]:
-    """Means of all windows, the grids of them, and the rows and columns of a window."""
-    lengths = np.diff(offsets)
+    scores: Array, offsets: Array, window: int, shapes: Array | None, segments: Array | None
+) -> tuple[Array, Array, Array, Array]:
+    """Means of all windows, where those of each sample begin, their grids, and their sizes.
+
+    There is a grid for each sample, or for each run where samples have gaps.
+    """
+    runs = _runs(offsets, segments)
+    lengths = np.diff(runs)
     if shapes is None:
         shapes = np.column_stack([np.ones_like(lengths), lengths])
         windows = np.minimum([1, window], shapes)
     else:
         windows = np.minimum(window, shapes.min(axis=1, keepdims=True)).repeat(2, axis=1)
     sums, grids = _sums(scores.astype(np.float64), shapes, windows)
-    return sums / np.repeat(windows.prod(axis=1), grids.prod(axis=1))[:, None], grids, windows
+    n_windows = grids.prod(axis=1)
+    cuts = offsets_of(n_windows)
+    if segments is not None:
+        cuts = cuts[np.searchsorted(runs, offsets)]
+    return sums / np.repeat(windows.prod(axis=1), n_windows)[:, None], cuts, grids, windows
 
 
 def _sums(values: Array, grids: Array, windows: Array) -> tuple[Array, Array]:
@@ -361,6 +464,9 @@ class RunningPool(ABC):
     @abstractmethod
     def add(self, scores: Array) -> None:
         """Take in the scores (n_new, n_columns) of the next tokens."""
+
+    def gap(self) -> None:  # noqa: B027 (most pools take tokens one by one)
+        """Say that context was left out here: the next token is not adjacent to the last."""
 
     @abstractmethod
     def value(self) -> Array:
@@ -431,16 +537,17 @@ class RunningWindows(RunningPool):
         self, n_columns: int, window: int = 1, top: int = 1, share: float | None = None
     ) -> None:
         super().__init__(n_columns)
-        self._window, self._top, self._share = window, top, share
+        self.window, self.top, self.share = window, top, share
         self._recent = np.zeros((window, n_columns))
-        self._sum, self._n = np.zeros(n_columns), 0
+        self._sum = np.zeros(n_columns)
+        self._n = self._n_windows = 0  # tokens since the last gap, and windows that are complete
         self._means = np.empty((top if share is None else 64, n_columns))
         self._least = np.empty(n_columns)
 
     def add(self, scores: Array) -> None:
         """Take in scores; see :class:`RunningPool`."""
         for row in scores:
-            place = self._n % self._window
+            place = self._n % self.window
             if place == 0:  # from time to time exactly, so that rounding does not add up
                 self._sum = self._recent[1:].sum(axis=0)
             else:
@@ -448,12 +555,19 @@ class RunningWindows(RunningPool):
             self._sum += row
             self._recent[place] = row
             self._n += 1
-            if self._n >= self._window:
-                self._add_window(self._sum / self._window)
+            if self._n >= self.window:
+                self._add_window(self._sum / self.window)
+
+    def gap(self) -> None:
+        """Let no window reach over this place; what came is one window if it was shorter."""
+        if 0 < self._n < self.window:
+            self._add_window(self._recent[: self._n].mean(axis=0))
+        self._recent[:] = 0
+        self._n = 0
 
     def _add_window(self, mean: Array) -> None:
-        n_before = self._n - self._window
-        if self._share is not None and n_before == len(self._means):
+        n_before, self._n_windows = self._n_windows, self._n_windows + 1
+        if self.share is not None and n_before == len(self._means):
             self._means = np.concatenate([self._means, np.empty_like(self._means)])
         if n_before < len(self._means):
             self._means[n_before] = mean
@@ -467,13 +581,12 @@ class RunningWindows(RunningPool):
 
     def value(self) -> Array:
         """Pooled score of each column; shorter streams are one window."""
-        n_windows = self._n - self._window + 1
-        if n_windows < 1:
-            mean: Array = self._recent[: self._n].mean(axis=0)
-            return mean
-        kept = self._means[:n_windows]
-        if self._share is not None:
-            n = int(_counts(np.array([n_windows]), 1, self._share)[0])
-            kept = np.partition(kept, n_windows - n, axis=0)[n_windows - n :]
+        n_windows, kept = self._n_windows, self._means[: self._n_windows]
+        if 0 < self._n < self.window:
+            n_windows += 1
+            kept = np.concatenate([kept, self._recent[None, : self._n].mean(axis=1)])
+        n = int(_counts(np.array([n_windows]), self.top, self.share)[0])
+        if self.share is not None or len(kept) > n:
+            kept = np.partition(kept, len(kept) - n, axis=0)[len(kept) - n :]
         pooled: Array = kept.mean(axis=0)
         return pooled

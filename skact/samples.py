@@ -21,7 +21,7 @@ from skact.rows import Array, as_numpy
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PIXELS_PER_BYTE", "HashedFile", "as_list", "image_size", "open_image"]
+__all__ = ["PIXELS_PER_BYTE", "HashedFile", "as_list", "image_size", "is_file", "open_image"]
 
 #: Most pixels that a byte of a large image file stands for; deflate gives a thousand grey ones.
 PIXELS_PER_BYTE = 2000
@@ -101,18 +101,22 @@ class HashedFile:
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or file open in binary mode
         The file.
     sha256 : bytes
         Of its bytes.
     """
 
-    path: str | Path
+    path: Any
     sha256: bytes
 
     def content(self, i: int) -> bytes:
         """Read it, as sample number i; RuntimeError if it is another file by now."""
-        content = Path(self.path).read_bytes()
+        if isinstance(self.path, str | Path):
+            content = Path(self.path).read_bytes()
+        else:
+            self.path.seek(0)
+            content = self.path.read()
         if hashlib.sha256(content).digest() != self.sha256:
             raise RuntimeError(
                 f"sample {i}: the file {str(self.path)!r} was changed while samples were embedded. "
@@ -127,7 +131,8 @@ def _is_pil(image: Any) -> bool:
     return isinstance(image, Image.Image)
 
 
-def _is_file(image: Any) -> bool:
+def is_file(image: Any) -> bool:
+    """Tell whether a sample is a file, by its path or open."""
     return isinstance(image, str | Path | HashedFile) or (
         hasattr(image, "read") and hasattr(image, "seek")
     )
@@ -155,7 +160,16 @@ def _opened(image: Any, i: int) -> Iterator[Image]:
             f"sample {i}: the image {shown} has more pixels than PIL opens: {error} Make it "
             "smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
         ) from error
-    except (OSError, SyntaxError, ValueError, TypeError, AssertionError, EOFError) as error:
+    # Some versions of PIL meet a closed file as an attribute that is None.
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        EOFError,
+    ) as error:
         advice = '(If the samples are texts, take a model of texts, or say modality="text" to '
         advice += "one that reads both.)"
         if not isinstance(named, str | Path):
@@ -205,7 +219,7 @@ def image_size(image: Any, i: int) -> tuple[int, int]:
     ValueError
         If the sample is no image, naming its number.
     """
-    if not (_is_file(image) or _is_pil(image)):
+    if not (is_file(image) or _is_pil(image)):
         height, width = _check_array(image, i).shape[:2]
         return height, width
     with _opened(image, i) as file:
@@ -249,7 +263,8 @@ def _to_rgb(image: Image) -> Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    # What is RGB is not copied: converting is all that costs time where an image is in memory.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def open_image(image: Any, i: int) -> Image:
@@ -267,7 +282,7 @@ def open_image(image: Any, i: int) -> Image:
     Returns
     -------
     image : PIL image
-        RGB, of the original size.
+        RGB, of the original size; the sample itself where it is one, so not to be changed.
 
     Raises
     ------
@@ -276,7 +291,7 @@ def open_image(image: Any, i: int) -> Image:
     """
     from PIL import Image, ImageOps
 
-    if not (_is_file(image) or _is_pil(image)):
+    if not (is_file(image) or _is_pil(image)):
         array = _check_array(image, i)
         if array.dtype.kind == "f":
             array = np.rint(array * 255).astype(np.uint8)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, expit, logit
 
-from skact.arguments import Number, checked, float_array
+from skact.arguments import Number, check_sample_weight, checked, float_array
 from skact.rows import Array, all_finite
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "false_alarm_cut",
     "fit_sigmoid",
     "guaranteed_rank",
+    "log_odds",
     "recall_cut",
     "sigmoid",
     "tail_threshold",
@@ -44,8 +45,14 @@ DELTA_GRID = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 _DOUBLES = 2**20
 
 
-@checked(scores=["array-like"], delta=["array-like", Number(Real, 0, 1, closed="neither")])
-def tail_threshold(scores: Array, delta: float | npt.ArrayLike) -> Array:
+@checked(
+    scores=["array-like"],
+    delta=["array-like", Number(Real, 0, 1, closed="neither")],
+    sample_weight=["array-like", None],
+)
+def tail_threshold(
+    scores: Array, delta: float | npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+) -> Array:
     r"""Score above which a share ``delta`` of the scores lies.
 
     .. math:: \tau(\delta) = Q_{1-\delta}(\text{scores})
@@ -60,6 +67,9 @@ def tail_threshold(scores: Array, delta: float | npt.ArrayLike) -> Array:
         Scores of one concept, or of each column.
     delta : float or array-like of shape (n_deltas,)
         Share in (0, 1).
+    sample_weight : array-like of shape (n_scores,), default=None
+        How often each score counts: a weight of 2 is that of a score that is there twice. Weights
+        that average less than 1 are scaled to an average of 1.
 
     Returns
     -------
@@ -69,7 +79,8 @@ def tail_threshold(scores: Array, delta: float | npt.ArrayLike) -> Array:
     Raises
     ------
     ValueError
-        If there is no score, one is not finite, there is no delta, or one lies outside of (0, 1).
+        If there is no score, one is not finite, there is no delta, one lies outside of (0, 1), or
+        the weights are none of these scores.
 
     Examples
     --------
@@ -92,18 +103,49 @@ def tail_threshold(scores: Array, delta: float | npt.ArrayLike) -> Array:
     level = (1 - deltas).astype(precision).astype(np.float64)
     # Ranks of more than 2**24 scores do not fit single precision, so they are found in double.
     table = scores.reshape(len(scores), -1)
+    weight = None if sample_weight is None else check_sample_weight(sample_weight, len(scores))
     thresholds = np.empty((*level.shape, table.shape[1]))
     # Doubles and their copy take a multiple of the scores, so only some columns do at a time.
     step = max(_DOUBLES // len(table), 1)
     for start in range(0, table.shape[1], step):
         some = slice(start, start + step)
-        thresholds[..., some] = np.quantile(table[:, some].astype(np.float64), level, axis=0)
+        part = table[:, some].astype(np.float64)
+        if weight is None:
+            thresholds[..., some] = np.quantile(part, level, axis=0)
+        else:
+            thresholds[..., some] = _weighted_quantile(part, level, weight)
     thresholds = thresholds.reshape((*level.shape, *scores.shape[1:]))
     return thresholds.astype(precision).astype(np.float64)[()]
 
 
-@checked(present=["array-like"], predicted=["array-like"])
-def concept_f1(present: npt.ArrayLike, predicted: npt.ArrayLike) -> Array:
+def _weighted_quantile(scores: Array, levels: Array, weight: Array) -> Array:
+    """Quantiles (*levels.shape, n_columns) of columns where each score is there ``weight`` times.
+
+    With W scores, the quantile of level q lies between the order statistics of the numbers before
+    and after q (W - 1), in proportion. That is the mean of the step function of order statistics
+    from q (W - 1) to one further, which takes weights of any size.
+    """
+    weight = weight * max(1.0, np.count_nonzero(weight) / weight.sum())
+    order = np.argsort(scores, axis=0, kind="stable")
+    ordered, upper = np.take_along_axis(scores, order, axis=0), np.cumsum(weight[order], axis=0)
+    lower = upper - weight[order]
+    quantiles = np.empty((*levels.shape, scores.shape[1]))
+    for place in np.ndindex(levels.shape):
+        first = levels[place] * (weight.sum() - 1)
+        least = np.take_along_axis(ordered, (upper > first).argmax(axis=0)[None], axis=0)
+        shares = np.minimum(upper, first + 1) - np.maximum(lower, first)
+        # From the least score on, so that where only one counts it is met to the last bit.
+        quantiles[place] = least[0] + ((ordered - least) * np.maximum(shares, 0)).sum(axis=0)
+    return quantiles
+
+
+@checked(present=["array-like"], predicted=["array-like"], sample_weight=["array-like", None])
+def concept_f1(
+    present: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    *,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Array:
     r"""F1 of decisions per concept, :math:`2 TP / (2 TP + FP + FN)`; 0 where nothing is true.
 
     Parameters
@@ -112,6 +154,8 @@ def concept_f1(present: npt.ArrayLike, predicted: npt.ArrayLike) -> Array:
         Truth.
     predicted : array-like broadcastable against ``present``, bool or 0 and 1
         Decisions; both are reduced over the first axis.
+    sample_weight : array-like of shape (n_samples,), default=None
+        How much each sample counts.
 
     Returns
     -------
@@ -121,7 +165,8 @@ def concept_f1(present: npt.ArrayLike, predicted: npt.ArrayLike) -> Array:
     Raises
     ------
     ValueError
-        If there are values other than 0 and 1, no samples, or shapes that do not fit.
+        If there are values other than 0 and 1, no samples, shapes that do not fit, or weights that
+        are none of these samples.
 
     Examples
     --------
@@ -137,9 +182,19 @@ def concept_f1(present: npt.ArrayLike, predicted: npt.ArrayLike) -> Array:
         raise ValueError(
             f"present and predicted differ in shape: {present.shape} and {predicted.shape}."
         ) from None
-    both = (present & predicted).sum(axis=0)
-    either = present.sum(axis=0) + predicted.sum(axis=0)
+    weight = None
+    if sample_weight is not None:
+        weight = check_sample_weight(sample_weight, max(len(present), len(predicted)))
+    both = _total(present & predicted, weight)
+    either = _total(present, weight) + _total(predicted, weight)
     return np.divide(2.0 * both, either, out=np.zeros(np.shape(both)), where=either > 0)[()]
+
+
+def _total(marks: Array, weight: Array | None) -> Any:
+    """Count marks along the first axis, each as often as its sample counts."""
+    if weight is None:
+        return marks.sum(axis=0)
+    return np.tensordot(weight, np.broadcast_to(marks, (len(weight), *marks.shape[1:])), 1)
 
 
 def _decisions(values: npt.ArrayLike, name: str) -> Array:
@@ -170,11 +225,11 @@ def best_columns(f1: Array) -> Array:
     return np.argmax(f1, axis=1)
 
 
-def best_cut(scores: Array, positive: Array) -> Any:
+def best_cut(scores: Array, positive: Array, weight: Array | None = None) -> Any:
     r"""Cut with the best F1 among **all** cuts; the largest one among equals.
 
-    .. math:: \tau^* = \arg\max_\tau \frac{2 \sum_{s_i \ge \tau} p_i}
-              {|\{i : s_i \ge \tau\}| + \sum_i p_i}
+    .. math:: \tau^* = \arg\max_\tau \frac{2 \sum_{s_i \ge \tau} w_i p_i}
+              {\sum_{s_i \ge \tau} w_i + \sum_i w_i p_i}
 
     This is F1 where p is the truth. Where p are probabilities, it is about the F1 to be expected,
     and less noisy if few samples are positive.
@@ -185,6 +240,8 @@ def best_cut(scores: Array, positive: Array) -> Any:
         Scores of one concept, or of each column.
     positive : ndarray of shape (n_scores,) or (n_scores, n_columns), dtype bool or float
         Truth, or probabilities; for all columns or each. At least one is not 0.
+    weight : ndarray of shape (n_scores,), default=None
+        w, above 0; None counts each score once.
 
     Returns
     -------
@@ -203,11 +260,12 @@ def best_cut(scores: Array, positive: Array) -> Any:
         cuts[some] = best_cut_of_sorted(
             np.take_along_axis(table[:, some], order, axis=0),
             np.take_along_axis(chances[:, some], order, axis=0),
+            None if weight is None else weight[order],
         )
     return cuts.reshape(scores.shape[1:])[()]
 
 
-def best_cut_of_sorted(scores: Array, positive: Array) -> Array:
+def best_cut_of_sorted(scores: Array, positive: Array, weight: Array | None = None) -> Array:
     """Cut as :func:`best_cut` does, where scores are in order already.
 
     Parameters
@@ -216,14 +274,19 @@ def best_cut_of_sorted(scores: Array, positive: Array) -> Array:
         Scores that descend in each column.
     positive : ndarray of shape (n_scores, n_columns), dtype bool or float
         Truth or probability of each.
+    weight : ndarray of shape (n_scores, n_columns), default=None
+        How often each counts; None once.
 
     Returns
     -------
     cuts : ndarray of shape (n_columns,)
         One of the scores of each column.
     """
+    found = np.arange(1, len(scores) + 1)[:, None]
+    if weight is not None:
+        found, positive = np.cumsum(weight, axis=0), weight * positive
     hits = np.cumsum(positive, axis=0)
-    f1 = 2 * hits / (np.arange(1, len(scores) + 1)[:, None] + hits[-1])
+    f1 = 2 * hits / (found + hits[-1])
     # Equal scores fall on the same side of a cut.
     f1[:-1][scores[:-1] == scores[1:]] = -1
     cuts: Array = scores[np.argmax(f1, axis=0), np.arange(scores.shape[1])]
@@ -377,7 +440,7 @@ def unsure_cuts(
     return np.stack([np.where(cross, middle, lower), np.where(cross, middle, upper)], axis=1)
 
 
-def fit_sigmoid(scores: Array, present: Array) -> Array:
+def fit_sigmoid(scores: Array, present: Array, weight: Array | None = None) -> Array:
     r"""Probabilities from scores, by Platt's method without a penalty.
 
     .. math:: p = \frac{1}{1 + e^{-(a (A - m) + b)}}, \qquad a \ge 0
@@ -392,6 +455,8 @@ def fit_sigmoid(scores: Array, present: Array) -> Array:
         Pooled scores.
     present : ndarray of shape (n_samples,) or (n_samples, n_columns), dtype bool
         Truth, for all columns or each.
+    weight : ndarray of shape (n_samples,), default=None
+        How often each sample counts; None once.
 
     Returns
     -------
@@ -408,45 +473,72 @@ def fit_sigmoid(scores: Array, present: Array) -> Array:
     step = max(_DOUBLES // len(scores), 1)
     for start in range(0, len(fitted), step):
         some = slice(start, start + step)
-        fitted[some] = _platt(scores[:, some].astype(np.float64), truth[:, some])
+        fitted[some] = _platt(scores[:, some].astype(np.float64), truth[:, some], weight)
     return fitted
 
 
-def _platt(scores: Array, truth: Array) -> Array:
+def _platt(scores: Array, truth: Array, weight: Array | None) -> Array:
+    times: Any = 1.0 if weight is None else weight[:, None]
     centre, scale = scores.mean(axis=0), scores.std(axis=0)
+    n_samples: Any = len(scores)
+    if weight is not None:
+        n_samples, centre = weight.sum(), np.average(scores, axis=0, weights=weight)
+        scale = np.sqrt(np.average((scores - centre) ** 2, axis=0, weights=weight))
     # A constant has a deviation of a few last bits.
     flat = scale <= 1e-12 * np.abs(scores).max(axis=0)
     z = (scores - centre) / np.where(flat, 1, scale) * ~flat
-    n_positive = truth.sum(axis=0)
-    n_negative = len(scores) - n_positive
+    n_positive = _total(truth, weight)
+    n_negative = n_samples - n_positive
     target = np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    base = logit(target.mean(axis=0))
-    a, b = np.zeros(len(base)), base
+    base = logit(np.average(target, axis=0, weights=weight))
+    a, b, squares = np.zeros(len(base)), base, z * z
 
-    def loss(a: Array, b: Array) -> Array:
+    def loss(a: Array, b: Array) -> tuple[Array, Array]:
         f = a * z + b
-        return (np.logaddexp(0, f) - target * f).sum(axis=0)
+        return f, (times * (np.logaddexp(0, f) - target * f)).sum(axis=0)
 
-    now = loss(a, b)
+    f, now = loss(a, b)
     for _ in range(100):
-        p = expit(a * z + b)
-        weight, slope = p * (1 - p), p - target
-        aa, ab, bb = ((weight * x).sum(axis=0) for x in (z * z, z, 1))
+        p = expit(f)
+        curve, slope = times * p * (1 - p), times * (p - target)
+        aa, ab, bb = (x.sum(axis=0) for x in (curve * squares, curve * z, curve))
         ga, gb = (slope * z).sum(axis=0), slope.sum(axis=0)
         aa = np.where(flat, 1, aa)
         det = aa * bb - ab * ab
         da, db = (bb * ga - ab * gb) / det, (aa * gb - ab * ga) / det
         size = np.ones(len(base))
-        while np.any(worse := loss(a - size * da, b - size * db) > now + 1e-12 * np.abs(now)):
+        while True:
+            f, after = loss(a - size * da, b - size * db)
+            if not np.any(worse := after > now + 1e-12 * np.abs(now)):
+                break
             size[worse] /= 2
-        a, b = a - size * da, b - size * db
-        now = loss(a, b)
+        a, b, now = a - size * da, b - size * db, after
         if max(np.abs(da).max(), np.abs(db).max()) < 1e-9:
             break
     # The loss is convex, so a slope below 0 means that the best one allowed is 0.
     rising = a > 0
     slope = np.where(rising & ~flat, a, 0) / np.where(flat, 1, scale)
     return np.column_stack([centre, slope, np.where(rising, b, base)])
+
+
+def log_odds(scores: Array, fitted: Array) -> Array:
+    """Log-odds of scores, by what :func:`fit_sigmoid` found.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_samples, n_columns)
+        Pooled scores.
+    fitted : ndarray of shape (n_columns, 3)
+        m, a and b of each column.
+
+    Returns
+    -------
+    odds : ndarray of shape (n_samples, n_columns), dtype float64
+        0 where a concept is as probable as not.
+    """
+    centre, slope, intercept = fitted.T
+    odds: Array = slope * (scores.astype(np.float64) - centre) + intercept
+    return odds
 
 
 def sigmoid(scores: Array, fitted: Array) -> Array:
@@ -464,5 +556,4 @@ def sigmoid(scores: Array, fitted: Array) -> Array:
     chances : ndarray of shape (n_samples, n_columns), dtype float64
         In (0, 1).
     """
-    centre, slope, intercept = fitted.T
-    return expit(slope * (scores.astype(np.float64) - centre) + intercept)
+    return expit(log_odds(scores, fitted))

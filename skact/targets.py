@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils import column_or_1d
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import check_classification_targets
 
 from skact.rows import Array, as_numpy
 from skact.tokens import SampleView, TokenArray
@@ -25,10 +25,12 @@ __all__ = [
     "check_targets",
     "check_token_labels",
     "column_names",
+    "in_order_of_fit",
     "label_array",
     "label_classes",
     "missing_labels",
     "rarest_concepts",
+    "refuse_empty_names",
 ]
 
 
@@ -64,7 +66,7 @@ class Targets:
         return f"{concept}" if self.names is None else f"{concept} ({self.names[concept]!r})"
 
 
-def check_targets(estimator: Any, y: Any, n_samples: int, *, multiclass: bool = False) -> Targets:
+def check_targets(estimator: Any, y: Any, n_samples: int) -> Targets:
     """Check sample-level targets.
 
     Parameters
@@ -72,12 +74,11 @@ def check_targets(estimator: Any, y: Any, n_samples: int, *, multiclass: bool = 
     estimator : estimator
         The caller, for messages.
     y : array-like of shape (n_samples,) or (n_samples, n_concepts)
-        Two classes (the larger one is the concept), or an indicator matrix with a column per
-        concept. Column names of a data frame become names of concepts.
+        Class labels, of which the larger one of two is the concept and of more each one, or an
+        indicator matrix with a column per concept. Column names of a data frame become names of
+        concepts.
     n_samples : int
         Samples in X.
-    multiclass : bool, default=False
-        Also take more than two classes, one concept each.
 
     Returns
     -------
@@ -87,8 +88,8 @@ def check_targets(estimator: Any, y: Any, n_samples: int, *, multiclass: bool = 
     Raises
     ------
     ValueError
-        If y is missing, has another length than X, is no classification target, has a single
-        class, more classes than allowed, or a concept without a positive sample.
+        If y is missing, has another length than X, is no classification target, or has a single
+        class, a concept without a positive sample, or an empty name of a concept.
 
     Examples
     --------
@@ -110,12 +111,6 @@ def check_targets(estimator: Any, y: Any, n_samples: int, *, multiclass: bool = 
         raise ValueError(
             f"y has one class only ({classes[0]!r}); {name} needs samples with and without the "
             "concept. (A single concept that all samples hold is an indicator of shape (n, 1).)"
-        )
-    if len(classes) > 2 and not multiclass:
-        raise ValueError(
-            f"Only binary classification is supported (or an indicator matrix of several "
-            f"concepts). The type of the target is {type_of_target(y)}, with "
-            f"{len(classes)} classes."
         )
     return _of_classes(y, classes)
 
@@ -185,7 +180,9 @@ def check_more_targets(
 
 def _of_classes(y: Array, classes: Array) -> Targets:
     concepts = classes if len(classes) > 2 else classes[1:]
-    return Targets(y[:, None] == concepts, [str(c) for c in concepts.tolist()], classes)
+    names = [str(c) for c in concepts.tolist()]
+    refuse_empty_names(names, "class")
+    return Targets(y[:, None] == concepts, names, classes)
 
 
 def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] | None]:
@@ -207,13 +204,17 @@ def _read_targets(y: Any, n_samples: int, name: str) -> tuple[Array, list[str] |
             f"y has {len(y)} samples, X has {n_samples}: inconsistent numbers of samples."
         )
     if y.ndim == 2:
+        if not y.shape[1]:
+            raise ValueError(f"y has no columns, shape {y.shape}; it needs one for each concept.")
         bad = np.argwhere(~np.isin(y, (0, 1)) if y.dtype.kind in "biuf" else np.ones(y.shape))
         if not len(bad):
+            refuse_empty_names(names or [], "column")
             return y.astype(bool), names
         if y.shape[1] != 1:
             raise ValueError(
                 "y should be a 1d array of classes, or a matrix of 0 and 1 with a column per "
-                f"concept; {_place(bad[0], names)} is {_shown(y, bad[0])}."
+                f"concept; {_place(bad[0], names)} is {_shown(y, bad[0])}. (MultiLabelBinarizer of "
+                "scikit-learn makes such a matrix of lists of labels.)"
             )
     with at_users_line():
         y = column_or_1d(y, warn=True)
@@ -227,6 +228,66 @@ def column_names(y: Any) -> list[str] | None:
     return None if columns is None or callable(columns) else [str(c) for c in columns]
 
 
+def in_order_of_fit(y: Any, names: Any, *, others_may_do: bool = False) -> Any:
+    """Order the columns of a table as fit had them, by their names.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_columns)
+        Labels; without names of columns they stay as they are.
+    names : sequence of str, or None
+        Names that the columns had in fit. None, or ``concept0``, ``concept1``, ..., had none, so
+        that columns go by position.
+    others_may_do : bool, default=False
+        Whether columns of other names go by position too.
+
+    Returns
+    -------
+    y : array-like
+        The same, or an ndarray of its columns in the order of names.
+
+    Raises
+    ------
+    ValueError
+        If the columns have other names.
+    """
+    said = column_names(y)
+    known = None if names is None else [str(name) for name in names]
+    if said is None or known is None or said == known:
+        return y
+    if sorted(said) == sorted(known):
+        return label_array(y)[:, [said.index(name) for name in known]]
+    if others_may_do or known == [f"concept{c}" for c in range(len(known))]:
+        return y
+    raise ValueError(
+        f"y names its columns {said[:10]}, in fit they were {known[:10]}; give a table of the same "
+        "names, or an array in the order of fit."
+    )
+
+
+def refuse_empty_names(names: Sequence[str], what: str) -> None:
+    """Refuse names of concepts that are empty texts.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names that y gives.
+    what : {"column", "class"}
+        What of y they name.
+
+    Raises
+    ------
+    ValueError
+        If one is empty or blank.
+    """
+    for number, name in enumerate(names):
+        if not name.strip():
+            raise ValueError(
+                f"{what} {number} of y must have a name, which becomes that of a concept; it is "
+                f"called {name!r}."
+            )
+
+
 def _check_unique(what: str, names: list[str] | None) -> None:
     for name in names or []:
         if names and names.count(name) > 1:
@@ -235,7 +296,7 @@ def _check_unique(what: str, names: list[str] | None) -> None:
 
 _NO_LISTS = (
     "y holds lists of labels; make an indicator matrix of them, with a column per concept, for "
-    "instance by scikit-learn's MultiLabelBinarizer."
+    "instance by scikit-learn's MultiLabelBinarizer. (Columns of labels go into a data frame.)"
 )
 
 
@@ -274,11 +335,21 @@ def label_array(y: Any) -> Array:
     elif array.dtype.kind == "U" and isinstance(y, list | tuple):
         objects = np.asarray(y, object)
         array = array if all(isinstance(one, str) for one in objects.flat) else objects
+    if _holds_lists(y, array):
+        raise ValueError(_NO_LISTS)
     if array.ndim not in (1, 2):
         raise ValueError(
             f"y should be a 1d array, or 2-D with a column per concept; got {array.ndim}-D."
         )
     return array.astype(object) if array.dtype.kind == "T" else array
+
+
+def _holds_lists(y: Any, array: Array) -> bool:
+    """Tell lists of labels, which may all be equally long, from the rows of a table."""
+    if array.ndim == 2 and array.shape[1] > 1 and isinstance(y, list | tuple):
+        return any(isinstance(value, str) for row in y for value in row)
+    kinds = (list, tuple, set, frozenset, np.ndarray)
+    return array.dtype == object and any(isinstance(value, kinds) for value in array.flat)
 
 
 def _one_type(y: Array, names: list[str] | None) -> Array:
@@ -294,8 +365,6 @@ def _one_type(y: Array, names: list[str] | None) -> Array:
         return y
     kinds: dict[str, Any] = {}
     for at, value in np.ndenumerate(y):
-        if isinstance(value, list | tuple | set | np.ndarray):
-            raise ValueError(_NO_LISTS)
         number = isinstance(value, Number | np.bool_)
         kind = "number" if number else "str" if isinstance(value, str) else type(value).__name__
         kinds.setdefault(kind, at)
@@ -414,7 +483,10 @@ def check_token_labels(
         )
     missing = np.flatnonzero(~in_sample.any(axis=0))
     if all_present and len(missing):
-        raise ValueError(f"concept {targets.label(missing[0])} has no positive token.")
+        raise ValueError(
+            f"concept {targets.label(missing[0])} has no positive token in token_labels; label "
+            "some of its tokens, or leave the concept out of y and token_labels."
+        )
     return labels, targets
 
 

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.utils._indexing import _safe_indexing
 from sklearn.utils.validation import validate_data
 
+from skact.arguments import check_entries, check_sample_weight
 from skact.rows import (
     Array,
     Mapped,
@@ -28,7 +30,11 @@ __all__ = [
     "check_tokens",
     "first_token",
     "like_input",
+    "weighted_samples",
 ]
+
+
+Samples = TypeVar("Samples", TokenArray, list[Any])
 
 
 def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
@@ -84,6 +90,7 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
         )
     if not _is_ragged(X):
         values = X if hasattr(X, "columns") or not hasattr(X, "detach") else as_numpy(X)
+        _check_names(list(getattr(X, "columns", ())), name)
         values = _matrix(estimator, values, reset)
         tokens = TokenArray(values, np.arange(len(values) + 1))
     else:
@@ -102,12 +109,56 @@ def check_tokens(estimator: Any, X: Any, *, reset: bool = True) -> TokenArray:
     return tokens
 
 
+def weighted_samples(
+    sample_weight: Any, samples: Samples, **beside: Any
+) -> tuple[Samples, list[Any], Array | None]:
+    """Leave out samples of weight 0, and say how often each of the others counts.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,) or None
+        Weights: a sample of weight 2 counts as two samples. Those that average less than 1 are
+        scaled to an average of 1, so that their sum is not taken for a number of samples.
+    samples : TokenArray of shape (n_samples, n_features), or list of raw samples
+        Samples.
+    **beside : array-like of n_samples, or None
+        What belongs to them, by the names of arguments.
+
+    Returns
+    -------
+    samples : TokenArray of shape (n_kept, n_features), or list
+        Samples that count.
+    beside : list
+        What belongs to these.
+    weight : ndarray of shape (n_kept,), dtype float64, or None
+        Their weights; None where each counts once.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the weights are no weights of these samples.
+    """
+    if sample_weight is None:
+        return samples, list(beside.values()), None
+    weight = check_sample_weight(sample_weight, len(samples))
+    rows = np.flatnonzero(weight)
+    if len(rows) < len(weight):
+        there = {name: part for name, part in beside.items() if part is not None}
+        for name, part in there.items():
+            check_entries(name, part, len(samples))
+        beside |= {name: _safe_indexing(part, rows) for name, part in there.items()}
+        samples, weight = _safe_indexing(samples, rows), weight[rows]
+    once = bool((weight == 1).all())
+    weight = weight * max(1.0, len(weight) / weight.sum())
+    return samples, list(beside.values()), None if once else weight
+
+
 def _check_names(columns: Sequence[Any], name: str) -> None:
     for column, n in Counter(columns).items():
         if n > 1:
             raise ValueError(
                 f"X names {n} columns {column!r}, but {name} tells columns apart by their names; "
-                "name each once, or none: X.with_values(X.flat())."
+                "name each once, or none: X.with_values(X.flat()), or X.to_numpy() of a frame."
             )
 
 
@@ -163,7 +214,7 @@ def _is_ragged(X: Any) -> bool:
         return True
     is_list = isinstance(X, list | tuple)
     if is_list or (getattr(getattr(X, "dtype", None), "kind", "") == "O" and X.ndim == 1):
-        return any(getattr(sample, "ndim", None) == 2 for sample in X)
+        return len(X) == 0 or any(getattr(sample, "ndim", None) == 2 for sample in X)
     return False
 
 

@@ -1,16 +1,12 @@
-"""The public surface: names, docstrings, types."""
+"""The public surface: names and docstrings; `make lint` checks the types."""
 
 import inspect
-import subprocess
-import sys
-from pathlib import Path
+import re
 
 import pytest
 from numpydoc.validate import validate
 
 import skact
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_all_is_sorted_and_complete():
@@ -56,6 +52,7 @@ def test_docstrings_are_numpydoc(name):
 def test_docstrings_say_shapes_and_results(name):
     doc = validate(name)["docstring"]
     assert doc, name
+    assert not re.search(r"\\$", doc, re.M), "a raw docstring keeps it, and Sphinx trips over it"
     if "Parameters" in doc and "ndarray" in doc:
         assert "shape" in doc or "float" in doc, "arrays need shapes"
 
@@ -65,10 +62,3 @@ def test_the_formulas_name_their_source():
         doc = getattr(skact, name).__doc__
         assert ".. math::" in doc, name
         assert "The SuperActivator Mechanism" in doc, name
-
-
-def test_types_are_sound():
-    run = subprocess.run(
-        [sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stdout

@@ -59,6 +59,7 @@ BY_CONTENT = {
     "token_average_precision_score",
     "token_f1_score",
     "token_iou_score",
+    "concept_iou",
     "weighted_f1_score",
 }
 
@@ -253,7 +254,10 @@ def test_bad_arguments_of_a_store(tmp_path, call, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: skact.TokenHeatMapDisplay(3, WORD, [1]), "sample must be a text, got int"),
+        (
+            lambda: skact.TokenHeatMapDisplay(3, WORD, [1]),
+            "sample must be a text or a chat, got int",
+        ),
         (lambda: skact.TokenHeatMapDisplay("a", [], []), "'tokens' .* a list of tokens"),
         (lambda: skact.TokenHeatMapDisplay("a", [3], [1]), "tokens must have a start each, got 3"),
         (lambda: skact.PatchHeatMapDisplay("a", WORD, [1]), "sample 0: the image 'a' cannot be"),

@@ -3,19 +3,23 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import skact
 from skact import (
+    Cascade,
     ConceptLocalizer,
     ConceptSearchCV,
     CrossFitTransformer,
     DifferenceInMeans,
     LinearSeparator,
+    MaxToken,
     MeanPrototype,
     PromptDetector,
     SelectLayer,
@@ -23,6 +27,7 @@ from skact import (
     SparseAutoencoder,
     SuperActivator,
     TokenArray,
+    TopWindows,
     TransformerEmbedder,
 )
 from skact.base import NestedParamsMixin, TokensOutMixin, TokenTransformer, concept_names
@@ -110,9 +115,14 @@ def test_transform_before_fit_is_refused(ragged):
         AddOne().transform(ragged)
 
 
-def test_tokens_are_never_wrapped_in_a_data_frame(ragged):
+def test_tokens_are_never_wrapped_in_a_data_frame_and_matrices_are(ragged):
     step = AddOne()
     assert step.set_output(transform="pandas") is step
+    frame = step.fit_transform(pd.DataFrame([[0, 1], [2, 3]], ["x", "y"], ["c", "d"]))
+    pd.testing.assert_frame_equal(
+        frame, pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], ["x", "y"], ["a", "b"])
+    )
+    assert type(AddOne().fit_transform(np.eye(2))) is np.ndarray
     pipe = make_pipeline(AddOne(), AddOne()).set_output(transform="pandas")
     assert isinstance(pipe.fit_transform(ragged), TokenArray)
     with config_context(transform_output="pandas"):
@@ -173,3 +183,32 @@ def test_what_does_not_belong_together_is_not_merged(rng):
             one.merge(kept if type(one) is MeanPrototype else one, other)
     np.testing.assert_array_equal(kept.concept_vectors_, before)
     np.testing.assert_allclose(kept.merge(kept).concept_vectors_, before)
+
+
+def cut_at_zero(X):
+    return (np.asarray(X) > 0).astype(int)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        MaxToken(0.9),
+        make_pipeline(MeanPrototype(), MaxToken(0.9)),
+        ConceptSearchCV(MaxToken(), {"delta": [0.8, 0.9]}, cv=2),
+        GridSearchCV(MaxToken(), {"delta": [0.8, 0.9]}, cv=2),
+        Cascade(TopWindows(None, cut=("recall", "false_alarms"), level=(0.9, 0.1)), cut_at_zero),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+def test_scores_find_the_columns_of_y_by_their_names(estimator, rng):
+    y = pd.DataFrame({"cat": rng.permutation(np.arange(60) % 2), "dog": np.arange(60) % 2})
+    X = y.to_numpy() - 0.5 + rng.normal(size=(60, 2)) / 3
+    fitted = clone(estimator).fit(X, y)
+    score = fitted.score(X, y)
+    assert score > 0.6
+    assert fitted.score(X, y[["dog", "cat"]]) == fitted.score(X, y.to_numpy()) == score
+    assert fitted.score(X, y[["dog", "cat"]].to_numpy()) < score
+    with pytest.raises(ValueError, match="y names its columns"):
+        fitted.score(X, y.rename(columns={"dog": "cow"}))
+    # What fit took by position stays so.
+    assert clone(estimator).fit(X, y.to_numpy()).score(X, y) == score

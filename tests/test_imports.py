@@ -1,31 +1,37 @@
 """Imports run downwards only, rooms keep their walls, and heavy libraries stay out until needed."""
 
 import ast
-from pathlib import Path
+from functools import cache
 
 import pytest
 
-import skact
 from tests.fresh import printed_by
+from tests.parsed import PACKAGE, PATHS, tree
 
-PACKAGE = Path(skact.__file__).parent
 FLOORS = [
-    {"arguments", "extras", "files", "progress", "rows", "warning"},
-    {"tokens"},
+    {"cached"},
+    {"arguments", "extras", "files", "progress", "rows", "theory", "warning"},
+    {"array_files", "tokens"},
     {"pooling", "samples", "store", "tail", "validation"},
     {"targets"},
     {"base"},
     {"models"},
     {"concepts", "datasets", "detection", "embedding", "preprocessing", "prompting"},
-    {"metrics", "model_selection"},
+    {"metrics"},
+    {"algebra", "augmentation", "heads", "model_selection", "steering"},
     {"inspection", "localization"},
     {"persistence"},
-    {"auto", "monitoring"},
+    {"auto", "monitoring", "reporting"},
+    {"protocol"},
+    {"cli"},
+    {"__main__"},
 ]
 HEAVY = {
     "torch": {
         "models",
+        "heads",
         "localization",
+        "steering",
         "concepts/_autoencoder_model.py",
         "concepts/_autoencoder_training.py",
     },
@@ -43,18 +49,21 @@ def name_of(path, root=PACKAGE):
     return ".".join(parts).removesuffix(".__init__")
 
 
-MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {name_of(path): path for path in PATHS}
 ROOMED = {name: path for name, path in MODULES.items() if name != "skact"}
 
 
+@cache
 def imported(path):
     """Everything that a module imports, wherever in its text; names of packages with the name."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found = []
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, None) for alias in node.names)
+            found += [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield from ((node.module, alias.name) for alias in node.names)
+            found += [(node.module, alias.name) for alias in node.names]
+    return found
 
 
 def edges(name, modules=MODULES):
@@ -103,10 +112,24 @@ def test_rooms_are_entered_by_their_doors(name):
 def test_saving_is_reached_from_inside_the_method_that_saves():
     rooms = {name: {room(other) for other in edges(name) - {"skact"}} for name in ROOMED}
     reach = [name for name, others in rooms.items() if "persistence" in others - {room(name)}]
-    assert reach == ["skact.auto._detector"]
-    tree = ast.parse(MODULES["skact.auto._detector"].read_text(encoding="utf-8"))
-    at_import = [n.module for n in tree.body if isinstance(n, ast.ImportFrom)]
-    assert "skact.persistence" not in at_import
+    assert reach == ["skact.auto._detector", "skact.cli"]
+    for name in reach:
+        at_import = [n.module for n in tree(MODULES[name]).body if isinstance(n, ast.ImportFrom)]
+        assert "skact.persistence" not in at_import
+
+
+def test_the_protocol_is_reached_from_the_command_alone():
+    rooms = {name: {room(other) for other in edges(name) - {"skact"}} for name in ROOMED}
+    reach = [name for name, others in rooms.items() if "protocol" in others - {room(name)}]
+    assert reach == ["skact.cli"]
+
+
+def test_theory_imports_nothing_of_the_package():
+    theory = [name for name in ROOMED if room(name) == "theory"]
+    assert len(theory) > 1
+    assert {other for name in theory for other in edges(name) if room(other) != "theory"} == set()
+    libraries = {m.split(".")[0] for n in theory for m, _ in imported(MODULES[n])}
+    assert libraries <= {"__future__", "numpy", "sklearn", "skact", "typing"}
 
 
 def test_there_is_no_circle():
@@ -127,7 +150,7 @@ def test_heavy_libraries_have_their_rooms(library):
 def test_the_rules_can_be_broken(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text("import torch\nfrom skact.metrics import Interval\n")
-    assert list(imported(bad)) == [("torch", None), ("skact.metrics", "Interval")]
+    assert imported(bad) == [("torch", None), ("skact.metrics", "Interval")]
     assert floor("metrics") > floor("tokens")
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
     assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) is None

@@ -54,7 +54,7 @@ def test_images_over_layers_and_deltas(shapes, routing):
     embedder = TransformerEmbedder(shapes_model_path(), layer=[0.25, 0.5, 1.0])
     layers = embedder.transform(train.data)
     labels = embedder.align_masks(train.data, train.masks, train.target_names)
-    concepts = CrossFitTransformer(LinearSeparator(), random_state=0)
+    concepts = CrossFitTransformer(LinearSeparator(), cv=3, random_state=0)
     pipe = Pipeline([("layer", SelectLayer()), *steps(concepts)])
     grid = {"layer__layer": layers.layers, "detect__delta": [0.1, 0.5]}
     search = GridSearchCV(pipe, grid, cv=FOLDS, scoring="f1_weighted", error_score="raise")
@@ -69,11 +69,12 @@ def test_images_over_layers_and_deltas(shapes, routing):
     assert weighted_f1_score(test.target, lost.predict(new)) < 0.7
 
 
-def test_raw_texts_equal_a_stack_embedded_beforehand(paragraphs, minilm, routing):
-    texts, y = paragraphs.data, paragraphs.target
+def test_raw_texts_equal_a_stack_embedded_beforehand(minilm, routing):
+    few = make_paragraphs(30, random_state=0)
+    texts, y = few.data, few.target
     embedder = TransformerEmbedder(minilm, layer=[1, 4])
-    labels = embedder.align_spans(texts, paragraphs.spans, paragraphs.target_names)
-    settings = {"cv": FOLDS, "scoring": "f1_weighted", "error_score": "raise"}
+    labels = embedder.align_spans(texts, few.spans, few.target_names)
+    settings = {"cv": KFold(2), "scoring": "f1_weighted", "error_score": "raise"}
     deltas = [0.1, 0.6]
     raw = Pipeline([("embed", TransformerEmbedder(minilm)), *steps(MeanPrototype())])
     raw_search = GridSearchCV(raw, {"embed__layer": [1, 4], "detect__delta": deltas}, **settings)

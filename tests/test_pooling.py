@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn import config_context
 
+from skact import TokenArray
 from skact.pooling import (
     RunningLast,
     RunningMax,
     RunningMean,
     RunningWindows,
     longest_window,
+    pool_windows,
     soft_maximum,
     top_windows,
     weighted_top_windows,
@@ -97,6 +100,83 @@ def test_weights_are_a_gradient(lengths, window, top):
     np.testing.assert_allclose(moved - values, expected, atol=1e-13)
 
 
+GAPS = np.array([0] * 7 + [0, 0, 1, 1, 1, 2] + [4] * 9 + [5] * 3 + [0] + [1] * 5 + [2])
+GAPPED = np.array([7, 6, 12, 1, 6])  # the first and the fourth sample are one run
+
+
+def slow_runs(scores, segments, window, top, share):
+    """The pool of one sample and column whose windows are those of each run by itself."""
+    cuts = np.flatnonzero(np.diff(segments)) + 1
+    means = [m for run in np.split(scores, cuts) for m in slow_windows(run, window, None)[0]]
+    k = min(top, len(means)) if share is None else max(1, round(share * len(means)))
+    return np.mean(sorted(means)[-k:])
+
+
+@pytest.mark.parametrize(("window", "top", "share"), RULES)
+def test_no_window_crosses_a_gap(rng, window, top, share):
+    scores, offsets = rng.normal(size=(GAPPED.sum(), 3)), offsets_of(GAPPED)
+    tokens = TokenArray(scores, offsets, segments=GAPS)
+    pooled = pool_windows(tokens, window, top, share)
+    again = top_windows(scores, offsets, window, top, share, None, GAPS)
+    values, weights = weighted_top_windows(scores, offsets, window, top, share, None, GAPS)
+    np.testing.assert_array_equal(pooled, again)
+    np.testing.assert_allclose(values, pooled, atol=1e-14)
+    for i, (a, b) in enumerate(pairwise(offsets)):
+        for c in range(3):
+            slow = slow_runs(scores[a:b, c], GAPS[a:b], window, top, share)
+            assert pooled[i, c] == pytest.approx(slow, abs=1e-12)
+    np.testing.assert_allclose(np.add.reduceat(weights * scores, offsets[:-1]), values)
+    without = pool_windows(TokenArray(scores, offsets), window, top, share)
+    # One run is pooled as before, to the last bit; other samples are not, if windows are longer.
+    np.testing.assert_array_equal(without[[0, 3]], pooled[[0, 3]])
+    assert (window == 1) == np.array_equal(without, pooled)
+    with config_context(working_memory=0):
+        np.testing.assert_array_equal(pool_windows(tokens[::-1], window, top, share), pooled[::-1])
+
+
+def test_a_window_over_a_gap_would_find_what_is_not_there():
+    # Each turn ends or begins with one loud token; only without the gap do they make a loud pair.
+    scores = np.array([[0.0], [0], [1], [1], [0], [0]])
+    pooled = [
+        pool_windows(TokenArray(scores, [0, 6], segments=segments), window=2).item()
+        for segments in (None, [0, 0, 0, 1, 1, 1])
+    ]
+    assert pooled == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("window", [2, 3])
+def test_what_windows_count_stays_in_their_run(rng, window):
+    scores, offsets = rng.normal(size=(GAPPED.sum(), 2)), offsets_of(GAPPED)
+    means, cuts, to_tokens = window_means(scores, offsets, window, None, GAPS)
+    inside = np.flatnonzero(np.diff(GAPS)) + 1
+    runs = np.union1d(offsets, inside)
+    alone = window_means(scores, runs, window)
+    np.testing.assert_array_equal(means, alone[0])
+    counted = rng.normal(size=means.shape)
+    np.testing.assert_array_equal(to_tokens(counted), alone[2](counted))
+    assert cuts.tolist() == alone[1][np.searchsorted(runs, offsets)].tolist()
+
+
+@pytest.mark.parametrize(("window", "top", "share"), [*RULES, (16, 2, None), (5, 1, 1.0)])
+def test_running_windows_do_not_cross_gaps_either(rng, window, top, share):
+    scores, segments = (
+        rng.normal(size=(60, 3)),
+        np.repeat(np.arange(9), [3, 1, 20, 2, 4, 9, 1, 16, 4]),
+    )
+    pool, plain = RunningWindows(3, window, top, share), RunningWindows(3, window, top, share)
+    differs = False
+    for t in range(60):
+        if t and segments[t] != segments[t - 1]:
+            pool.gap()
+        pool.add(scores[t : t + 1])
+        plain.add(scores[t : t + 1])
+        so_far = TokenArray(scores[: t + 1], [0, t + 1], segments=segments[: t + 1])
+        expected = pool_windows(so_far, window, top, share)[0]
+        np.testing.assert_allclose(pool.value(), expected, atol=1e-12)
+        differs |= not np.allclose(plain.value(), expected)
+    assert differs == (window > 1)
+
+
 def test_its_ends_are_the_maximum_and_the_mean(rng):
     lengths = np.array([1, 4, 7])
     scores, offsets = rng.normal(size=(12, 2)).astype(np.float32), offsets_of(lengths)
@@ -132,8 +212,11 @@ def test_what_windows_count_goes_to_their_tokens(rng, lengths, shapes, window):
 
 
 def test_the_longest_window():
-    assert longest_window(np.array([3, 8])) == 8
-    assert longest_window(np.array([8, 12]), np.array([[2, 4], [4, 3]])) == 3
+    values, segments = np.zeros((11, 1)), [0, 1, 1, 4, 4, 4, 4, 2, 2, 2, 2]
+    assert longest_window(TokenArray(values, [0, 3, 11])) == 8
+    assert longest_window(TokenArray(values, [0, 3, 11], segments=segments)) == 4
+    grids = TokenArray(np.zeros((20, 1)), [0, 8, 20], shapes=[[2, 4], [4, 3]])
+    assert longest_window(grids) == 3
 
 
 @pytest.mark.parametrize("sharpness", [0.3, 4.0])

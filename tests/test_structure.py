@@ -1,27 +1,29 @@
 """What keeps the code readable: small modules and functions, shallow inheritance, one of each."""
 
 import ast
-from pathlib import Path
+from functools import cache
 
 import pytest
 
-import skact
+from tests.parsed import PACKAGE, PATHS, tree
 
-PACKAGE = Path(skact.__file__).parent
-TREES = {
-    str(path.relative_to(PACKAGE)): ast.parse(path.read_text(encoding="utf-8"))
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
-BASES = {
-    node.name: [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases]
-    for tree in TREES.values()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.ClassDef)
-}
+NAMES = {str(path.relative_to(PACKAGE)): path for path in PATHS}
 
 
-def functions(tree):
-    return (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+@cache
+def bases():
+    """Names of the classes that each class stands on."""
+    return {
+        node.name: {ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases}
+        - {node.name}
+        for path in PATHS
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def functions(of):
+    return (n for n in ast.walk(of) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def n_lines(function):
@@ -33,17 +35,17 @@ def n_lines(function):
 
 def depth(name):
     """Classes above one, those of other libraries counted once."""
-    return 1 + max(map(depth, BASES[name]), default=0) if name in BASES else 0
+    return 1 + max(map(depth, bases()[name]), default=0) if name in bases() else 0
 
 
-@pytest.mark.parametrize("path", TREES)
-def test_modules_and_functions_can_be_read(path):
-    assert len((PACKAGE / path).read_text(encoding="utf-8").splitlines()) <= 600
-    assert [f.name for f in functions(TREES[path]) if n_lines(f) > 50] == []
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_and_functions_can_be_read(name):
+    assert len(NAMES[name].read_text(encoding="utf-8").splitlines()) <= 600
+    assert [f.name for f in functions(tree(NAMES[name])) if n_lines(f) > 50] == []
 
 
 def test_inheritance_is_shallow():
-    deep = {name: depth(name) for name in BASES}
+    deep = {name: depth(name) for name in bases()}
     assert {name: d for name, d in deep.items() if d > 4} == {}
     assert max(deep.values()) > 1
 
@@ -52,8 +54,8 @@ def test_inheritance_is_shallow():
 def test_there_is_one(name):
     assigned = [
         path
-        for path, tree in TREES.items()
-        for node in ast.walk(tree)
+        for path in PATHS
+        for node in ast.walk(tree(path))
         if (isinstance(node, ast.FunctionDef) and node.name == name)
         or (isinstance(node, ast.Assign) and name in [getattr(t, "id", "") for t in node.targets])
     ]

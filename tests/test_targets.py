@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from skact import LinearSeparator, MaxToken, MeanPrototype, SuperActivator, TokenArray
 from skact.rows import Mapped
-from skact.targets import Targets, check_targets, check_token_labels
+from skact.targets import Targets, check_targets, check_token_labels, in_order_of_fit
 
 LABELLED = [MeanPrototype(), LinearSeparator(), SuperActivator(), MaxToken()]
 DETECTORS = [SuperActivator(), MaxToken()]
@@ -37,6 +37,7 @@ def y():
         (None, "requires y to be passed, but the target y is None"),
         ([0, 1], "y has 2 samples, X has 6"),
         (np.ones((4, 2), int), "y has 4 samples, X has 6"),
+        (np.ones((6, 0), int), r"y has no columns, shape \(6, 0\)"),
         ([1, 1, 1, 1, 1, 1], "y has one class only"),
         (["a"] * 6, "y has one class only"),
         ([0.5, 1.2, 0, 1, 3.7, 0], "continuous"),
@@ -87,7 +88,8 @@ def pairs(**changes):
         (pairs(cat=np.nan).astype(float).to_numpy(), r"sample 3, column 0 \(nan\)"),
         (pairs(cat="x"), "mixes types, as 0 at sample 0, column 'cat' and 'x' at sample 3"),
         (pairs(cat=2), r"matrix of 0 and 1 with a column per concept; sample 3, column 'cat' is 2"),
-        ([["a", "b"]] * 6, "sample 0, column 0 is 'a'"),
+        ([["a", "b"]] * 6, "holds lists of labels"),
+        (np.array([["a", "b"]] * 6), "sample 0, column 0 is 'a'"),
         ([0, "1", 1, 0, 1, 0], "mixes types, as 0 at sample 0 and '1' at sample 1; use one type"),
         (["a", "b", 0, "b", True, "a"], "mixes types, as 'a' at sample 0 and 0 at sample 2"),
         (np.array([True, "no", False, "a", 1, 0], object), "as True at sample 0 and 'no'"),
@@ -148,11 +150,9 @@ def test_an_indicator_table_may_be_nullable(dtype):
 
 @names(DETECTORS)
 @pytest.mark.parametrize("y", [[0, 1, 2, 0, 1, 2], list("abcabc")])
-def test_detectors_refuse_three_classes_and_concept_methods_take_them(estimator, y, samples):
-    with pytest.raises(ValueError, match=r"Only binary classification.*with 3 classes"):
-        clone(estimator).fit(samples, y)
-    concepts = MeanPrototype().fit(samples, y)
-    assert concepts.concept_names_.tolist() == [str(c) for c in y[:3]]
+def test_of_three_classes_each_is_a_concept(estimator, y, samples):
+    for one in (clone(estimator), MeanPrototype()):
+        assert one.fit(samples, y).concept_names_.tolist() == [str(c) for c in y[:3]]
 
 
 def mark(samples, present):
@@ -302,7 +302,7 @@ def test_a_concept_without_name_or_token_is_called_by_what_is_known(samples, y):
 )
 @pytest.mark.filterwarnings("ignore:A column-vector y")
 def test_targets_say_who_holds_what(y, present, classes):
-    targets = check_targets(MeanPrototype(), np.array(y), 3, multiclass=True)
+    targets = check_targets(MeanPrototype(), np.array(y), 3)
     np.testing.assert_array_equal(targets.present, np.array(present, bool), strict=True)
     assert (targets.classes is None) == (classes is None)
     if classes is not None:
@@ -323,3 +323,27 @@ def test_token_labels_of_zeros_and_ones_on_disk_can_be_sent(tmp_path):
         for same in (labels, pickle.loads(pickle.dumps(labels))):
             assert same.dtype == bool
             assert same.flat().ravel().tolist() == [False, True, True, False]
+
+
+def test_columns_come_in_the_order_of_fit():
+    frame = pd.DataFrame([[1, 2], [3, 4]], columns=["dog", "cat"])
+    assert in_order_of_fit(frame, ["cat", "dog"]).tolist() == [[2, 1], [4, 3]]
+    for names in (["dog", "cat"], None, ["concept0", "concept1"]):
+        assert in_order_of_fit(frame, names) is frame
+    assert in_order_of_fit([[1, 2]], ["cat", "dog"]) == [[1, 2]]
+    assert in_order_of_fit(frame, ["a", "b"], others_may_do=True) is frame
+    message = r"y names its columns \['dog', 'cat'\], in fit they were \['a', 'b'\]"
+    with pytest.raises(ValueError, match=message):
+        in_order_of_fit(frame, ["a", "b"])
+
+
+@names(LABELLED)
+@pytest.mark.parametrize("name", ["", "  "])
+def test_empty_names_of_concepts_are_refused_by_their_place_in_y(estimator, samples, y, name):
+    frame = pd.DataFrame(np.column_stack([y, 1 - y]), columns=["cat", name])
+    with pytest.raises(ValueError, match="column 1 of y must have a name"):
+        clone(estimator).fit(samples, frame)
+    with pytest.raises(ValueError, match="class 0 of y must have a name"):
+        clone(estimator).fit(samples, [name, "a", "b"] * 2)
+    # What is no concept needs no name.
+    clone(estimator).fit(samples, [name, "a"] * 3)

@@ -134,6 +134,19 @@ def text_pair(kind: str, head: bool = False) -> tuple[Any, Any]:
 
 
 IMAGE = ("vit", "dinov2", "clip")
+
+
+def projections(attention: Any) -> list[Any]:
+    """Find the linear maps of a vision transformer to queries, keys, values and out of the heads.
+
+    Those of DINOv2 have other names before transformers 5.18.
+    """
+    names = "q_proj", "k_proj", "v_proj", "o_proj"
+    if not hasattr(attention, "q_proj"):
+        names = "attention.query", "attention.key", "attention.value", "output.dense"
+    return [attention.get_submodule(name) for name in names]
+
+
 IMAGE_SIZE, PATCH = 28, 7
 
 

@@ -7,5 +7,5 @@ def watch(module, hook, *, after=False, **options):
     """Register a forward pre-hook, or a hook that runs after the module."""
     register = module.register_forward_hook if after else module.register_forward_pre_hook
     handle = register(hook, **options)
-    _hooks._OURS.add(handle.id)
+    _hooks._OURS[handle.id] = ""
     return handle

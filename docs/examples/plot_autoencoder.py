@@ -4,6 +4,8 @@ Sparse autoencoders: how many units for how much reconstruction
 
 The three activations are trained on the patches of coloured solids at several levels of sparsity.
 Which rebuilds most from few units, and how well do single units match concepts?
+
+The guide: :doc:`/user_guide/autoencoders`.
 """
 
 # %%

@@ -5,6 +5,8 @@ A layer and a delta for each concept
 Colours can be read at every block of the shipped model, shapes only at later ones.
 :class:`~skact.model_selection.ConceptSearchCV` searches one grid and gives each concept its own
 winner.
+
+The guide: :doc:`/user_guide/search`.
 """
 
 # %%

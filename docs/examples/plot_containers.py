@@ -4,6 +4,8 @@ Ragged tokens and what pooling does to them
 
 Samples differ in length. This example draws a :class:`~skact.tokens.TokenArray` of token scores and
 looks at how three reductions depend on the length of a sample when one token carries a signal.
+
+The guide: :doc:`/user_guide/containers`.
 """
 
 # %%

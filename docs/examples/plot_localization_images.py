@@ -4,6 +4,8 @@ Where in an image is a concept? Attribution methods side by side
 
 The images show one coloured solid each, so the place of every concept is known to the pixel. Which
 attribution method finds it, and is the local target better than the global one?
+
+The guide: :doc:`/user_guide/localization`.
 """
 
 # %%

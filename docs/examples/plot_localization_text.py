@@ -5,6 +5,8 @@ Where in a text is a concept? Two targets, several methods
 A detector says that a paragraph is about travel. Which of its words say so? This example draws maps
 over one paragraph, and then asks whether they are faithful: does the concept come back when the
 tokens are put back in the order of the map?
+
+The guide: :doc:`/user_guide/localization`.
 """
 
 # %%

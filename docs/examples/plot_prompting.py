@@ -5,6 +5,8 @@ Asking for a concept, and reading it
 A prompt baseline asks a model whether a concept is in a text. A function stands for the model here:
 it knows a few words per concept. So the bars show how the two are compared, and say nothing about
 how well a language model would answer.
+
+The guide: :doc:`/user_guide/prompting`.
 """
 
 # %%

@@ -5,6 +5,8 @@ A sweep over layers that embeds once
 A grid search over layers on raw images asks for the same images again and again: for every layer,
 every ``delta`` and every fold. With an :class:`~skact.ActivationStore` each image goes
 through the model once.
+
+The guide: :doc:`/user_guide/large_data`.
 """
 
 # %%

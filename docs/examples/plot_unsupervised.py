@@ -4,6 +4,8 @@ Units found without labels, and the concepts they match
 
 k-means finds clusters of patches; no label is used. Which cluster stands for which concept, and how
 clear is the match?
+
+The guide: :doc:`/user_guide/unsupervised`.
 """
 
 # %%
@@ -22,12 +24,12 @@ from skact import (
     weighted_f1_score,
 )
 
-shapes = make_shapes(240, random_state=0)
+shapes = make_shapes(160, random_state=0)
 y, names = shapes.target, shapes.target_names
 embedder = TransformerEmbedder(shapes_model_path(), layer=0.5)
 X = embedder.transform(shapes.data)
 labels = embedder.align_masks(shapes.data, shapes.masks, names)
-train, cal, test = slice(0, 120), slice(120, 180), slice(180, 240)
+train, cal, test = slice(0, 80), slice(80, 120), slice(120, 160)
 Z = TokenScaler().fit(X[train]).transform(X)
 grid = [1, 2, 4, 8, 16, 32, 64]
 inertias = elbow_curve(Z[train], grid, random_state=0)

@@ -4,6 +4,8 @@ Sample labels alone
 
 No patch is labelled, only images. Every patch of a positive image then counts as in-concept, and
 background enters the reference scores. How much does each detector depend on ``delta``?
+
+The guide: :doc:`/user_guide/detection`.
 """
 
 # %%

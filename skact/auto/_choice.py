@@ -33,7 +33,7 @@ from skact.rows import Array
 from skact.targets import rarest_concepts
 from skact.tokens import LayerStack, TokenArray
 
-__all__ = ["DETECTORS", "METHODS", "Choice", "choose", "concept_folds"]
+__all__ = ["DETECTORS", "METHODS", "Choice", "choose", "concept_folds", "splits_among"]
 
 #: Concept methods that are compared.
 METHODS = (
@@ -151,12 +151,38 @@ def concept_folds(
     return folds
 
 
+def splits_among(
+    splits: list[tuple[Array, Array]], rows: Array, n_samples: int
+) -> list[tuple[Array, Array]]:
+    """Say splits of all samples of some rows alone, by their places there.
+
+    Parameters
+    ----------
+    splits : list of (ndarray of int, ndarray of int)
+        Rows to fit on, rows to score.
+    rows : ndarray of int
+        Which samples remain.
+    n_samples : int
+        Number of all samples.
+
+    Returns
+    -------
+    splits : list of (ndarray of int, ndarray of int)
+        Places in ``rows``.
+    """
+    places = np.full(n_samples, -1)
+    places[rows] = np.arange(len(rows))
+    pairs = [(places[train], places[test]) for train, test in splits]
+    return [(train[train >= 0], test[test >= 0]) for train, test in pairs]
+
+
 def choose(
     layers: LayerStack,
     labels: TokenArray,
     y: Array,
     folds: list[tuple[Array, Array]],
     *,
+    weight: Array | None = None,
     seed: int,
     n_jobs: int | None,
 ) -> Choice:
@@ -172,6 +198,8 @@ def choose(
         Labels of samples.
     folds : list of (ndarray of int, ndarray of int)
         From :func:`concept_folds`.
+    weight : ndarray of shape (n_samples,), default=None
+        How often each sample counts, above 0.
     seed : int
         Of the bootstrap.
     n_jobs : int or None
@@ -187,15 +215,19 @@ def choose(
     with config_context(enable_metadata_routing=True):
         for block in layers.layers:
             for method in METHODS:
+                scale, concepts = TokenScaler(), clone(method)
+                if weight is not None:
+                    for step in (scale, concepts):
+                        step.set_fit_request(sample_weight=True)
                 head = Pipeline(
-                    [("layer", SelectLayer(block)), ("scale", TokenScaler()), ("concepts", method)]
+                    [("layer", SelectLayer(block)), ("scale", scale), ("concepts", concepts)]
                 )
                 crossed = CrossFitTransformer(head, cv=folds, n_jobs=n_jobs)
-                seen = crossed.fit_transform(layers, y, token_labels=labels)
+                seen = crossed.fit_transform(layers, y, token_labels=labels, sample_weight=weight)
                 # Each fold was scaled in its own way, and what is to come in another one.
                 scores[len(heads)] = seen.with_source(None)
                 heads.append(crossed.estimator_)
-    longest = longest_window(labels.lengths, labels.shapes)
+    longest = longest_window(labels)
     detectors = [detector for detector in DETECTORS if detector.window <= longest]
     search = ConceptSearchCV(
         Pipeline([("head", SelectLayer()), ("detect", detectors[0])]),
@@ -207,12 +239,12 @@ def choose(
     with warnings.catch_warnings():
         # Candidates that say nothing of a concept are there to be beaten.
         warnings.filterwarnings("ignore", ".*on average no higher")
-        search.fit(LayerStack(scores), y, token_labels=labels)
+        search.fit(LayerStack(scores), y, token_labels=labels, sample_weight=weight)
         best = search.best_index_.tolist()
         params = search.cv_results_["params"]
-        found = {i: _decisions(params[i], scores, labels, y, folds) for i in set(best)}
+        found = {i: _decisions(params[i], scores, labels, y, weight, folds) for i in set(best)}
     for c, i in enumerate(best):
-        choice.results.append(_result(choice, c, scores, y[:, c], found[i][:, c], seed))
+        choice.results.append(_result(choice, c, scores, y[:, c], found[i][:, c], weight, seed))
     return choice
 
 
@@ -221,46 +253,57 @@ def _decisions(
     scores: dict[int, TokenArray],
     labels: TokenArray,
     y: Array,
+    weight: Array | None,
     folds: list[tuple[Array, Array]],
 ) -> Array:
     """Decisions (n_samples, n_concepts) of one candidate on samples that it did not see."""
     seen, found = scores[params["head__layer"]], np.zeros(y.shape, bool)
     for train, test in folds:
-        part = clone(params["detect"]).fit(seen[train], y[train], token_labels=labels[train])
+        times = None if weight is None else weight[train]
+        part = clone(params["detect"]).fit(seen[train], y[train], labels[train], times)
         found[test] = part.decide(part.pool(seen[test])) > 0
     return found
 
 
 def _result(
-    choice: Choice, c: int, scores: dict[int, TokenArray], truth: Array, found: Array, seed: int
+    choice: Choice,
+    c: int,
+    scores: dict[int, TokenArray],
+    truth: Array,
+    found: Array,
+    weight: Array | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Say what won for a concept, and how good it is on samples that it did not see."""
     head, detector = choice.detectors()[c]
     steps = choice.heads[head]
     pooled = detector.pool(scores[head])[:, detector.matched_columns_[c]]
-    gain = _gain(truth, found, seed)
+    times = {"sample_weight": weight}
+    gain = _gain(truth, found, weight, seed)
     return {
         "concept": str(choice.search.concept_names_[c]),
         "layer": steps[0].layer_,
         "method": " ".join(repr(steps[-1]).split()),
         "pool": _pool(detector),
         "cut": detector.cut,
-        "f1": weighted_f1_score(truth, found),
-        "floor": all_positive_f1_score(truth),
+        "f1": weighted_f1_score(truth, found, **times),
+        "floor": all_positive_f1_score(truth, **times),
         "gain": gain.estimate,
         "gain_low": gain.low,
         "gain_high": gain.high,
-        "auroc": float(roc_auc_score(truth, pooled)),
-        "average_precision": float(average_precision_score(truth, pooled)),
-        "tpr_at_1_fpr": tpr_at_fpr_score(truth, pooled),
+        "auroc": float(roc_auc_score(truth, pooled, **times)),
+        "average_precision": float(average_precision_score(truth, pooled, **times)),
+        "tpr_at_1_fpr": tpr_at_fpr_score(truth, pooled, sample_weight=weight),
         "n_positive": int(truth.sum()),
         "n_known": len(truth),
     }
 
 
-def _gain(truth: Array, found: Array, seed: int) -> Interval:
+def _gain(truth: Array, found: Array, weight: Array | None, seed: int) -> Interval:
     """F1 above the floor, paired."""
-    return bootstrap_interval(truth, found, baseline=np.ones_like(truth), random_state=seed)
+    return bootstrap_interval(
+        truth, found, baseline=np.ones_like(truth), sample_weight=weight, random_state=seed
+    )
 
 
 def _pool(detector: TopWindows) -> str:

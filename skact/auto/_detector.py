@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -14,17 +15,17 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skact.arguments import check_groups, instance
-from skact.auto._choice import Choice, choose, concept_folds
+from skact.arguments import check_groups, check_sample_weight, instance
+from skact.auto._choice import Choice, choose, concept_folds, splits_among
 from skact.auto._encoder import ConceptEncoder
 from skact.auto._explanation import explanation
 from skact.auto._labels import Labels, read
-from skact.base import SharedModelMixin
+from skact.base import SharedModelMixin, summing_to_one
 from skact.embedding import TransformerEmbedder
-from skact.inspection import PatchHeatMapDisplay, TokenHeatMapDisplay, find_concept
+from skact.inspection import PatchHeatMapDisplay, TokenHeatMapDisplay
 from skact.metrics import weighted_f1_score
-from skact.model_selection import ConceptSearchCV
-from skact.models import DetachedPair, Patch
+from skact.model_selection import ConceptSearchCV, make_folds
+from skact.models import DetachedPair
 from skact.rows import Array
 from skact.samples import as_list
 from skact.store import ActivationStore
@@ -187,6 +188,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         spans: Any = None,
         masks: Any = None,
         groups: Any = None,
+        sample_weight: Any = None,
     ) -> Self:
         """Choose and fit a line for each concept.
 
@@ -206,9 +208,14 @@ default="sentence-transformers/all-MiniLM-L6-v2"
             For texts, as in :meth:`TransformerEmbedder.align_spans`. Names of concepts are those of
             y, or all labels.
         masks : sequence of n_samples arrays of shape (height, width, n_concepts), default=None
-            For images, as in :meth:`TransformerEmbedder.align_masks`.
+            For images, as in :meth:`TransformerEmbedder.align_masks`. Names of concepts are those
+            of a data frame y, or ``concept0``, ``concept1``, ...
         groups : array-like of shape (n_samples,), default=None
             Samples that belong together, such as sentences of a document.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts, in all that is fitted and in all figures: a weight of 2 is
+            that of a sample that is twice in its fold, one of 0 leaves it out. Intervals draw
+            samples, not copies, and ``n_positive`` and ``n_known`` count samples.
 
         Returns
         -------
@@ -232,6 +239,10 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         labels = read(embedder, samples, y, token_labels, spans, masks)
         if groups is not None:
             check_groups(groups, len(samples))
+        weight = None
+        if sample_weight is not None:
+            weight = check_sample_weight(sample_weight, len(samples))
+            labels.present[weight == 0] = np.nan  # unknown is what does not count
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         known = self._plan(labels, groups, seed)
         layers: Any = embedder.transform(samples)
@@ -239,9 +250,15 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         self._parts = []
         for concepts, rows, folds in known:
             names = [labels.encoder.names[c] for c in concepts]
-            some = marks[rows].map(lambda m, c=concepts: m[:, c], feature_names=names)
+            some = marks[rows].map(partial(np.take, indices=concepts, axis=1), feature_names=names)
             present = labels.present[np.ix_(rows, concepts)].astype(np.int64)
-            choice = choose(layers[rows], some, present, folds, seed=seed, n_jobs=self.n_jobs)
+            times = None if weight is None else weight[rows]
+            choice = choose(
+                *(layers[rows], some, present, folds),
+                weight=times,
+                seed=seed,
+                n_jobs=self.n_jobs,
+            )
             self._parts.append(Part(concepts, choice))
         self._keep(labels.encoder, embedder)
         return self
@@ -268,6 +285,9 @@ default="sentence-transformers/all-MiniLM-L6-v2"
     ) -> list[tuple[Array, Array, list[tuple[Array, Array]]]]:
         """Concepts that are known of the same samples, these samples, and their folds."""
         is_known = np.isfinite(labels.present)
+        cv = self.cv
+        if not isinstance(cv, Integral | None) and not hasattr(cv, "split"):
+            cv = make_folds(cv, None, None, len(is_known))
         located = None if labels.tokens is None else labels.tokens.max()
         _, part = np.unique(is_known, axis=1, return_inverse=True)
         plan = []
@@ -281,7 +301,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
                 present,
                 names,
                 own,
-                cv=self.cv,
+                cv=splits_among(cv, rows, len(is_known)) if isinstance(cv, list) else cv,
                 random_state=seed,
                 located=None if located is None else located[np.ix_(rows, concepts)],
             )
@@ -326,6 +346,11 @@ default="sentence-transformers/all-MiniLM-L6-v2"
             )
 
     @property
+    def multilabel_(self) -> bool:
+        """Whether y was a table, of whose concepts a sample may hold any number."""
+        return self._encoder.kind == "multilabel"
+
+    @property
     def search_(self) -> ConceptSearchCV:
         """The comparison of heads and detectors."""
         return self._only_choice("searches_").search
@@ -356,7 +381,10 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         Returns
         -------
         decision : ndarray of shape (n_samples,) or (n_samples, n_concepts), dtype float64
-            A vector where y was one of two classes.
+            A vector where y was one of two classes. Of more than two there is a column for each of
+            ``classes_``, a distance in the units of its own winner: columns are not comparable,
+            and the largest need not be the class of ``predict``, which compares the chances of
+            ``predict_proba``.
         """
         decision = self._ask(self._layers(raw), ConceptSearchCV.decision_function)
         return decision[:, 0] if self._encoder.kind == "binary" else decision
@@ -378,7 +406,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         if self._encoder.kind == "binary":
             return np.column_stack([1 - chances, chances])
         if self._encoder.kind == "multiclass":
-            return chances / chances.sum(axis=1, keepdims=True)
+            return summing_to_one(chances)
         return chances
 
     def predict(self, raw: Any) -> Array:
@@ -402,7 +430,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         say = ConceptSearchCV.predict_proba if many else ConceptSearchCV.decision_function
         return self._encoder.decode(self._ask(layers, say))
 
-    def score(self, raw: Any, y: Any) -> float:
+    def score(self, raw: Any, y: Any, sample_weight: Any = None) -> float:
         """F1 of each concept, weighted by the number of samples that hold it.
 
         Parameters
@@ -410,7 +438,10 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         raw : sequence of n_samples texts, chats or images
             As in ``fit``.
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
-            Labels as in ``fit``; what is missing does not count.
+            Labels as in ``fit``; what is missing does not count. Columns of a data frame are found
+            by the names they had there.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much each sample counts.
 
         Returns
         -------
@@ -418,14 +449,39 @@ default="sentence-transformers/all-MiniLM-L6-v2"
             In [0, 1]; to be read beside :func:`all_positive_f1_score`.
         """
         check_is_fitted(self)
-        samples, truth = as_list(raw), self._encoder.encode(y)
+        samples, truth = as_list(raw), self.encode(y)
         if len(truth) != len(samples):
             raise ValueError(f"y has {len(truth)} samples, raw has {len(samples)}.")
+        if sample_weight is not None:
+            check_sample_weight(sample_weight, len(samples))
         found = self.predict(samples)
         if self._encoder.kind != "multilabel":
             found = self._encoder.encode(found)
         known = np.isfinite(truth)
-        return weighted_f1_score((truth == 1) & known, (found == 1) & known)
+        pair = (truth == 1) & known, (found == 1) & known
+        return weighted_f1_score(*pair, sample_weight=sample_weight)
+
+    def encode(self, y: Any) -> Array:
+        """Say of each sample and concept whether labels say that it is there.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+            Labels as in ``fit``.
+
+        Returns
+        -------
+        present : ndarray of shape (n_samples, n_concepts), dtype float64
+            1, 0, or NaN where the label is missing.
+
+        Raises
+        ------
+        ValueError
+            If there is another number of columns than in ``fit``, or a name of a column or a value
+            that was not there.
+        """
+        check_is_fitted(self)
+        return self._encoder.encode(y)
 
     def explain(self, raw: Any) -> Any:
         """Say which tokens speak for which concept.
@@ -466,22 +522,26 @@ default="sentence-transformers/all-MiniLM-L6-v2"
             tokens.with_values(marks),
         )
 
-    def plot(self, sample: Any, concept: int | str = 0, *, ax: Any = None) -> Any:
-        """Draw the scores of one sample.
+    def plot(
+        self, sample: Any, concept: int | str = 0, *, ax: Any = None, cmap: str | None = None
+    ) -> Any:
+        """Draw the scores of one sample, or of several on one scale.
 
         Parameters
         ----------
-        sample : str, image or path
-            One raw sample.
+        sample : str, chat, image or path, or a list of those
+            Raw samples.
         concept : int or str, default=0
             Number or name of the concept.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
+            Where to draw one sample; None makes a new figure.
+        cmap : str, default=None
+            Colour map, as in the heat maps.
 
         Returns
         -------
-        display : TokenHeatMapDisplay or PatchHeatMapDisplay
-            With ``ax_`` and ``figure_``.
+        display : TokenHeatMapDisplay, PatchHeatMapDisplay or SamplesDisplay
+            With ``figure_`` and ``ax_``, or ``axes_`` of several samples.
 
         Raises
         ------
@@ -489,10 +549,9 @@ default="sentence-transformers/all-MiniLM-L6-v2"
             If there is no such concept.
         """
         check_is_fitted(self)
-        _, name = find_concept(self.concept_names_, concept)
-        is_image = isinstance(self.embedder_.tokens_of([sample])[0][0], Patch)
+        is_image = self.embedder_.reader.loaded.modality == "image"
         display = PatchHeatMapDisplay if is_image else TokenHeatMapDisplay
-        return display.from_estimator(self.pipelines_[name], sample, name, ax=ax)
+        return display.from_estimator(self, sample, concept, ax=ax, cmap=cmap)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the detector as one file, without pickle, as :func:`skact.save` does.

@@ -10,7 +10,13 @@ import numpy as np
 
 from skact.base import concept_names
 from skact.rows import Array
-from skact.targets import column_names, label_array, missing_labels
+from skact.targets import (
+    column_names,
+    in_order_of_fit,
+    label_array,
+    missing_labels,
+    refuse_empty_names,
+)
 
 __all__ = ["ConceptEncoder", "LabelColumn", "encoder_of_names", "read_labels"]
 
@@ -36,10 +42,13 @@ class ConceptEncoder:
         A vector of two classes, a vector of more, or a table.
     columns : list
         Of y, from :func:`read_labels`.
+    column_names : list of str or None
+        What y calls them.
     """
 
     kind: Literal["binary", "multiclass", "multilabel"]
     columns: list[LabelColumn]
+    column_names: list[str] | None
 
     @property
     def names(self) -> list[str]:
@@ -59,7 +68,7 @@ class ConceptEncoder:
         Parameters
         ----------
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
-            Labels with the columns that were read.
+            Labels with the columns that were read, found by their names where both have names.
 
         Returns
         -------
@@ -69,9 +78,10 @@ class ConceptEncoder:
         Raises
         ------
         ValueError
-            If there is another number of columns, or a value that did not occur before.
+            If there is another number of columns, one of another name, or a value that did not
+            occur before.
         """
-        table = _table(y)[0]
+        table = _table(in_order_of_fit(y, self.column_names))[0]
         if table.shape[1] != len(self.columns):
             raise ValueError(f"y has {table.shape[1]} columns, fit had {len(self.columns)}.")
         parts = []
@@ -126,19 +136,21 @@ def read_labels(y: Any, n_samples: int) -> ConceptEncoder:
     Raises
     ------
     ValueError
-        If y has another length, a column holds one value only or values of several types, or two
-        concepts have one name.
+        If y has another length, a column holds one value only, continuous values or values of
+        several types, has an empty name, or two concepts have one name.
     """
     table, names, is_vector = _table(y)
     if len(table) != n_samples:
         raise ValueError(f"y has {len(table)} samples, raw has {n_samples}.")
+    refuse_empty_names(names or [], "column")
     columns = [
         _read_column(values[~missing_labels(values)], names[k] if names else None, k, is_vector)
         for k, values in enumerate(table.T)
     ]
     many = len(columns[0].concepts) > 1
     kind: Any = "multilabel" if not is_vector else "multiclass" if many else "binary"
-    encoder = ConceptEncoder(kind, columns)
+    encoder = ConceptEncoder(kind, columns, names)
+    refuse_empty_names(encoder.names, "class")
     twice = [name for name in encoder.names if encoder.names.count(name) > 1]
     if twice:
         raise ValueError(f"y names two concepts {twice[0]!r}; names tell concepts apart.")
@@ -164,11 +176,22 @@ def _read_column(known: Array, name: str | None, number: int, is_vector: bool) -
             f"{where} holds one value only ({classes.tolist()}); there must be samples with and "
             "without a concept."
         )
+    _refuse_continuous(classes, where)
     concepts = classes[1:] if len(classes) == 2 else classes
     if set(classes.tolist()) <= {0, 1} and not is_vector:
         return LabelColumn(classes, concepts, [f"concept{number}" if name is None else name])
     before = "" if name is None or is_vector else f"{name}="
     return LabelColumn(classes, concepts, [f"{before}{value}" for value in concepts])
+
+
+def _refuse_continuous(classes: Array, where: str) -> None:
+    values = classes.tolist()
+    broken = [float(v) for v in values if isinstance(v, float | np.floating) and v % 1]
+    if broken:
+        raise ValueError(
+            f"{where} is continuous, as {broken[0]:.4g} shows, and would be a concept for each of "
+            f"{len(values)} numbers; cut it into classes, such as y > {np.median(broken):.4g}."
+        )
 
 
 def encoder_of_names(names: Sequence[str] | None, n_concepts: int) -> ConceptEncoder:
@@ -190,6 +213,5 @@ def encoder_of_names(names: Sequence[str] | None, n_concepts: int) -> ConceptEnc
     called = [
         str(name) for name in concept_names(None if names is None else list(names), n_concepts)
     ]
-    return ConceptEncoder(
-        "multilabel", [LabelColumn(values, values[1:], [name]) for name in called]
-    )
+    columns = [LabelColumn(values, values[1:], [name]) for name in called]
+    return ConceptEncoder("multilabel", columns, None if names is None else called)

@@ -64,7 +64,12 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
       :math:`\lVert z - \hat z \rVert^2` [3]_;
     - ``"jumprelu"``: :math:`p` where it exceeds the unit's threshold :math:`\theta_j`, else 0, and
       :math:`\lVert z - \hat z \rVert^2 + \lambda_0 \lVert f \rVert_0`. The thresholds learn from
-      pre-activations within :math:`\epsilon / 2` of them (straight-through estimator) [4]_.
+      pre-activations within :math:`\epsilon / 2` of them (straight-through estimator) [4]_;
+    - ``"afa"``: as many of the largest :math:`f_j = \max(0, p_j)` as make
+      :math:`\sqrt{\sum_j (f_j \lVert w_j \rVert)^2}` come nearest to
+      :math:`\lVert z - b_{dec} \rVert`, at least one, so that each token has a number of its own,
+      and :math:`\lVert z - \hat z \rVert^2 + \lambda_a (\lVert f \rVert - \lVert z - b_{dec}
+      \rVert)^2` [5]_.
 
     While it trains, tokens are centred at their mean and divided by their root mean square distance
     from it, so that the settings below mean the same at every layer and the loss starts near 1;
@@ -77,7 +82,7 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
     ----------
     n_concepts : int, default=64
         Units; more than features are allowed, and usual.
-    activation : {"relu", "topk", "jumprelu"}, default="relu"
+    activation : {"relu", "topk", "jumprelu", "afa"}, default="relu"
         :math:`\sigma`.
     k : int, default=32
         Units of a token that may fire; less than ``n_concepts``. For "topk".
@@ -85,6 +90,8 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
         :math:`\lambda_1`, for "relu".
     l0 : float, default=0.02
         :math:`\lambda_0`, for "jumprelu".
+    afa : float, default=0.03
+        :math:`\lambda_a`, for "afa".
     threshold : float, default=0.1
         Initial :math:`\theta`, for "jumprelu".
     bandwidth : float, default=0.1
@@ -140,6 +147,8 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
     .. [3] Gao et al., "Scaling and evaluating sparse autoencoders", 2024.
     .. [4] Rajamanoharan et al., "Jumping Ahead: Improving Reconstruction Fidelity with JumpReLU
        Sparse Autoencoders", 2024.
+    .. [5] Lee et al., "Evaluating and Designing Sparse Autoencoders by Approximating
+       Quasi-Orthogonality", 2025.
 
     Examples
     --------
@@ -155,10 +164,11 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
 
     _parameter_constraints: dict[str, list[Any]] = {
         "n_concepts": [Number(Integral, 1, None, closed="left")],
-        "activation": [StrOptions({"relu", "topk", "jumprelu"})],
+        "activation": [StrOptions({"relu", "topk", "jumprelu", "afa"})],
         "k": [Number(Integral, 1, None, closed="left")],
         "l1": [Number(Real, 0, None, closed="left")],
         "l0": [Number(Real, 0, None, closed="left")],
+        "afa": [Number(Real, 0, None, closed="left")],
         "threshold": [Number(Real, 0, None, closed="neither")],
         "bandwidth": [Number(Real, 0, None, closed="neither")],
         "training": [instance("an AutoencoderTraining()", AutoencoderTraining), None],
@@ -188,6 +198,7 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
         k: int = 32,
         l1: float = 0.1,
         l0: float = 0.02,
+        afa: float = 0.03,
         threshold: float = 0.1,
         bandwidth: float = 0.1,
         training: AutoencoderTraining | None = None,
@@ -198,6 +209,7 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
         self.k = k
         self.l1 = l1
         self.l0 = l0
+        self.afa = afa
         self.threshold = threshold
         self.bandwidth = bandwidth
         self.training = training

@@ -7,21 +7,16 @@ returns the weights with these conventions, so that one formula serves all.
 
 from __future__ import annotations
 
-import math
 import os
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.lib import format as npy
-from safetensors import safe_open
 
+from skact.array_files import open_arrays
 from skact.concepts._autoencoder_weights import Activation, AutoencoderWeights, InputScaling
-from skact.files import check_size, parse_json, read_json
+from skact.files import read_json
 from skact.rows import Array
 
 __all__ = ["read_weights"]
@@ -29,11 +24,6 @@ __all__ = ["read_weights"]
 
 T = TypeVar("T")
 
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_RAW = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-# Numbers that were learnt hardly shrink; a few biases of zero do.
-_EXPANSION = 100
 _ARCHITECTURES: dict[str, Activation] = {
     "standard": "relu",
     "topk": "topk",
@@ -71,9 +61,9 @@ def read_weights(path: str | os.PathLike[str]) -> AutoencoderWeights:
     """
     file = _weights_file(Path(path))
     if file.suffix == ".npz":
-        return _gemma_scope(_Tensors(file, _open_npz(file)))
+        return _gemma_scope(_Tensors(file))
     config = _Config(file.parent / "cfg.json")
-    tensors = _Tensors(file, _open_safetensors(file))
+    tensors = _Tensors(file)
     return _topk(tensors, config) if "encoder.weight" in tensors else _sae_lens(tensors, config)
 
 
@@ -95,81 +85,6 @@ def _weights_file(path: Path) -> Path:
             "the file itself."
         )
     return found[0]
-
-
-class _Entry(NamedTuple):
-    """What a file says of one of its arrays, and how to read it."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    read: Callable[[], Array]
-
-
-@contextmanager
-def _reading(file: Path, what: str) -> Iterator[None]:
-    # Damage is told by whatever error it leads to, deep in zip, zlib or numpy.
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(f"{file} is no readable {what}: {error}") from error
-
-
-def _open_npz(file: Path) -> dict[str, Callable[[], _Entry]]:
-    with _reading(file, "npz archive of arrays"), zipfile.ZipFile(file) as archive:
-        return {
-            info.filename.removesuffix(".npy"): partial(_npz_entry, file, info)
-            for info in archive.infolist()
-        }
-
-
-def _npz_entry(file: Path, info: zipfile.ZipInfo) -> _Entry:
-    with _reading(file, f"npz archive of arrays, {info.filename!r}"):
-        n_packed = min(info.compress_size, file.stat().st_size)
-        check_size(info.file_size, n_packed, _EXPANSION)
-        with zipfile.ZipFile(file) as archive, archive.open(info) as member:
-            shape, _, dtype = _HEADERS[npy.read_magic(member)](member)
-            n_bytes = info.file_size - member.tell()
-        if dtype.hasobject:
-            raise ValueError("it is an array of objects, which are a pickle")
-        if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != n_bytes:
-            raise ValueError(f"shape {shape} of dtype {dtype} does not take {n_bytes} bytes")
-        return _Entry(str(dtype), shape, partial(_npz_array, file, info))
-
-
-def _npz_array(file: Path, info: zipfile.ZipInfo) -> Array:
-    with (
-        _reading(file, f"npz archive of arrays, {info.filename!r}"),
-        zipfile.ZipFile(file) as archive,
-        archive.open(info) as member,
-    ):
-        return np.asarray(npy.read_array(member, allow_pickle=False))
-
-
-def _open_safetensors(file: Path) -> dict[str, Callable[[], _Entry]]:
-    with _reading(file, "safetensors file"):
-        with safe_open(file, framework="np"):  # verifies that header, shapes and length fit
-            pass
-        with file.open("rb") as opened:
-            n_header = int.from_bytes(opened.read(8), "little")
-            header = parse_json(opened.read(n_header).decode("utf-8"), "its header")
-        header.pop("__metadata__", None)
-        return {
-            key: partial(_safetensors_entry, file, 8 + n_header, about)
-            for key, about in header.items()
-        }
-
-
-def _safetensors_entry(file: Path, start: int, about: Mapping[str, Any]) -> _Entry:
-    code, shape, (begin, _) = about["dtype"], tuple(about["shape"]), about["data_offsets"]
-    dtype = _DTYPES.get(code, code)
-
-    def read() -> Array:
-        raw = np.fromfile(file, _RAW[code], math.prod(shape), offset=start + begin)
-        # numpy has no bfloat16: it is the upper half of a float32.
-        values = (raw.astype("<u4") << 16).view("<f4") if code == "BF16" else raw
-        return np.asarray(values.reshape(shape))
-
-    return _Entry(dtype, shape, read)
 
 
 class _Config:
@@ -228,9 +143,9 @@ class _Config:
 class _Tensors:
     """Arrays of one file, read when they are wanted; whatever is wrong names file and key."""
 
-    def __init__(self, file: Path, entries: Mapping[str, Callable[[], _Entry]]) -> None:
+    def __init__(self, file: Path) -> None:
         self.file = file
-        self.entries = entries
+        self.entries = open_arrays(file)
 
     def __contains__(self, key: str) -> bool:
         return key in self.entries

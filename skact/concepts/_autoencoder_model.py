@@ -24,6 +24,7 @@ class Architecture:
     k: int
     l1: float
     l0: float
+    afa: float
     threshold: float
     bandwidth: float
 
@@ -40,7 +41,7 @@ class Autoencoder:
     ) -> None:
         n_units = architecture.n_concepts
         self.activation, self.k = architecture.activation, architecture.k
-        self.l1, self.l0 = architecture.l1, architecture.l0
+        self.l1, self.l0, self.afa = architecture.l1, architecture.l0, architecture.afa
         self.bandwidth = architecture.bandwidth
         directions = random.normal(size=(n_units, n_features))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -63,7 +64,8 @@ class Autoencoder:
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Activations, and the penalty of each token."""
-        pre = (x - self.decoder_bias) @ self.encoder + self.encoder_bias
+        centred = x - self.decoder_bias
+        pre = centred @ self.encoder + self.encoder_bias
         if self.activation == "topk":
             top = pre.topk(self.k, dim=1)
             f = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
@@ -72,6 +74,10 @@ class Autoencoder:
             threshold = self.log_threshold.exp()
             f = _jumprelu(pre, threshold, self.bandwidth)
             return f, self.l0 * _step(pre, threshold, self.bandwidth).sum(dim=1)
+        if self.activation == "afa":
+            wanted = centred.norm(dim=1)
+            f = _to_norm(pre.relu(), wanted)
+            return f, self.afa * (f.norm(dim=1) - wanted).square()
         f = pre.relu()
         return f, self.l1 * f.sum(dim=1)
 
@@ -131,6 +137,15 @@ class Autoencoder:
                 state = self.optimizer.state[parameter][moment]
                 by_unit = state.T if parameter is self.encoder else state
                 by_unit[units] = 0
+
+
+def _to_norm(f: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Keep the largest activations of each token, as many as come nearest to its norm."""
+    sizes, units = f.detach().sort(dim=1, descending=True, stable=True)
+    norms = sizes.square().cumsum(dim=1).sqrt()
+    n_kept = (norms - wanted.detach()[:, None]).abs().argmin(dim=1, keepdim=True) + 1
+    kept = torch.arange(f.shape[1], device=f.device) < n_kept
+    return f * torch.zeros_like(f).scatter(1, units, kept.to(f.dtype))
 
 
 def _near(pre: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:

@@ -13,7 +13,7 @@ from skact.rows import Array, as_floats
 
 __all__ = ["Activation", "AutoencoderWeights", "InputScaling", "decode", "encode", "scale_input"]
 
-Activation = Literal["relu", "topk", "jumprelu"]
+Activation = Literal["relu", "topk", "jumprelu", "afa"]
 
 
 InputScaling = Literal["none", "constant_norm", "layer_norm"]
@@ -33,7 +33,7 @@ class AutoencoderWeights:
         One direction per unit.
     decoder_bias : ndarray of shape (n_features,), dtype float32
         What is decoded where no unit fires.
-    activation : {"relu", "topk", "jumprelu"}
+    activation : {"relu", "topk", "jumprelu", "afa"}
         Which pre-activations survive.
     k : int or None
         Units of a token that may fire, for topk.
@@ -88,9 +88,12 @@ def scale_input(values: Array, how: InputScaling) -> tuple[Array, Array | float,
     return (values - shift) / (scale + values.dtype.type(1e-5)), shift, scale
 
 
-def _activate(pre: Array, weights: AutoencoderWeights) -> Array:
+def _activate(pre: Array, weights: AutoencoderWeights, centred: Array) -> Array:
     """Zero what does not survive; works in place where it can."""
-    if weights.threshold is not None:
+    if weights.activation == "afa":
+        np.maximum(pre, 0, out=pre)
+        _keep_to_norm(pre, np.linalg.norm(weights.decoder, axis=1), centred)
+    elif weights.threshold is not None:
         pre[pre <= weights.threshold] = 0
     elif weights.k is not None:
         _keep_largest(pre, weights.k)
@@ -104,6 +107,17 @@ def _keep_largest(pre: Array, k: int) -> None:
     for row in np.flatnonzero(np.count_nonzero(pre > 0, axis=1) > k):
         n_larger = np.count_nonzero(pre[row] > smallest[row])
         pre[row, np.flatnonzero(pre[row] == smallest[row])[k - n_larger :]] = 0
+
+
+def _keep_to_norm(active: Array, sizes: Array, centred: Array) -> None:
+    """Zero all but the largest shares of each row, which together come nearest to its norm."""
+    shares = (active * sizes).astype(np.float64)
+    order = np.argsort(-shares, axis=1, kind="stable")
+    norms = np.sqrt(np.cumsum(np.take_along_axis(shares, order, 1) ** 2, axis=1))
+    wanted = np.linalg.norm(centred.astype(np.float64), axis=1, keepdims=True)
+    n_kept = np.abs(norms - wanted).argmin(axis=1)[:, None] + 1
+    left_out = np.arange(active.shape[1]) >= n_kept
+    np.put_along_axis(active, order, np.where(left_out, 0, np.take_along_axis(active, order, 1)), 1)
 
 
 def row_batches(n_rows: int, width: int) -> Any:
@@ -137,9 +151,10 @@ def encode(values: Array, weights: AutoencoderWeights) -> Array:
     out = np.empty((len(values), encoder.shape[1]), np.float32)
     for rows in row_batches(len(values), sum(encoder.shape)):
         block = scale_input(values[rows], weights.input_scaling)[0]
-        pre = (block - centre if weights.centred else block) @ encoder
+        centred = block - centre
+        pre = (centred if weights.centred else block) @ encoder
         pre += bias
-        out[rows] = _activate(pre, weights)
+        out[rows] = _activate(pre, weights, centred)
     return out
 
 

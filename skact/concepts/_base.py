@@ -11,28 +11,31 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skact.base import TokenTransformer, concept_names
+from skact.base import ConceptNamesOutMixin, TokenTransformer, concept_names
 from skact.concepts._callbacks import reporting, with_callbacks
+from skact.concepts._statistics import products
 from skact.rows import Array
 from skact.targets import Targets, check_targets, check_token_labels
-from skact.tokens import Columns, Source, TokenArray
-from skact.validation import check_tokens
+from skact.tokens import Columns, Labels, Source, TokenArray
+from skact.validation import check_tokens, weighted_samples
 
 __all__ = [
     "BaseConcepts",
     "BaseUnits",
+    "ProductsMixin",
     "check_enough_tokens",
     "check_separable",
 ]
 
 
-class ScoresMixin:
+class ScoresMixin(ConceptNamesOutMixin):
     """A vector per column, and a score per token and column.
 
     Stands beside :class:`skact.base.TokenTransformer`, whose hook ``_transform`` it fills.
     """
 
     _columns: ClassVar[Columns]
+    _labels: Labels | None = None
 
     concept_vectors_: Array
     concept_names_: Array
@@ -45,7 +48,7 @@ class ScoresMixin:
         return tokens.map(
             self._score,
             feature_names=list(self.concept_names_),
-            source=replace(tokens.source or Source(), columns=self._columns),
+            source=replace(tokens.source or Source(), columns=self._columns, labels=self._labels),
         )
 
     def _function(self) -> Callable[[Array], Array]:
@@ -53,28 +56,39 @@ class ScoresMixin:
         frozen.concept_vectors_ = self.concept_vectors_.astype(np.float32)
         return frozen._score
 
-    def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """Return the names of the columns.
 
-        Parameters
-        ----------
-        input_features : None
-            Ignored.
+class ProductsMixin:
+    """Scores that are inner products with the vectors."""
+
+    concept_vectors_: Array
+
+    def _score(self, values: Array) -> Array:
+        return products(values, self.concept_vectors_)
+
+    def affine_map(self) -> tuple[Array, Array]:
+        """Give scores as an affine function of a token: ``weights @ token + bias``.
 
         Returns
         -------
-        names : ndarray of shape (n_concepts,), dtype object
-            ``concept_names_``.
+        weights : ndarray of shape (n_concepts, n_features), dtype float64
+            The vectors.
+        bias : ndarray of shape (n_concepts,), dtype float64
+            Zeros.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
         """
         check_is_fitted(self)
-        return self.concept_names_
+        return self.concept_vectors_.astype(np.float64), np.zeros(len(self.concept_vectors_))
 
 
 class BaseConcepts(ScoresMixin, TokenTransformer):
     """A vector per labelled concept, and a score per token and concept.
 
-    ``fit`` checks everything and calls the hook ``_fit_vectors(tokens, labels)``, which returns the
-    vectors; ``transform`` calls ``_score(values)`` on flat tokens.
+    ``fit`` checks everything and calls the hook ``_fit_vectors(tokens, labels, weight)``, which
+    returns the vectors; ``transform`` calls ``_score(values)`` on flat tokens.
 
     Attributes
     ----------
@@ -95,7 +109,7 @@ class BaseConcepts(ScoresMixin, TokenTransformer):
     __metadata_request__fit: ClassVar = {"token_labels": True}
 
     @with_callbacks
-    def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, token_labels: Any = None, sample_weight: Any = None) -> Self:
         """Learn a vector for each concept.
 
         Parameters
@@ -107,6 +121,9 @@ class BaseConcepts(ScoresMixin, TokenTransformer):
             or an indicator matrix.
         token_labels : TokenArray or list of arrays of bool, default=None
             For each sample (n_tokens, n_concepts). None counts every token of a positive sample.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts, with all of its tokens: a weight of 2 is that of a sample
+            that is there twice, one of 0 leaves it out.
 
         Returns
         -------
@@ -116,22 +133,28 @@ class BaseConcepts(ScoresMixin, TokenTransformer):
         Raises
         ------
         ValueError
-            If X, y and token_labels do not fit together, or a concept has no positive sample or
-            token.
+            If X, y, token_labels and sample_weight do not fit together, or a concept has no
+            positive sample or token.
         """
         self._validate_params()
-        tokens = check_tokens(self, X)
-        targets = check_targets(self, y, len(tokens), multiclass=True)
+        tokens, (y, token_labels), weight = weighted_samples(
+            sample_weight, check_tokens(self, X), y=y, token_labels=token_labels
+        )
+        targets = check_targets(self, y, len(tokens))
         labels, targets = check_token_labels(token_labels, tokens, targets)
         self._known = targets.without_samples()
+        self._labels = "samples" if token_labels is None else "tokens"
         self.concept_names_ = concept_names(targets.names, targets.n_concepts)
         with reporting(self, X, y):
-            self.concept_vectors_ = self._fit_vectors(tokens, labels)
+            self.concept_vectors_ = self._fit_vectors(tokens, labels, weight)
         return self
 
     @abstractmethod
-    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
-        """Return the concept vectors (n_concepts, n_features)."""
+    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray, weight: Array | None) -> Array:
+        """Return the concept vectors (n_concepts, n_features).
+
+        The weight (n_samples,) says how often a sample counts; None once.
+        """
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

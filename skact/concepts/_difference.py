@@ -14,8 +14,16 @@ from sklearn.utils._param_validation import StrOptions
 
 from skact.arguments import Number
 from skact.base import MergeMixin
-from skact.concepts._base import BaseConcepts, check_separable
-from skact.concepts._statistics import Moments, labelled_sums, moments, products, scatter
+from skact.concepts._base import BaseConcepts, ProductsMixin, check_separable
+from skact.concepts._statistics import (
+    Moments,
+    label_counts,
+    labelled_sums,
+    moments,
+    scatter,
+    weight_of_tokens,
+    weighted_blocks,
+)
 from skact.concepts._streaming import StreamingConceptsMixin
 from skact.rows import Array
 from skact.tokens import TokenArray
@@ -35,7 +43,7 @@ class SeenTokens:
         return SeenTokens(self.sums + other.sums, self.counts + other.counts, self.all + other.all)
 
 
-class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, BaseConcepts):
+class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, ProductsMixin, BaseConcepts):
     r"""A concept is the direction from the tokens without it to the tokens with it.
 
     With :math:`\mu_c` and :math:`C_c` the mean and covariance of the tokens labelled c, and
@@ -140,15 +148,19 @@ class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, BaseConcepts):
     def _merges(self) -> bool:
         return self._streams()
 
-    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
-        difference = super()._fit_vectors(tokens, labels)
-        counts = self._seen.counts
+    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray, weight: Array | None) -> Array:
+        difference = super()._fit_vectors(tokens, labels, weight)
+        counts = label_counts(labels)
         check_separable(counts, tokens.n_tokens, self.concept_names_, "token", "a difference")
-        return difference if self.variant == "mean" else self._leading(tokens, labels, difference)
+        if self.variant == "mean":
+            return difference
+        return self._leading(tokens, labels, weight, difference)
 
-    def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
-        sums, counts = labelled_sums(tokens, labels)
-        whole = moments(tokens, with_scatter=self.whiten)
+    def _update(
+        self, tokens: TokenArray, labels: TokenArray, first: bool, weight: Array | None
+    ) -> Array:
+        sums, counts = labelled_sums(tokens, labels, weight)
+        whole = moments(tokens, weight, with_scatter=self.whiten)
         seen = SeenTokens(sums, counts, whole)
         self._seen = seen if first else self._seen + seen
         return self._vectors()
@@ -160,11 +172,12 @@ class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, BaseConcepts):
     def _vectors(self) -> Array:
         seen = self._seen
         counts, n_tokens = seen.counts, seen.all.n_tokens
-        inside = seen.sums / np.maximum(counts, 1)[:, None]
-        known = (counts > 0) & (counts < n_tokens)
+        inside = seen.sums / np.where(counts > 0, counts, 1)[:, None]
+        # Sums of the same weights in another order may differ in their last digits.
+        known = (counts > 0) & (counts < n_tokens * (1 - 1e-12))
         difference = np.where(known[:, None], inside - seen.all.mean, 0)
         if self.reference == "out":
-            difference *= n_tokens / np.maximum(n_tokens - counts, 1)[:, None]
+            difference *= n_tokens / np.where(known, n_tokens - counts, 1)[:, None]
         return self._whitened(difference) if self.whiten else difference
 
     def _whitened(self, difference: Array) -> Array:
@@ -188,19 +201,21 @@ class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, BaseConcepts):
                 f"shrinkage must be larger, got {self.shrinkage}."
             ) from None
 
-    def _leading(self, tokens: TokenArray, labels: TokenArray, difference: Array) -> Array:
+    def _leading(
+        self, tokens: TokenArray, labels: TokenArray, weight: Array | None, difference: Array
+    ) -> Array:
         """Directions of the largest pairwise differences."""
-        counts, mean = self._seen.counts, self._seen.all.mean
-        everything = scatter((block for _, block in tokens.blocks()), mean)
+        counts, mean, n_tokens = self._seen.counts, self._seen.all.mean, self._seen.all.n_tokens
+        everything = scatter(weighted_blocks(tokens, weight), mean)
         vectors = np.empty_like(difference)
         for c, count in enumerate(counts):
-            inner = scatter(_labelled(tokens, labels, c), mean)
+            inner = scatter(_labelled(tokens, labels, weight, c), mean)
             away = self._seen.sums[c] / count - mean
             if self.reference == "out":
-                other, n_other = everything - inner, tokens.n_tokens - count
+                other, n_other = everything - inner, n_tokens - count
                 away_other = away - difference[c]
             else:
-                other, n_other = everything, tokens.n_tokens
+                other, n_other = everything, n_tokens
                 away_other = np.zeros_like(away)
             # Second moments about the common mean; what remains of the mixed terms.
             mixed = np.outer(away, away_other)
@@ -209,13 +224,16 @@ class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, BaseConcepts):
             vectors[c] = -vector if vector @ difference[c] < 0 else vector
         return vectors
 
-    def _score(self, values: Array) -> Array:
-        return products(values, self.concept_vectors_)
 
-
-def _labelled(tokens: TokenArray, labels: TokenArray, concept: int) -> Iterator[Array]:
+def _labelled(
+    tokens: TokenArray, labels: TokenArray, weight: Array | None, concept: int
+) -> Iterator[tuple[Array | None, Array]]:
     for samples, values in tokens.blocks():
-        yield values[labels[samples].flat()[:, concept]]
+        marked, times = (
+            labels[samples].flat()[:, concept],
+            weight_of_tokens(tokens, weight, samples),
+        )
+        yield None if times is None else times[marked], values[marked]
 
 
 def _leading(matrix: Array) -> Array:

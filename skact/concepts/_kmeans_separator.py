@@ -9,17 +9,17 @@ import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from skact.arguments import Number
-from skact.concepts._base import BaseUnits
+from skact.concepts._base import BaseUnits, ProductsMixin
 from skact.concepts._lloyd import BACKENDS, Backend, kmeans
 from skact.concepts._logistic import fit_logistic
-from skact.concepts._statistics import balanced_weights, products
+from skact.concepts._statistics import balanced_weights
 from skact.rows import Array
 from skact.tokens import TokenArray
 
 __all__ = ["KMeansSeparator"]
 
 
-class KMeansSeparator(BaseUnits):
+class KMeansSeparator(ProductsMixin, BaseUnits):
     r"""A unit is the direction that separates a cluster of tokens from all others.
 
     .. math:: v_k = \arg\min_v \sum_i w_{k,i} \log\big(1 + e^{-t_{k,i} \langle z_i, v \rangle}\big)
@@ -136,6 +136,3 @@ class KMeansSeparator(BaseUnits):
             max_iter=self.separator_max_iter,
         )
         return vectors
-
-    def _score(self, values: Array) -> Array:
-        return products(values, self.concept_vectors_)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any, Literal
 
-import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 
 from skact.arguments import Number, instance
 from skact.concepts._adam import Adam
-from skact.concepts._base import BaseConcepts, check_separable
+from skact.concepts._base import BaseConcepts, ProductsMixin, check_separable
 from skact.concepts._callbacks import EpochsMixin
 from skact.concepts._logistic import LBFGS
 from skact.concepts._minibatch import Minibatch
 from skact.concepts._solver import Balance, Problem, Solver
-from skact.concepts._statistics import places_of, products
+from skact.concepts._statistics import label_counts
 from skact.concepts._streaming import StreamingConceptsMixin
 from skact.rows import Array
 from skact.tokens import TokenArray
@@ -26,7 +25,7 @@ __all__ = ["LinearSeparator"]
 SOLVERS: dict[str, type[Solver]] = {"lbfgs": LBFGS, "minibatch": Minibatch, "adam": Adam}
 
 
-class LinearSeparator(EpochsMixin, StreamingConceptsMixin, BaseConcepts):
+class LinearSeparator(EpochsMixin, StreamingConceptsMixin, ProductsMixin, BaseConcepts):
     r"""A concept is the direction that separates its tokens from all others.
 
     .. math:: v_c = \arg\min_v \sum_i w_{c,i} \log\big(1 + e^{-t_{c,i} \langle z_i, v \rangle}\big)
@@ -45,6 +44,9 @@ class LinearSeparator(EpochsMixin, StreamingConceptsMixin, BaseConcepts):
     "adam"        :class:`Adam`         follows the paper's recipe, which balances by drawing as
                                         many negatives as there are positives
     ============= ===================== ============================================================
+
+    With ``sample_weight``, which the first of them takes, the loss of a token counts as often as
+    its sample, and so do tokens that :math:`n_\pm` counts.
 
     Parameters
     ----------
@@ -75,6 +77,14 @@ class LinearSeparator(EpochsMixin, StreamingConceptsMixin, BaseConcepts):
         Features of a token.
     source_ : Source or None
         Model, layer and scaling of the training tokens.
+
+    Notes
+    -----
+    With LBFGS, ``sample_weight`` equals repeated samples up to where the loss is flat: it ends some
+    1e-9 above the minimum, or where losses in single precision cannot be told apart. Measured on
+    separable tokens with the default ``weight_decay``, vectors of norm 18 differed by up to 0.05 in
+    single precision (cosine 0.999996, losses 2e-7 apart) and 1e-3 in double precision; with
+    ``weight_decay=0.01`` by 1e-6.
 
     References
     ----------
@@ -129,22 +139,29 @@ class LinearSeparator(EpochsMixin, StreamingConceptsMixin, BaseConcepts):
     def _streams(self) -> bool:
         return getattr(_solver(self.solver), "streams", False)
 
-    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray) -> Array:
-        counts = _label_counts(labels)
+    def _fit_vectors(self, tokens: TokenArray, labels: TokenArray, weight: Array | None) -> Array:
+        counts = label_counts(labels)
         check_separable(counts, tokens.n_tokens, self.concept_names_, "token", "a separator")
-        return self._solve(tokens, labels, counts, None)
+        return self._solve(tokens, labels, weight, None)
 
-    def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
+    def _update(
+        self, tokens: TokenArray, labels: TokenArray, first: bool, weight: Array | None
+    ) -> Array:
         if not first and self._state is None:
             raise ValueError(
                 'partial_fit goes on from a fit with solver="minibatch"; this one had another. '
                 "Call fit first."
             )
-        return self._solve(tokens, labels, _label_counts(labels), None if first else self._state)
+        return self._solve(tokens, labels, weight, None if first else self._state)
 
-    def _solve(self, tokens: TokenArray, labels: TokenArray, counts: Array, state: Any) -> Array:
+    def _solve(
+        self, tokens: TokenArray, labels: TokenArray, weight: Array | None, state: Any
+    ) -> Array:
+        if weight is not None and (weight == weight[0]).all():
+            weight = None  # a scale does not count here
+        counts = label_counts(labels) if weight is None else weight @ labels.sum()
         solution = _solver(self.solver).solve(
-            Problem(tokens, labels, counts, self.weight_decay, self.balance),
+            Problem(tokens, labels, counts, self.weight_decay, self.balance, weight),
             check_random_state(self.random_state),
             self._report if self._is_watched() else None,
             state,
@@ -156,18 +173,7 @@ class LinearSeparator(EpochsMixin, StreamingConceptsMixin, BaseConcepts):
         self.__dict__.update(solution.curves)
         return solution.vectors
 
-    def _score(self, values: Array) -> Array:
-        return products(values, self.concept_vectors_)
-
 
 def _solver(solver: Any) -> Any:
     """Return the solver that a name stands for; anything else as it is."""
     return SOLVERS[solver]() if isinstance(solver, str) and solver in SOLVERS else solver
-
-
-def _label_counts(labels: TokenArray) -> Array:
-    """Tokens that each concept has, (n_concepts,); most have none, so only labels are counted."""
-    counts = np.zeros(labels.n_features, np.int64)
-    for _, block in labels.blocks():
-        counts += np.bincount(places_of(block)[1], minlength=labels.n_features)
-    return counts

@@ -22,7 +22,13 @@ from sklearn.exceptions import ConvergenceWarning
 from skact.arguments import Number
 from skact.concepts._callbacks import Report
 from skact.concepts._solver import Problem, Solution, Solver
-from skact.concepts._statistics import balanced_weights, places_of
+from skact.concepts._statistics import (
+    balanced_weights,
+    places_of,
+    token_count,
+    weight_of_tokens,
+    weighted_blocks,
+)
 from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
 from skact.warning import warn
@@ -40,7 +46,7 @@ _MEMORY = 8
 # Losses in single precision that differ by less, relatively, cannot be told apart.
 _FLAT = 1e-7
 
-_Chunk = tuple[Array, tuple[Array, Array]]
+_Chunk = tuple[Array, tuple[Array, Array], Array | None]
 
 
 class LBFGS(Solver):
@@ -61,6 +67,8 @@ class LBFGS(Solver):
     20
     """
 
+    weighs = True
+
     _parameter_constraints: dict[str, list[Any]] = {
         "max_iter": [Number(Integral, 1, None, closed="left")],
     }
@@ -76,7 +84,8 @@ class LBFGS(Solver):
     def _solve(
         self, problem: Problem, random: np.random.RandomState, report: Report | None, state: Any
     ) -> Solution:
-        n_tokens, even = problem.tokens.n_tokens, np.ones(len(problem.n_positive))
+        n_tokens = token_count(problem.tokens, problem.weight)
+        even = np.ones(len(problem.n_positive))
         weight = (even / n_tokens, even / n_tokens)
         if problem.balance is not None:
             weight = balanced_weights(problem.n_positive, n_tokens)
@@ -88,6 +97,7 @@ class LBFGS(Solver):
                 l2=problem.weight_decay,
                 max_iter=self.max_iter,
                 report=report,
+                sample_weight=problem.weight,
             )
         )
 
@@ -100,6 +110,7 @@ def fit_logistic(
     l2: float,
     max_iter: int,
     report: Report | None = None,
+    sample_weight: Array | None = None,
 ) -> tuple[Array, int]:
     r"""Minimise the weighted logistic loss of every concept.
 
@@ -121,6 +132,8 @@ def fit_logistic(
         Iterations after which a ConvergenceWarning is given.
     report : callable, default=None
         Called after each iteration with what gives the vectors; tells whether to stop.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        How often each sample counts; None once.
 
     Returns
     -------
@@ -130,8 +143,8 @@ def fit_logistic(
         Iterations.
     """
     n_concepts, n_features = len(class_weight[0]), tokens.n_features
-    inverse = _preconditioner(tokens, l2)
-    read = _reader(tokens, labels, min(max(_SCORES // n_concepts, 1), _ROWS))
+    inverse = _preconditioner(tokens, l2, sample_weight)
+    read = _reader(tokens, labels, sample_weight, min(max(_SCORES // n_concepts, 1), _ROWS))
 
     def objective(u: Array, concepts: Array) -> tuple[Array, Array]:
         """Loss (n,) and gradient (n, n_features) by u of some concepts."""
@@ -140,12 +153,12 @@ def fit_logistic(
         gradient = l2 * vectors
         place = np.full(n_concepts, -1)
         place[concepts] = np.arange(len(concepts))
-        weights = [part[concepts] for part in class_weight]
-        for values, (row, concept) in read():
+        negative, positive = (part[concepts] for part in class_weight)
+        for values, (row, concept), times in read():
             kept = place[concept] >= 0
             marked = place[concept[kept]], row[kept]
             scores = vectors.astype(values.dtype) @ values.T
-            loss += _loss_to_slope(scores, marked, *weights)
+            loss += _loss_to_slope(scores, marked, negative, positive, times)
             gradient += scores @ values
         return loss, gradient @ inverse.T
 
@@ -248,19 +261,22 @@ def _lbfgs_step(gradient: Array, history: list[tuple[Array, Array, Array]]) -> A
 
 
 def _reader(
-    tokens: TokenArray, labels: TokenArray | Array, n_rows: int
+    tokens: TokenArray, labels: TokenArray | Array, weight: Array | None, n_rows: int
 ) -> Callable[[], Iterable[_Chunk]]:
     """Return what goes through all chunks; tokens that may be held are gathered once."""
     if tokens.may_be_held:
-        held = list(_chunks(tokens, labels, n_rows))
+        held = list(_chunks(tokens, labels, weight, n_rows))
         return lambda: held
-    return lambda: _chunks(tokens, labels, n_rows)
+    return lambda: _chunks(tokens, labels, weight, n_rows)
 
 
-def _chunks(tokens: TokenArray, labels: TokenArray | Array, n_rows: int) -> Iterator[_Chunk]:
-    """Yield values, and the row and the concept of each of their labels."""
+def _chunks(
+    tokens: TokenArray, labels: TokenArray | Array, weight: Array | None, n_rows: int
+) -> Iterator[_Chunk]:
+    """Yield values, the row and the concept of each of their labels, and the weights of tokens."""
     done = 0
     for samples, values in tokens.blocks():
+        times = weight_of_tokens(tokens, weight, samples)
         if isinstance(labels, TokenArray):
             marked = labels[samples].flat()
         else:
@@ -270,17 +286,18 @@ def _chunks(tokens: TokenArray, labels: TokenArray | Array, n_rows: int) -> Iter
             rows = slice(start, start + n_rows)
             part = marked[rows]
             row, concept = places_of(part) if part.ndim == 2 else (np.arange(len(part)), part)
-            yield as_floats(values[rows]), (row, concept)
+            yield as_floats(values[rows]), (row, concept), None if times is None else times[rows]
 
 
-def _preconditioner(tokens: TokenArray, l2: float) -> Array:
+def _preconditioner(tokens: TokenArray, l2: float, weight: Array | None) -> Array:
     """Inverse of the Cholesky factor; rows u become rows v by ``u @ inverse``."""
     n_features = tokens.n_features
     moment = np.zeros((n_features, n_features))
-    for _, block in tokens.blocks():
+    for times, block in weighted_blocks(tokens, weight):
         values = as_floats(block)
-        moment += values.T @ values
-    moment /= 4 * tokens.n_tokens
+        again = values if times is None else values * times[:, None].astype(values.dtype)
+        moment += values.T @ again
+    moment /= 4 * token_count(tokens, weight)
     # Without an L2 term, constant features would make the factor singular.
     ridge = max(l2, 1e-10 * np.trace(moment) / n_features, np.finfo(float).tiny ** 0.5)
     moment.flat[:: n_features + 1] += ridge
@@ -289,7 +306,11 @@ def _preconditioner(tokens: TokenArray, l2: float) -> Array:
 
 
 def _loss_to_slope(
-    scores: Array, marked: tuple[Array, Array], negative_weight: Array, positive_weight: Array
+    scores: Array,
+    marked: tuple[Array, Array],
+    negative_weight: Array,
+    positive_weight: Array,
+    times: Array | None,
 ) -> Array:
     """Weighted loss of each row of scores, which become its derivative by them."""
     loss = np.abs(scores)
@@ -297,9 +318,11 @@ def _loss_to_slope(
     np.log1p(loss, out=loss)
     loss += np.maximum(scores, 0)
     # That was log(1 + exp(s)), the loss of a negative; of a positive it is less by s.
-    negatives = loss.sum(axis=1)
+    negatives = loss.sum(axis=1) if times is None else loss @ times
     at, own = loss[marked], scores[marked]
     n_concepts = len(scores)
+    if times is not None:
+        at, own = at * times[marked[1]], own * times[marked[1]]
     negatives = negatives - np.bincount(marked[0], at, n_concepts)
     positives = np.bincount(marked[0], at - own, n_concepts)
     scores -= loss
@@ -307,4 +330,6 @@ def _loss_to_slope(
     likely = scores[marked]
     scores *= negative_weight[:, None].astype(scores.dtype)
     scores[marked] = (likely - 1) * positive_weight[marked[0]]
+    if times is not None:
+        scores *= times.astype(scores.dtype)
     return negative_weight * negatives + positive_weight * positives

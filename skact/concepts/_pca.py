@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh
+from sklearn.utils.validation import check_is_fitted
 
 from skact.arguments import Number
 from skact.concepts._base import BaseUnits, check_enough_tokens
 from skact.concepts._reconstruction import ReconstructionMixin
-from skact.concepts._statistics import scatter, token_mean
+from skact.concepts._statistics import scatter, token_mean, weighted_blocks
 from skact.rows import Array, as_floats
 from skact.tokens import TokenArray
 
@@ -90,7 +91,7 @@ class PCAConcepts(ReconstructionMixin, BaseUnits):
                 f"n_features={n_features}."
             )
         self.mean_ = token_mean(tokens)
-        covariance = scatter((block for _, block in tokens.blocks()), self.mean_)
+        covariance = scatter(weighted_blocks(tokens, None), self.mean_)
         covariance /= tokens.n_tokens - 1
         variances, vectors = eigh(
             covariance, subset_by_index=[n_features - n_concepts, n_features - 1]
@@ -107,6 +108,25 @@ class PCAConcepts(ReconstructionMixin, BaseUnits):
         values = as_floats(values)
         centred = values - self.mean_.astype(values.dtype)
         return centred @ self.concept_vectors_.T.astype(values.dtype)
+
+    def affine_map(self) -> tuple[Array, Array]:
+        """Give scores as an affine function of a token: ``weights @ token + bias``.
+
+        Returns
+        -------
+        weights : ndarray of shape (n_concepts, n_features), dtype float64
+            The components.
+        bias : ndarray of shape (n_concepts,), dtype float64
+            What the mean scores, with a minus.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        """
+        check_is_fitted(self)
+        weights = self.concept_vectors_.astype(np.float64)
+        return weights, -weights @ self.mean_
 
     def _reconstruct(self, scores: Array) -> Array:
         scores = as_floats(scores)

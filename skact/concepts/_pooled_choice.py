@@ -90,5 +90,9 @@ def choose_decays(loss: PooledLoss, folds: Array, max_iter: int, tol: float) -> 
             same = replace(part, weight_decay=np.full(loss.n_concepts, decay))
             flat = minimum(same, flat, max_iter, _ROUGH * tol).flat
             scores[number, test] = loss.pool.scores(loss.tokens[test], flat, loss.n_concepts)
-    f1 = [concept_f1(loss.present, one >= best_cut(one, loss.present)) for one in scores]
+    cuts = [best_cut(one, loss.present, loss.times) for one in scores]
+    f1 = [
+        concept_f1(loss.present, one >= cut, sample_weight=loss.times)
+        for one, cut in zip(scores, cuts, strict=True)
+    ]
     return np.array(DECAYS)[np.argmax(f1, axis=0)]

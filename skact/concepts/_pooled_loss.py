@@ -15,15 +15,15 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from skact.cached import cached_property
 from skact.concepts._statistics import balanced_weights, products
-from skact.pooling import soft_maximum, weighted_top_windows, window_means
+from skact.pooling import block_layout, soft_maximum, weighted_top_windows, window_means
 from skact.rows import Array, as_floats, offsets_of, segment_sum
 from skact.tokens import TokenArray
 
@@ -68,14 +68,11 @@ class Pool:
     def scores(self, tokens: TokenArray, flat: Array, n_concepts: int) -> Array:
         """Pool samples, (n_samples, n_concepts)."""
         vectors, intercepts = unpacked(flat, n_concepts)
-        shapes, pooled = tokens.shapes, np.empty((len(tokens), n_concepts))
+        pooled = np.empty((len(tokens), n_concepts))
         for samples, block in tokens.blocks():
-            means, cuts, _ = window_means(
-                products(block, vectors),
-                offsets_of(tokens.lengths[samples]),
-                self.window,
-                None if shapes is None else shapes[samples],
-            )
+            offsets, *layout = block_layout(tokens, samples)
+            scores = products(block, vectors)
+            means, cuts, _ = window_means(scores, offsets, self.window, *layout)
             pooled[samples] = self.largest(means, cuts)[0] + intercepts
         return pooled
 
@@ -105,6 +102,8 @@ class PooledLoss:
         The ridge.
     token_weight, benign_variance, temperature : float
         Of the labelled tokens, of the windows of negative samples, and which of them count.
+    times : ndarray of shape (n_samples,), dtype float64, or None
+        How often each sample counts; None once.
     """
 
     tokens: TokenArray
@@ -115,6 +114,7 @@ class PooledLoss:
     token_weight: float
     benign_variance: float
     temperature: float
+    times: Array | None = None
 
     @property
     def in_steps(self) -> bool:
@@ -132,12 +132,21 @@ class PooledLoss:
         # Read many times, they are gathered once.
         if tokens.may_be_held:
             tokens, labels = tokens.compact(), labels and labels.compact()
-        return replace(self, tokens=tokens, present=self.present[samples], labels=labels)
+        times = None if self.times is None else self.times[samples]
+        present = self.present[samples]
+        return replace(self, tokens=tokens, present=present, labels=labels, times=times)
+
+    @cached_property
+    def _times(self) -> Array:
+        """How often each sample counts, a column."""
+        times = np.ones(len(self.present), np.int64) if self.times is None else self.times
+        return times[:, None]
 
     @cached_property
     def _weights(self) -> Array:
-        negative, positive = balanced_weights(self.present.sum(axis=0), len(self.present))
-        return np.where(self.present, positive, negative)
+        n_positive, n_samples = (self._times * self.present).sum(axis=0), self._times.sum()
+        negative, positive = balanced_weights(n_positive, n_samples)
+        return np.where(self.present, positive, negative) * self._times
 
     @cached_property
     def _marked(self) -> Array:
@@ -149,8 +158,10 @@ class PooledLoss:
     def _token_weights(self) -> tuple[Array, Array]:
         """Weight of each negative and each positive token; of others nothing is known."""
         assert self.labels is not None
-        unknown = self.tokens.lengths @ (self.present & ~self._marked)
-        n_positive, n_known = self.labels.sum().sum(axis=0), self.tokens.n_tokens - unknown
+        lengths = self.tokens.lengths * self._times[:, 0]
+        unknown = lengths @ (self.present & ~self._marked)
+        n_positive = (self._times * self.labels.sum()).sum(axis=0)
+        n_known = lengths.sum() - unknown
         negative, positive = balanced_weights(n_positive, n_known)
         return self.token_weight * negative, self.token_weight * positive
 
@@ -184,15 +195,13 @@ class PooledLoss:
         self, scores: Array, samples: slice
     ) -> tuple[Array, Array, Array | None, Array, Any]:
         """Pool a block: values, what each token counts, the tail of windows, and the windows."""
-        lengths, shapes = self.tokens.lengths[samples], self.tokens.shapes
-        offsets = offsets_of(lengths)
-        grids = None if shapes is None else shapes[samples]
-        means, cuts, to_tokens = window_means(scores, offsets, self.pool.window, grids)
+        offsets, *layout = block_layout(self.tokens, samples)
+        means, cuts, to_tokens = window_means(scores, offsets, self.pool.window, *layout)
         values, counts = self.pool.largest(means, cuts)
         counts = to_tokens(counts)
         if self.labels is not None:
             marked, labels = self._marked[samples], self.labels[samples].flat()
-            rows = np.repeat(marked, lengths, axis=0)
+            rows = np.repeat(marked, np.diff(offsets), axis=0)
             inside, shares = self.pool.inside(scores, offsets, labels | ~rows)
             values = np.where(marked, inside, values)
             counts = np.where(rows, shares, counts)
@@ -223,7 +232,9 @@ class PooledLoss:
             counts = counts + by_scores
         if tail is not None:
             tail = tail if frozen is None else frozen.tail
-            part, by_means = self._of_windows(means, windows[0], tail, ~present)
+            part, by_means = self._of_windows(
+                means, windows[0], tail, ~present * self._times[samples]
+            )
             loss += part
             counts = counts + windows[1](by_means)
         return loss, by_intercepts, counts
@@ -234,7 +245,10 @@ class PooledLoss:
         labels, (negative, positive) = self.labels[samples].flat(), self._token_weights
         unknown = self.present[samples] & ~self._marked[samples]
         weight = np.where(labels, positive, negative)
-        weight[np.repeat(unknown, self.tokens.lengths[samples], axis=0)] = 0
+        lengths = self.tokens.lengths[samples]
+        weight[np.repeat(unknown, lengths, axis=0)] = 0
+        if self.times is not None:
+            weight = weight * np.repeat(self.times[samples], lengths)[:, None]
         loss = float(np.vdot(weight, np.logaddexp(0, np.where(labels, -logits, logits))))
         return loss, weight * (expit(logits) - labels)
 
@@ -242,8 +256,8 @@ class PooledLoss:
         self, means: Array, offsets: Array, tail: Any, negative: Array
     ) -> tuple[float, Array]:
         """Penalty on windows of negative samples that stand out, and its derivative."""
-        lengths = np.diff(offsets)
-        share = self.benign_variance / np.maximum((~self.present).sum(axis=0), 1)
+        lengths, n_negative = np.diff(offsets), (~self.present * self._times).sum(axis=0)
+        share = self.benign_variance / np.where(n_negative > 0, n_negative, 1)
         above = means - np.repeat(segment_sum(means, offsets) / lengths[:, None], lengths, axis=0)
         weight = tail * np.repeat(negative * share, lengths, axis=0)
         slope = 2 * weight * above

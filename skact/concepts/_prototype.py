@@ -59,15 +59,17 @@ class MeanPrototype(MergeMixin, StreamingConceptsMixin, BaseConcepts):
     _sums: Array
     _counts: Array
 
-    def _update(self, tokens: TokenArray, labels: TokenArray, first: bool) -> Array:
-        sums, counts = labelled_sums(tokens, labels)
+    def _update(
+        self, tokens: TokenArray, labels: TokenArray, first: bool, weight: Array | None
+    ) -> Array:
+        sums, counts = labelled_sums(tokens, labels, weight)
         self._sums, self._counts = (
             (sums, counts) if first else (self._sums + sums, self._counts + counts)
         )
         return self._means()
 
     def _means(self) -> Array:
-        return self._sums / np.maximum(self._counts, 1)[:, None]
+        return self._sums / np.where(self._counts > 0, self._counts, 1)[:, None]
 
     def _join(self, other: Self) -> None:
         self._sums, self._counts = self._sums + other._sums, self._counts + other._counts

@@ -30,11 +30,13 @@ class Problem:
     labels : TokenArray of shape (n_samples, n_concepts), dtype bool
         Their labels.
     n_positive : ndarray of shape (n_concepts,), dtype int64
-        Tokens that each concept has.
+        Tokens that each concept has, or the sum of their weights.
     weight_decay : float
         The penalty.
     balance : {"auto", "weight", "sample"} or None
         How positives and negatives come to count the same.
+    weight : ndarray of shape (n_samples,), dtype float64, or None
+        How often each sample counts; None once.
     """
 
     tokens: TokenArray
@@ -42,6 +44,7 @@ class Problem:
     n_positive: Array
     weight_decay: float
     balance: Balance
+    weight: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,12 @@ class Solver(NestedParamsMixin, BaseEstimator, ABC):
     """A way to the vectors of a :class:`~skact.LinearSeparator`: settings, and one method.
 
     A subclass writes the hook ``_solve``, says how many epochs there are at most, ``limit``, and
-    overrides ``balances`` and ``streams`` where it can do more.
+    overrides ``balances``, ``streams`` and ``weighs`` where it can do more.
     """
 
     balances: ClassVar[tuple[Balance, ...]] = ("auto", "weight", None)
     streams: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -97,8 +101,13 @@ class Solver(NestedParamsMixin, BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If the solver cannot balance as asked, or its settings do not fit the tokens.
+            If the solver cannot balance or weigh as asked, or its settings do not fit the tokens.
         """
+        if problem.weight is not None and not self.weighs:
+            raise ValueError(
+                f"{type(self).__name__} draws tokens, each of which counts once; sample_weight "
+                'needs solver="lbfgs". (A mask of 0 and 1 only leaves samples out, and is taken.)'
+            )
         if problem.balance not in self.balances:
             raise ValueError(
                 f'balance="{problem.balance}" needs solver="adam"; {type(self).__name__} balances '

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "balanced_weights",
     "cosine_function",
     "cosines",
+    "label_counts",
     "labelled_sums",
     "moments",
     "places_of",
@@ -25,8 +27,11 @@ __all__ = [
     "run_numbers",
     "scatter",
     "shuffled_runs",
+    "token_count",
     "token_mean",
     "token_sum",
+    "weight_of_tokens",
+    "weighted_blocks",
 ]
 
 # Rows that are held in float64 at a time.
@@ -80,15 +85,15 @@ def cosine_function(vectors: Array) -> Callable[[Array], Array]:
         Takes float32 (n_tokens, n_features), returns cosines (n_tokens, n_vectors).
     """
     units = _unit_rows(as_floats(vectors)).T.astype(np.float32)
-    low, high = _plain_norms(np.dtype(np.float32))
+    return partial(_cosines_of_singles, units=units, limits=_plain_norms(np.dtype(np.float32)))
 
-    def function(values: Array) -> Array:
-        norms = np.sqrt(np.einsum("ij,ij->i", values, values))
-        if norms.min(initial=high) <= low or norms.max(initial=0) > high:
-            return _unit_rows(values) @ units
-        return (values @ units) / norms[:, None]
 
-    return function
+def _cosines_of_singles(values: Array, units: Array, limits: tuple[float, float]) -> Array:
+    low, high = limits
+    norms = np.sqrt(np.einsum("ij,ij->i", values, values))
+    if norms.min(initial=high) <= low or norms.max(initial=0) > high:
+        return _unit_rows(values) @ units
+    return (values @ units) / norms[:, None]
 
 
 def _plain_norms(dtype: np.dtype[Any]) -> tuple[float, float]:
@@ -131,13 +136,15 @@ def products(values: Array, vectors: Array) -> Array:
     return values @ vectors.T.astype(values.dtype, copy=False)
 
 
-def token_sum(tokens: TokenArray) -> Array:
+def token_sum(tokens: TokenArray, weight: Array | None = None) -> Array:
     """Sum all tokens.
 
     Parameters
     ----------
     tokens : TokenArray of shape (n_samples, n_features)
         Tokens.
+    weight : ndarray of shape (n_samples,), default=None
+        How often each sample counts; None once.
 
     Returns
     -------
@@ -145,9 +152,80 @@ def token_sum(tokens: TokenArray) -> Array:
         The sum.
     """
     total = np.zeros(tokens.n_features)
-    for values in tokens.float_chunks():
-        total += values.sum(axis=0, dtype=np.float64)
+    if weight is None:
+        for values in tokens.float_chunks():
+            total += values.sum(axis=0, dtype=np.float64)
+        return total
+    for samples, block in tokens.blocks():
+        times = np.repeat(weight[samples], tokens.lengths[samples])
+        for start in range(0, len(block), _ROWS):
+            rows = slice(start, start + _ROWS)
+            total += times[rows] @ block[rows].astype(np.float64)
     return total
+
+
+def weighted_blocks(
+    tokens: TokenArray, weight: Array | None
+) -> Iterator[tuple[Array | None, Array]]:
+    """Yield blocks of tokens, and how often each token counts.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+    weight : ndarray of shape (n_samples,) or None
+        How often each sample counts; None once.
+
+    Yields
+    ------
+    times : ndarray of shape (n_some,), dtype float64, or None
+        Weights of these tokens.
+    values : ndarray of shape (n_some, n_features)
+        Tokens.
+    """
+    for samples, block in tokens.blocks():
+        yield weight_of_tokens(tokens, weight, samples), block
+
+
+def weight_of_tokens(
+    tokens: TokenArray, weight: Array | None, samples: slice = slice(None)
+) -> Array | None:
+    """Say how often each token counts: as often as its sample.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+    weight : ndarray of shape (n_samples,) or None
+        How often each sample counts; None once.
+    samples : slice
+        Samples whose tokens are asked for.
+
+    Returns
+    -------
+    times : ndarray of shape (n_some,), dtype float64, or None
+        Weights of these tokens.
+    """
+    return None if weight is None else np.repeat(weight[samples], tokens.lengths[samples])
+
+
+def label_counts(labels: TokenArray) -> Array:
+    """Count the tokens that each concept has; most have none, so only labels are counted.
+
+    Parameters
+    ----------
+    labels : TokenArray of shape (n_samples, n_concepts), dtype bool
+        Labels of tokens.
+
+    Returns
+    -------
+    counts : ndarray of shape (n_concepts,), dtype int64
+        The numbers.
+    """
+    counts = np.zeros(labels.n_features, np.int64)
+    for _, block in labels.blocks():
+        counts += np.bincount(places_of(block)[1], minlength=labels.n_features)
+    return counts
 
 
 def token_mean(tokens: TokenArray) -> Array:
@@ -166,7 +244,9 @@ def token_mean(tokens: TokenArray) -> Array:
     return token_sum(tokens) / tokens.n_tokens
 
 
-def labelled_sums(tokens: TokenArray, labels: TokenArray) -> tuple[Array, Array]:
+def labelled_sums(
+    tokens: TokenArray, labels: TokenArray, weight: Array | None = None
+) -> tuple[Array, Array]:
     """Sum and number of the tokens of each label.
 
     Parameters
@@ -175,6 +255,8 @@ def labelled_sums(tokens: TokenArray, labels: TokenArray) -> tuple[Array, Array]
         Tokens.
     labels : TokenArray of shape (n_samples, n_concepts), dtype bool
         Labels of the same tokens.
+    weight : ndarray of shape (n_samples,), default=None
+        How often each sample counts; None once.
 
     Returns
     -------
@@ -187,6 +269,8 @@ def labelled_sums(tokens: TokenArray, labels: TokenArray) -> tuple[Array, Array]
     count = np.zeros(labels.n_features)
     for samples, block in tokens.blocks():
         marked = labels[samples].flat().astype(np.float64)
+        if weight is not None:
+            marked *= np.repeat(weight[samples], tokens.lengths[samples])[:, None]
         done = 0
         for chunk in row_chunks(block):
             rows = slice(done, done + len(chunk))
@@ -196,13 +280,13 @@ def labelled_sums(tokens: TokenArray, labels: TokenArray) -> tuple[Array, Array]
     return total, count
 
 
-def scatter(blocks: Iterable[Array], shift: Array) -> Array:
+def scatter(blocks: Iterable[tuple[Array | None, Array]], shift: Array) -> Array:
     r"""Sum over tokens of :math:`(z - \text{shift})(z - \text{shift})^\top`.
 
     Parameters
     ----------
-    blocks : iterable of ndarray of shape (n_tokens_of_block, n_features)
-        Tokens.
+    blocks : iterable of (ndarray of shape (n_some,) or None, ndarray of shape (n_some, n_features))
+        How often each token counts (None once), and the tokens.
     shift : ndarray of shape (n_features,), dtype float64
         What is subtracted; near the mean, no precision is lost.
 
@@ -212,10 +296,11 @@ def scatter(blocks: Iterable[Array], shift: Array) -> Array:
         The sum.
     """
     total = np.zeros((len(shift), len(shift)))
-    for block in blocks:
+    for times, block in blocks:
         for start in range(0, len(block), _ROWS):
             part = block[start : start + _ROWS] - shift
-            total += part.T @ part
+            again = part if times is None else times[start : start + _ROWS, None] * part
+            total += part.T @ again
     return total
 
 
@@ -230,15 +315,15 @@ class Moments:
 
     Parameters
     ----------
-    n_tokens : int
-        n.
+    n_tokens : int or float
+        n, the sum of weights where tokens have some.
     mean : ndarray of shape (n_features,), dtype float64
         :math:`\mu`.
     scatter : ndarray of shape (n_features, n_features), dtype float64, or None
         S, about the mean; None if it is not asked for.
     """
 
-    n_tokens: int
+    n_tokens: float
     mean: Array
     scatter: Array | None
 
@@ -252,13 +337,15 @@ class Moments:
         return Moments(n_tokens, mean, self.scatter + other.scatter + between)
 
 
-def moments(tokens: TokenArray, *, with_scatter: bool) -> Moments:
+def moments(tokens: TokenArray, weight: Array | None = None, *, with_scatter: bool) -> Moments:
     """Compute number, mean and scatter of all tokens.
 
     Parameters
     ----------
     tokens : TokenArray of shape (n_samples, n_features)
         Tokens.
+    weight : ndarray of shape (n_samples,), default=None
+        How often each sample counts; None once.
     with_scatter : bool
         Whether the scatter is asked for, which reads the tokens a second time.
 
@@ -267,20 +354,39 @@ def moments(tokens: TokenArray, *, with_scatter: bool) -> Moments:
     moments : Moments
         In double precision.
     """
-    mean = token_mean(tokens)
-    blocks = (block for _, block in tokens.blocks())
-    return Moments(tokens.n_tokens, mean, scatter(blocks, mean) if with_scatter else None)
+    n_tokens = token_count(tokens, weight)
+    mean = token_sum(tokens, weight) / n_tokens
+    scattered = scatter(weighted_blocks(tokens, weight), mean) if with_scatter else None
+    return Moments(n_tokens, mean, scattered)
 
 
-def balanced_weights(n_positive: Array, n_tokens: int | Array) -> tuple[Array, Array]:
+def token_count(tokens: TokenArray, weight: Array | None) -> float:
+    """Count tokens, each as often as its sample.
+
+    Parameters
+    ----------
+    tokens : TokenArray of shape (n_samples, n_features)
+        Tokens.
+    weight : ndarray of shape (n_samples,) or None
+        How often each sample counts; None once.
+
+    Returns
+    -------
+    n_tokens : int or float
+        The sum of weights, where there are some.
+    """
+    return tokens.n_tokens if weight is None else float(weight @ tokens.lengths)
+
+
+def balanced_weights(n_positive: Array, n_tokens: float | Array) -> tuple[Array, Array]:
     """Weight of each negative and of each positive token, by which both classes count the same.
 
     Parameters
     ----------
     n_positive : ndarray of shape (n_concepts,)
-        Positive tokens of each concept.
-    n_tokens : int, or ndarray of shape (n_concepts,)
-        All tokens.
+        Positive tokens of each concept, or the sum of their weights.
+    n_tokens : int or float, or ndarray of shape (n_concepts,)
+        All tokens, or the sum of their weights.
 
     Returns
     -------
@@ -288,8 +394,8 @@ def balanced_weights(n_positive: Array, n_tokens: int | Array) -> tuple[Array, A
         Each class sums to 1/2; both are 0 where one of the classes is empty.
     """
     separable = (n_positive > 0) & (n_positive < n_tokens)
-    positive = np.where(separable, 0.5 / np.maximum(n_positive, 1), 0)
-    negative = np.where(separable, 0.5 / np.maximum(n_tokens - n_positive, 1), 0)
+    positive = np.where(separable, 0.5 / np.where(separable, n_positive, 1), 0)
+    negative = np.where(separable, 0.5 / np.where(separable, n_tokens - n_positive, 1), 0)
     return negative, positive
 
 

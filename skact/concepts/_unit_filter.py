@@ -242,7 +242,7 @@ class SAEUnitFilter(SelectorMixin, TokenTransformer):
         self._validate_params()
         self._check_ranges()
         tokens = check_tokens(self, X)
-        targets = check_targets(self, y, len(tokens), multiclass=True)
+        targets = check_targets(self, y, len(tokens))
         names = tokens.feature_names
         self.unit_names_ = None if names is None else np.array(names, dtype=object)
         n_samples, n_positive = firing(tokens)

@@ -1,20 +1,15 @@
-"""What the readers of labelled folders share: JSON lines, splits, concepts and target matrices."""
+"""What the readers of labelled folders share: folders, JSON lines and what stands in them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from sklearn.utils._param_validation import StrOptions
-
-from skact.arguments import PATH, check_concepts, checked
+from skact.arguments import PATH, checked
+from skact.datasets._gather import ASKED, SPLITS
 from skact.files import parse_json, read_text
-
-SPLITS = ("train", "cal", "test")
 
 
 def open_folder(folder: str | os.PathLike[str]) -> Path:
@@ -92,44 +87,13 @@ def get_split(record: dict[str, Any], where: str) -> str:
     return value
 
 
-def check_new_id(identifier: str, seen: dict[str, str], where: str) -> None:
-    """Refuse an id that an earlier record has; note it in `seen` otherwise."""
-    if identifier in seen:
-        raise ValueError(f"{where}: id {identifier!r} is that of {seen[identifier]} already.")
-    seen[identifier] = where
+def get_group(record: dict[str, Any], where: str) -> str | None:
+    """Return the record's group, None if it has none."""
+    value = record.get("group")
+    if value is not None and type(value) not in (str, int):
+        raise ValueError(f"{where}: 'group' must be a string or an integer, got {value!r}.")
+    return None if value is None else str(value)
 
 
-#: Of those that read a folder; names of concepts are compared with it when it is open.
-reads_a_folder = checked(
-    folder=[PATH], split=[StrOptions(set(SPLITS)), None], concepts="no_validation"
-)
-
-
-def select_concepts(concepts: Iterable[str] | None, names: Sequence[str], path: Path) -> list[str]:
-    """Return the wanted concepts in the order asked for, all of `names` if `concepts` is None."""
-    if concepts is None:
-        return list(names)
-    wanted = check_concepts(concepts)
-    for name in wanted:
-        if name not in names:
-            raise ValueError(f"{path} has no concept {name!r}; it has {', '.join(names)}.")
-    return wanted
-
-
-def select_rows(splits: Sequence[str], split: str | None, path: Path) -> list[int]:
-    """Return the rows of a split, all rows if `split` is None."""
-    rows = [row for row, own in enumerate(splits) if split is None or own == split]
-    if not rows:
-        raise ValueError(f"{path} has no sample with split {split!r}.")
-    return rows
-
-
-def indicator(labels: Sequence[Collection[str]], names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the (n_samples, n_concepts) matrix of 0 and 1 that says who carries which label."""
-    columns = {name: column for column, name in enumerate(names)}
-    matrix = np.zeros((len(labels), len(names)), np.int64)
-    for row, own in zip(matrix, labels, strict=True):
-        for name in own:
-            if name in columns:
-                row[columns[name]] = 1
-    return matrix
+#: Of those that read a folder.
+reads_a_folder = checked(folder=[PATH], **ASKED)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple, SupportsIndex, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,9 @@ from sklearn.utils import Bunch
 
 from skact.arguments import PATH, Such, checked
 from skact.datasets import _files
-from skact.files import check_size, inside, read_json
-from skact.samples import PIXELS_PER_BYTE
+from skact.datasets._gather import Asked, Sample, check_new_id, gather
+from skact.datasets._lazy import Mask, Masks, read_classes
+from skact.files import inside, read_json
 
 _SEQUENCE = Such("a list", lambda v: isinstance(v, Sequence | np.ndarray) and _is_no_text(v))
 _NUMBERS = Such("a list of ints", lambda v: isinstance(v, Collection) and _is_no_text(v))
@@ -26,7 +27,7 @@ def _is_no_text(value: Any) -> bool:
     return not isinstance(value, str | bytes | Mapping)
 
 
-class MaskFiles:
+class MaskFiles(Masks):
     """Pixel masks on disk as a sequence; a mask is decoded when it is asked for, and not kept.
 
     An integer gives one mask as an array. A slice, an array of indices or a boolean array gives
@@ -106,35 +107,11 @@ class MaskFiles:
         self._sizes = None if sizes is None else tuple(sizes)
 
     @property
-    def shape(self) -> tuple[int]:
-        """``(n_samples,)``."""
-        return (len(self.paths),)
+    def n_concepts(self) -> int:
+        """Channels of a mask."""
+        return len(self.values)
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __iter__(self) -> Iterator[npt.NDArray[np.bool_]]:
-        return (self._decode(row) for row in range(len(self)))
-
-    def __repr__(self) -> str:
-        return f"MaskFiles(n_samples={len(self)}, n_concepts={len(self.values)})"
-
-    @overload
-    def __getitem__(self, key: SupportsIndex) -> npt.NDArray[np.bool_]: ...
-
-    @overload
-    def __getitem__(self, key: slice | npt.ArrayLike | tuple[Any, ...]) -> MaskFiles: ...
-
-    def __getitem__(self, key: Any) -> npt.NDArray[np.bool_] | MaskFiles:
-        if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
-            key = key[0]
-        if isinstance(key, list) and not key:
-            key = slice(0)
-        rows = np.arange(len(self))[key]
-        if np.ndim(rows) == 0:
-            return self._decode(int(rows))
-        if rows.ndim != 1:
-            raise IndexError(f"MaskFiles has one dimension; the index gave {rows.ndim}.")
+    def _take(self, rows: npt.NDArray[np.int64]) -> MaskFiles:
         return MaskFiles(
             [self.paths[row] for row in rows],
             self.values,
@@ -142,28 +119,12 @@ class MaskFiles:
             sizes=None if self._sizes is None else [self._sizes[row] for row in rows],
         )
 
-    def _decode(self, row: int) -> npt.NDArray[np.bool_]:
-        from PIL import Image
+    def __len__(self) -> int:
+        return len(self.paths)
 
-        path = self.paths[row]
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"There is no mask {path}.")
-        size = None if self._sizes is None else self._sizes[row]
-        try:
-            with Image.open(path) as image:
-                mode, shape = image.mode, (image.height, image.width)
-                # What the header claims is judged before the pixels take memory.
-                check_size(image.width * image.height, os.path.getsize(path), PIXELS_PER_BYTE)
-                fits = mode in ("L", "P") and size in (None, shape)
-                pixels = np.asarray(image) if fits else np.empty(0)
-        except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"Mask {path} cannot be read as an image: {error}.") from error
-        if mode not in ("L", "P"):
-            raise ValueError(
-                f"Mask {path} must be a grey or palettised image of 8 bits, got mode {mode!r}."
-            )
-        if not fits:
-            raise ValueError(f"Mask {path} has (height, width) {shape}, expected {size}.")
+    def _decode(self, row: int) -> Mask:
+        path, size = self.paths[row], None if self._sizes is None else self._sizes[row]
+        pixels = read_classes(path, size)
         if self._known is not None:
             unknown = sorted(set(np.unique(pixels).tolist()) - self._known)
             if unknown:
@@ -180,6 +141,7 @@ def load_masks(
     *,
     split: str | None = None,
     concepts: Iterable[str] | None = None,
+    min_samples: int = 0,
 ) -> Bunch:
     """Read a folder of images with pixel masks; no image and no mask is decoded.
 
@@ -190,7 +152,8 @@ def load_masks(
       value of labelled background. Neither of the two is a concept.
     - ``index.jsonl`` (UTF-8, one JSON object a line): ``id``, ``image`` and ``mask`` (paths inside
       the folder), ``labels`` (names of the classes that occur), ``split`` (``train``, ``cal`` or
-      ``test``) and, if given, ``width`` and ``height`` in pixels.
+      ``test``) and, if given, ``width`` and ``height`` in pixels and ``group``, a string or an
+      integer; samples of one group belong into one split.
     - the images, and one mask per image: 8-bit palettised or grey, of the image's size, whose pixel
       values are those of ``classes.json``.
 
@@ -203,6 +166,8 @@ def load_masks(
     concepts : iterable of str or None, default=None
         Classes to keep, in the order of the columns wanted; all classes if None. Samples without
         any of them stay, as negatives.
+    min_samples : int, default=0
+        Classes of fewer samples, counted over all splits, are left out; of `concepts`, refused.
 
     Returns
     -------
@@ -220,6 +185,8 @@ def load_masks(
             The classes by rising pixel value, or `concepts`.
         split : ndarray of shape (n_samples,), dtype str
             Split of every sample.
+        groups : ndarray of shape (n_samples,), dtype str
+            Group of every sample, its id where it has none.
         ids : list of str
             Id of every sample.
         DESCR : str
@@ -243,30 +210,19 @@ def load_masks(
     """
     root = _files.open_folder(folder)
     classes = _read_classes(root / "classes.json")
-    path = root / "index.jsonl"
-    samples: list[_Sample] = []
+    samples: list[Sample] = []
     ids: dict[str, str] = {}
-    for where, record in _files.read_records(path):
+    for where, record in _files.read_records(root / "index.jsonl"):
         samples.append(_read_sample(record, root, classes.names, where))
-        _files.check_new_id(samples[-1].identifier, ids, where)
+        check_new_id(samples[-1].identifier, ids, where)
 
-    names = _files.select_concepts(concepts, list(classes.values), root / "classes.json")
-    rows = _files.select_rows([sample.split for sample in samples], split, path)
-    samples = [samples[row] for row in rows]
-    return Bunch(
-        data=[sample.image for sample in samples],
-        masks=MaskFiles(
-            [sample.mask for sample in samples],
-            [classes.values[name] for name in names],
-            known=classes.known,
-            sizes=[sample.size for sample in samples],
-        ),
-        target=_files.indicator([sample.labels for sample in samples], names),
-        target_names=names,
-        split=np.array([sample.split for sample in samples]),
-        ids=[sample.identifier for sample in samples],
-        DESCR=_files.read_description(root),
-    )
+    def place(chosen: list[Sample], names: list[str]) -> dict[str, Any]:
+        paths, sizes = zip(*(sample.located for sample in chosen), strict=True)
+        values = [classes.values[name] for name in names]
+        return {"masks": MaskFiles(paths, values, known=classes.known, sizes=sizes)}
+
+    asked, names = Asked(split, concepts, min_samples), list(classes.values)
+    return gather(samples, names, asked, root, place, _files.read_description(root))
 
 
 def _check_values(values: Iterable[Any], name: str) -> None:
@@ -279,15 +235,6 @@ class _Classes(NamedTuple):
     values: dict[str, int]  # concept -> pixel value, by rising value
     names: frozenset[str]  # of the concepts and, if it has one, of the background
     known: frozenset[int]
-
-
-class _Sample(NamedTuple):
-    identifier: str
-    image: str
-    mask: str
-    labels: list[str]
-    split: str
-    size: tuple[int, int] | None
 
 
 def _read_classes(path: Path) -> _Classes:
@@ -310,7 +257,7 @@ def _read_classes(path: Path) -> _Classes:
     return _Classes(concepts, frozenset(by_value.values()), frozenset([*others, *by_value]))
 
 
-def _read_sample(record: dict[str, Any], root: Path, names: frozenset[str], where: str) -> _Sample:
+def _read_sample(record: dict[str, Any], root: Path, names: frozenset[str], where: str) -> Sample:
     labels = _files.get_list(record, "labels", where)
     for label in labels:
         if not isinstance(label, str) or label not in names:
@@ -321,11 +268,12 @@ def _read_sample(record: dict[str, Any], root: Path, names: frozenset[str], wher
         if type(height) is not int or type(width) is not int:
             raise ValueError(f"{where}: 'width' and 'height' must be integers, or both missing.")
         size = (height, width)
-    return _Sample(
+    mask = inside(root, _files.get_string(record, "mask", where), f"{where}: 'mask'")
+    return Sample(
         _files.get_string(record, "id", where),
         inside(root, _files.get_string(record, "image", where), f"{where}: 'image'"),
-        inside(root, _files.get_string(record, "mask", where), f"{where}: 'mask'"),
         labels,
+        (mask, size),
         _files.get_split(record, where),
-        size,
+        _files.get_group(record, where),
     )

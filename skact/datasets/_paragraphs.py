@@ -17,7 +17,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from skact.arguments import Number, checked
 from skact.datasets._shapes import deal
-from skact.datasets._spans import Span
+from skact.datasets._span import Span
 
 Grammar: TypeAlias = Mapping[str, Sequence[str]]
 

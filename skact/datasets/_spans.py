@@ -6,40 +6,18 @@ import itertools
 import os
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from sklearn.utils import Bunch
 
 from skact.arguments import checked
 from skact.datasets import _files
+from skact.datasets._gather import Asked, Sample, check_new_id, gather_texts, spanned
+from skact.datasets._span import Span
 
 _NAME = "[A-Za-z][A-Za-z0-9_-]*"
 _TAG = re.compile(f"<(/?)({_NAME})>")
 _MEETING = re.compile(rf"</?{_NAME}>(?:\s*</?{_NAME}>)*")
-
-
-class Span(NamedTuple):
-    """A labelled piece of a text.
-
-    Parameters
-    ----------
-    start, end : int
-        Offsets in code points, as Python indexes strings: the piece is ``text[start:end]``.
-    label : str
-        The concept that the piece carries.
-
-    Examples
-    --------
-    >>> from skact.datasets import Span
-    >>> span = Span(2, 7, "joy")
-    >>> "I cheer!"[span.start : span.end]
-    'cheer'
-    """
-
-    start: int
-    end: int
-    label: str
 
 
 @checked(text=[str])
@@ -152,6 +130,7 @@ def load_spans(
     *,
     split: str | None = None,
     concepts: Iterable[str] | None = None,
+    min_samples: int = 0,
 ) -> Bunch:
     """Read a folder of texts with labelled character spans.
 
@@ -161,6 +140,7 @@ def load_spans(
     - ``spans``: a list of ``[start, end, label]``, offsets in code points, end exclusive;
     - ``split``: ``train``, ``cal`` or ``test``;
     - ``id``: a string of its own for every sample;
+    - ``group``, if given: a string or an integer; samples of one group belong into one split;
     - ``labels``, if given: the labels that occur in ``spans``.
 
     Further keys are not looked at. All lines are checked, those of other splits as well.
@@ -174,6 +154,8 @@ def load_spans(
     concepts : iterable of str or None, default=None
         Labels to keep, in the order of the columns wanted; all labels if None. Samples without any
         of them stay, as negatives.
+    min_samples : int, default=0
+        Labels of fewer samples, counted over all splits, are left out; of `concepts`, refused.
 
     Returns
     -------
@@ -190,6 +172,8 @@ def load_spans(
             The file's labels, sorted (the same for every split), or `concepts`.
         split : ndarray of shape (n_samples,), dtype str
             Split of every sample.
+        groups : ndarray of shape (n_samples,), dtype str
+            Group of every sample, its id where it has none.
         ids : list of str
             Id of every sample.
         DESCR : str
@@ -217,37 +201,22 @@ def load_spans(
     """
     root = _files.open_folder(folder)
     path = root / "samples.jsonl"
-    texts: list[str] = []
-    spans: list[list[Span]] = []
-    splits: list[str] = []
+    samples: list[Sample] = []
     ids: dict[str, str] = {}
     for where, record in _files.read_records(path):
         text = _files.get_string(record, "text", where)
         if not text:
             raise ValueError(f"{where}: 'text' is empty.")
-        texts.append(text)
-        spans.append(_read_spans(record, text, where))
-        splits.append(_files.get_split(record, where))
-        _files.check_new_id(_files.get_string(record, "id", where), ids, where)
-
-    labels = sorted({span.label for own in spans for span in own})
-    names = _files.select_concepts(concepts, labels, path)
-    rows = _files.select_rows(splits, split, path)
-    wanted = set(names)
-    kept = [[span for span in spans[row] if span.label in wanted] for row in rows]
-    identifiers = list(ids)
-    return Bunch(
-        data=[texts[row] for row in rows],
-        spans=kept,
-        target=_files.indicator([{span.label for span in own} for own in kept], names),
-        target_names=names,
-        split=np.array([splits[row] for row in rows]),
-        ids=[identifiers[row] for row in rows],
-        DESCR=_files.read_description(root),
-    )
+        spans, own = read_spans(record, text, where), _files.get_split(record, where)
+        identifier = _files.get_string(record, "id", where)
+        check_new_id(identifier, ids, where)
+        samples.append(spanned(identifier, text, spans, own, _files.get_group(record, where)))
+    asked = Asked(split, concepts, min_samples)
+    return gather_texts(samples, asked, path, _files.read_description(root))
 
 
-def _read_spans(record: dict[str, Any], text: str, where: str) -> list[Span]:
+def read_spans(record: dict[str, Any], text: str, where: str) -> list[Span]:
+    """Read the spans of a record, with those of its labels that it names."""
     spans = []
     for value in _files.get_list(record, "spans", where):
         if not isinstance(value, list) or len(value) != 3:

@@ -10,7 +10,7 @@ from skact.detection._detectors import (
     SuperActivator,
     WeakSuperActivator,
 )
-from skact.detection._marks import superactivators
+from skact.detection._marks import ask_detector, superactivators
 from skact.detection._windows import TopWindows
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "SuperActivator",
     "TopWindows",
     "WeakSuperActivator",
+    "ask_detector",
     "superactivators",
 ]

@@ -8,14 +8,15 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skact.arguments import Number, checked, float_array, instance
-from skact.base import NestedParamsMixin, concept_names
+from skact.base import AnswersMixin, NestedParamsMixin, concept_names
 from skact.detection._calibration import (
+    Known,
     PooledScores,
     ReferenceScores,
     Table,
@@ -24,10 +25,10 @@ from skact.detection._calibration import (
 )
 from skact.pooling import RunningPool
 from skact.rows import Array, all_finite
-from skact.tail import DELTA_GRID, sigmoid
+from skact.tail import DELTA_GRID, log_odds, sigmoid
 from skact.targets import Targets, check_targets, check_token_labels, label_classes
-from skact.tokens import TokenArray
-from skact.validation import check_tokens, like_input
+from skact.tokens import Source, TokenArray
+from skact.validation import check_tokens, like_input, weighted_samples
 from skact.warning import warn
 
 __all__ = ["BaseDetector"]
@@ -40,18 +41,26 @@ class _Everything(RunningPool):
         super().__init__(detector.n_features_in_)
         self._detector = detector
         self._scores: list[Array] = []
+        self._segments: list[Array] = []
+        self._run = 0
 
     def add(self, scores: Array) -> None:
         self._scores.append(np.array(scores))
+        self._segments.append(np.full(len(scores), self._run))
+
+    def gap(self) -> None:
+        self._run += 1
 
     def value(self) -> Array:
         self._scores = [np.concatenate(self._scores)]
-        sample = TokenArray(self._scores[0], [0, len(self._scores[0])])
+        self._segments = [np.concatenate(self._segments)]
+        n = len(self._scores[0])
+        sample = TokenArray(self._scores[0], [0, n], segments=self._segments[0])
         pooled: Array = self._detector.pool(sample)[0]
         return pooled
 
 
-class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
+class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
     """A sample holds a concept if its pooled score reaches the concept's threshold.
 
     A subclass says how a sample is pooled (``_pool``), which scores the threshold of a concept
@@ -73,8 +82,8 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         Threshold per concept, in units of the scores.
     matched_columns_ : ndarray of shape (n_concepts,), dtype int64
         Score column that each concept reads.
-    classes_ : ndarray of shape (2,) or (n_concepts,)
-        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or (n_concepts,)
+        The classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
     sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
@@ -83,7 +92,7 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_samples_ : int
-        Samples that the thresholds were set on.
+        Samples that the thresholds were set on, without those of weight 0.
     n_positive_ : ndarray of shape (n_concepts,), dtype int64
         How many of them hold each concept.
     n_features_in_ : int
@@ -105,8 +114,6 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
     thresholds_: Array
     matched_columns_: Array
     sigmoids_: Array
-    classes_: Array
-    multilabel_: bool
     concept_names_: Array
     n_samples_: int
     n_positive_: Array
@@ -132,7 +139,7 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
     def _thresholds(self, reference: Any, deltas: Array) -> Array:
         """Set the thresholds of one concept, (n_deltas, n_columns), from its reference scores."""
 
-    def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, token_labels: Any = None, sample_weight: Any = None) -> Self:
         """Set the thresholds; best on scores that the concept method was not fitted on.
 
         Parameters
@@ -140,9 +147,13 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         X : TokenArray, list of 2-D arrays, 3-D array or 2-D array
             Scores (n_tokens, n_columns) of each sample.
         y : array-like of shape (n_samples,) or (n_samples, n_concepts)
-            Two classes (the larger one is the concept) or an indicator matrix.
+            Class labels (of two the larger one is the concept, of more each one) or an indicator
+            matrix.
         token_labels : TokenArray or list of arrays of bool, default=None
             For each sample (n_tokens, n_concepts). None counts every token of a positive sample.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts: a weight of 2 is that of a sample that is there twice, one
+            of 0 leaves it out. Weights that average less than 1 are scaled to an average of 1.
 
         Returns
         -------
@@ -152,13 +163,15 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X, y and token_labels do not fit together, a concept has no positive sample or
-            token, or ``match_columns=False`` and the columns differ in number from the concepts.
+            If X, y, token_labels and sample_weight do not fit together, a concept has no positive
+            sample or token, or ``match_columns=False`` and the columns differ in number from the
+            concepts.
         """
         self._validate_params()
-        scores, labels, targets = self._check_fit(X, y, token_labels)
         value = getattr(self, self.path_parameter)
-        table = self._table(scores, labels, targets, np.array([value], np.float64))
+        table = self._table(
+            self._check_fit(X, y, token_labels, sample_weight), np.array([value], np.float64)
+        )
         return self._set_thresholds(table, 0)
 
     def fit_path(
@@ -167,14 +180,15 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         y: Any,
         token_labels: Any = None,
         *,
+        sample_weight: Any = None,
         deltas: npt.ArrayLike = DELTA_GRID,
     ) -> list[Self]:
         """Fit a detector for each of several deltas in one pass over the scores.
 
         Parameters
         ----------
-        X, y, token_labels : as in ``fit``
-            Scores, targets, labels of tokens.
+        X, y, token_labels, sample_weight : as in ``fit``
+            Scores, targets, labels of tokens, weights of samples.
         deltas : array-like of shape (n_deltas,), default=DELTA_GRID
             Sparsities in (0, 1).
 
@@ -188,13 +202,13 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         ValueError
             As in ``fit``, or if there is no delta, or one that lies outside of (0, 1).
         """
-        return self._fit_path(X, y, token_labels, deltas)
+        return self._fit_path(deltas, X, y, token_labels, sample_weight)
 
-    def _fit_path(self, X: Any, y: Any, token_labels: Any, values: Any) -> list[Self]:
+    def _fit_path(self, values: Any, *data: Any) -> list[Self]:
         """Fit a detector for each of several values of the parameter of the path."""
         grid, path = self._unfitted_path(values)
         first = path[0]
-        table = first._table(*first._check_fit(X, y, token_labels), grid)
+        table = first._table(first._check_fit(*data), grid)
         for d, detector in enumerate(path):
             state = {k: v for k, v in vars(first).items() if k not in first.get_params()}
             detector.__dict__.update(state)
@@ -213,14 +227,15 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         y: Any,
         token_labels: Any = None,
         *,
+        sample_weight: Any = None,
         deltas: npt.ArrayLike = DELTA_GRID,
     ) -> Bunch:
         """Judge every column as a detector of every concept at every delta.
 
         Parameters
         ----------
-        X, y, token_labels : as in ``fit``
-            Scores, targets, labels of tokens.
+        X, y, token_labels, sample_weight : as in ``fit``
+            Scores, targets, labels of tokens, weights of samples.
         deltas : array-like of shape (n_deltas,), default=DELTA_GRID
             Sparsities in (0, 1).
 
@@ -230,19 +245,19 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
             ``thresholds`` and ``f1``, float64 of shape (n_deltas, n_concepts, n_columns), with
             ``deltas``, ``concept_names`` and ``feature_names`` (or None) along the axes.
         """
-        return self._match_table(X, y, token_labels, deltas)
+        return self._match_table(deltas, X, y, token_labels, sample_weight)
 
-    def _match_table(self, X: Any, y: Any, token_labels: Any, values: Any) -> Bunch:
+    def _match_table(self, values: Any, *data: Any) -> Bunch:
         """Judge every column at several values of the parameter of the path."""
         grid, path = clone(self).set_params(match_columns=True)._unfitted_path(values)
         first = path[0]
-        scores, labels, targets = first._check_fit(X, y, token_labels)
-        table = first._table(scores, labels, targets, grid)
+        known = first._check_fit(*data)
+        table = first._table(known, grid)
         return Bunch(
             thresholds=table.thresholds,
             f1=table.f1,
             concept_names=first.concept_names_,
-            feature_names=scores.feature_names,
+            feature_names=known.scores.feature_names,
             **{f"{self.path_parameter}s": grid},
         )
 
@@ -260,22 +275,46 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
             detector._validate_params()
         return grid, path
 
-    def _check_fit(self, X: Any, y: Any, token_labels: Any) -> tuple[TokenArray, Array, Targets]:
-        scores = check_tokens(self, X)
+    def _check_fit(self, X: Any, y: Any, token_labels: Any, sample_weight: Any) -> Known:
+        scores, (y, token_labels), weight = weighted_samples(
+            sample_weight, check_tokens(self, X), y=y, token_labels=token_labels
+        )
         targets = check_targets(self, y, len(scores))
         labels, targets = check_token_labels(token_labels, scores, targets)
         self.n_samples_, self.n_positive_ = len(scores), targets.present.sum(axis=0)
-        self.multilabel_ = targets.classes is None
-        self.classes_ = label_classes(targets)
+        self.multilabel_, self.classes_ = targets.classes is None, label_classes(targets)
         self.concept_names_ = concept_names(targets.names, targets.n_concepts)
-        return scores, labels.flat(), targets
+        self._warn_of_source(scores.source, has_token_labels=token_labels is not None)
+        return Known(scores, labels.flat(), targets, weight)
 
-    def _table(self, scores: TokenArray, labels: Array, targets: Targets, deltas: Array) -> Table:
+    def _warn_of_source(self, source: Source | None, *, has_token_labels: bool) -> None:
+        """Say what would be silently wrong about where the scores come from."""
+        name = type(self).__name__
+        if source is not None and source.columns == "features":
+            warn(
+                f"{name} was given activations ({source}) where scores of concepts belong, and "
+                f"takes each of the {self.n_features_in_} features for a concept; put a concept "
+                "method before it, such as LinearSeparator(). (X.with_source(None), if features "
+                "are what you mean.)"
+            )
+        uses_labels = not isinstance(self._reference, PooledScores)
+        labels = None if source is None or not uses_labels else source.labels
+        if labels is not None and (labels == "tokens") != has_token_labels:
+            with_labels, without = name, "the concept method whose scores it reads"
+            if not has_token_labels:
+                with_labels, without = without, with_labels
+            warn(
+                f"token_labels were given to {with_labels} and not to {without}, which took every "
+                "token of a positive sample for the concept; give them to both: in a pipeline by "
+                "sklearn.set_config(enable_metadata_routing=True) and fit(..., token_labels=...), "
+                "or to each step by name, step__token_labels=..."
+            )
+
+    def _table(self, known: Known, deltas: Array) -> Table:
         """Thresholds, and F1 where columns are matched, of every delta, concept and column."""
+        scores, targets = known.scores, known.targets
         return judge_columns(
-            scores,
-            labels,
-            targets,
+            known,
             deltas,
             pool=self._pool,
             reference=self._reference,
@@ -298,6 +337,8 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> Array:
         """Pooled score minus threshold; positive where the concept is found.
 
+        Of more than two classes the log-odds instead, which compare them.
+
         A score equal to the threshold counts as found, and scikit-learn reads a decision of 0 as
         not found; so the float just below the threshold is subtracted.
 
@@ -312,8 +353,11 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
             In units of the scores.
         """
         check_is_fitted(self)
-        decision = self.decide(self.pool(check_tokens(self, X, reset=False)))
-        return decision if self.multilabel_ else decision[:, 0]
+        pooled = self.pool(check_tokens(self, X, reset=False))
+        if self._has_many_classes:
+            self._warn_of_flat("its probability is the same for all samples")
+            return self.log_odds(pooled)
+        return self._like_y(self.decide(pooled))
 
     @checked(scores=[instance("a TokenArray(...)", TokenArray)])
     def pool(self, scores: TokenArray) -> Array:
@@ -393,10 +437,9 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_concepts)
-            Class labels, or 0 and 1 per concept.
+            Class labels (of more than two the most probable one), or 0 and 1 per concept.
         """
-        present = (self.decision_function(X) > 0).astype(np.int64)
-        return present if self.multilabel_ else self.classes_[present]
+        return self._answers(self.decision_function(X))
 
     def predict_proba(self, X: Any) -> Array:
         """Tell how probable concepts are, calibrated on the data given to ``fit``.
@@ -413,13 +456,28 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        chances : ndarray of shape (n_samples, 2) or (n_samples, n_concepts), dtype float64
-            Of the two classes, or of each concept.
+        chances : ndarray of shape (n_samples, n_classes) or (n_samples, n_concepts), dtype float64
+            Of the classes, summing to 1, or of each concept.
         """
         check_is_fitted(self)
         chances = self.probabilities(self.pool(check_tokens(self, X, reset=False)))
         self._warn_of_flat("its probability is the same for all samples")
-        return chances if self.multilabel_ else np.column_stack([1 - chances, chances])
+        return self._chances(chances)
+
+    def log_odds(self, pooled: Array) -> Array:
+        """Turn pooled scores into log-odds, of which :meth:`probabilities` are the sigmoid.
+
+        Parameters
+        ----------
+        pooled : ndarray of shape (n_samples, n_columns)
+            As from :meth:`pool`.
+
+        Returns
+        -------
+        odds : ndarray of shape (n_samples, n_concepts), dtype float64
+            Of the concepts.
+        """
+        return log_odds(self._of_concepts(pooled), self.sigmoids_)
 
     def probabilities(self, pooled: Array) -> Array:
         """Turn pooled scores into probabilities, as in :meth:`predict_proba`.
@@ -476,7 +534,6 @@ class BaseDetector(NestedParamsMixin, ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
         tags.classifier_tags.multi_label = True
         tags.target_tags.multi_output = True
         # A threshold on the best single column cannot separate blobs as a full classifier does.

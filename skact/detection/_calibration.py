@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from skact.cached import cached_property
 from skact.detection._tops import SortedTops, top_sizes
 from skact.rows import Array, most_held, offsets_of, on_disk, runs, segment_sum
 from skact.tail import best_columns, concept_f1, fit_sigmoid
@@ -27,6 +28,7 @@ from skact.tokens import TokenArray
 
 __all__ = [
     "Calibration",
+    "Known",
     "LabelledScores",
     "PooledScores",
     "Reference",
@@ -38,6 +40,27 @@ __all__ = [
 ]
 
 
+class Known(NamedTuple):
+    """What is given to ``fit``.
+
+    Parameters
+    ----------
+    scores : TokenArray of shape (n_samples, n_columns)
+        Scores, in memory or on disk.
+    labels : ndarray of shape (n_tokens, n_concepts), dtype bool
+        Tokens that belong to the concepts.
+    targets : Targets
+        Samples that hold them.
+    weight : ndarray of shape (n_samples,), dtype float64, or None
+        How often each sample counts; None once.
+    """
+
+    scores: TokenArray
+    labels: Array
+    targets: Targets
+    weight: Array | None
+
+
 class Reference(NamedTuple):
     """Reference scores of one concept.
 
@@ -47,10 +70,18 @@ class Reference(NamedTuple):
         The scores.
     positive : ndarray of shape (n_scores,), dtype bool
         Which of them belong to the concept, or to samples that hold it.
+    weight : ndarray of shape (n_scores,), dtype float64, or None
+        How often each counts; None once.
     """
 
     scores: Array
     positive: Array
+    weight: Array | None = None
+
+    def of_positives(self) -> tuple[Array, Array | None]:
+        """Scores of the positive ones, and their weights."""
+        weight = None if self.weight is None else self.weight[self.positive]
+        return self.scores[self.positive], weight
 
 
 @dataclass(frozen=True)
@@ -69,6 +100,8 @@ class Calibration:
         Pools all columns, once for all concepts.
     columns : slice
         Columns that are judged for this concept.
+    weight : ndarray of shape (n_samples,), dtype float64, or None
+        How often each sample counts; None once.
     """
 
     lengths: Array
@@ -76,6 +109,7 @@ class Calibration:
     present: Array
     pool: Callable[[], Array]
     columns: slice
+    weight: Array | None
 
     @property
     def pooled(self) -> Array:
@@ -86,7 +120,15 @@ class Calibration:
     def share(self) -> float:
         """Mean share of tokens that belong to the concept, in samples that hold it."""
         labelled = segment_sum(self.labels, offsets_of(self.lengths))
-        return float((labelled / self.lengths)[self.present].mean())
+        weight = None if self.weight is None else self.weight[self.present]
+        return float(np.average((labelled / self.lengths)[self.present], weights=weight))
+
+    @property
+    def token_weight(self) -> Array | None:
+        """How often each labelled token counts."""
+        if self.weight is None:
+            return None
+        return np.repeat(self.weight, self.lengths)[self.labels]
 
 
 class ReferenceScores(Protocol):
@@ -117,7 +159,7 @@ class PooledScores:
     ) -> Iterator[tuple[int, slice, Array]]:
         """One score per sample and column."""
         for c, concept in enumerate(concepts):
-            reference = Reference(concept.pooled, concept.present)
+            reference = Reference(concept.pooled, concept.present, concept.weight)
             yield c, slice(None), thresholds(reference, deltas)
 
 
@@ -133,7 +175,8 @@ class LabelledScores:
     ) -> Iterator[tuple[int, slice, Array]]:
         """One score per labelled token and column."""
         for c, labelled in enumerate(_labelled(scores, concepts)):
-            reference = Reference(labelled, np.ones(len(labelled), bool))
+            positive = np.ones(len(labelled), bool)
+            reference = Reference(labelled, positive, concepts[c].token_weight)
             yield c, slice(None), thresholds(reference, deltas)
 
 
@@ -163,7 +206,7 @@ def _labelled(scores: TokenArray, concepts: Sequence[Calibration]) -> Iterator[A
 class TopScores:
     r"""The :math:`\lceil \delta \rho\, n(x) \rceil` highest scores of each sample.
 
-    Thresholds are computed from pairs as :meth:`SortedTops.among` gives them, one for each delta.
+    Thresholds are computed from what :meth:`SortedTops.among` gives for each delta.
 
     Parameters
     ----------
@@ -191,8 +234,9 @@ class TopScores:
         for some, tops in SortedTops.each(scores, numbers, most, None if shared else 1):
             for c in range(len(concepts)) if shared else [some.start]:
                 sizes = (top_sizes(scores.lengths, share) for share in deltas * shares[c])
-                pairs = (tops.among(size, concepts[c].present) for size in sizes)
-                yield c, some if shared else slice(None), thresholds(pairs, deltas)
+                one = concepts[c]
+                parts = (tops.among(size, one.present, one.weight) for size in sizes)
+                yield c, some if shared else slice(None), thresholds(parts, deltas)
 
 
 class Table(NamedTuple):
@@ -233,9 +277,7 @@ class Table(NamedTuple):
 
 
 def judge_columns(
-    scores: TokenArray,
-    labels: Array,
-    targets: Targets,
+    known: Known,
     deltas: Array,
     *,
     pool: Callable[[TokenArray], Array],
@@ -247,12 +289,8 @@ def judge_columns(
 
     Parameters
     ----------
-    scores : TokenArray of shape (n_samples, n_columns)
-        Scores, in memory or on disk.
-    labels : ndarray of shape (n_tokens, n_concepts), dtype bool
-        Tokens that belong to the concepts.
-    targets : Targets
-        Samples that hold them.
+    known : Known
+        Scores, and what is known of them.
     deltas : ndarray of shape (n_deltas,)
         Sparsities.
     pool : callable
@@ -269,13 +307,14 @@ def judge_columns(
     table : Table
         Thresholds, and F1 over samples where all columns are judged.
     """
+    scores, labels, targets, weight = known
     n_columns = scores.n_features if columns is None else 1
     # Not every detector needs it, so it is computed when it is first asked for.
     pooled = cache(partial(pool, scores))
     concepts = []
     for c, present in enumerate(targets.present.T):
         judged = slice(None) if columns is None else slice(columns[c], columns[c] + 1)
-        concepts.append(Calibration(scores.lengths, labels[:, c], present, pooled, judged))
+        concepts.append(Calibration(scores.lengths, labels[:, c], present, pooled, judged, weight))
     cuts = np.empty((len(deltas), targets.n_concepts, n_columns))
     for c, some, found in reference.cuts(scores, concepts, deltas, thresholds):
         cuts[:, c, some] = found
@@ -283,11 +322,12 @@ def judge_columns(
     if columns is None:
         f1 = np.empty(cuts.shape)
         for d, c in np.ndindex(f1.shape[:2]):
-            f1[d, c] = concept_f1(targets.present[:, c, None], pooled() >= cuts[d, c])
+            found = pooled() >= cuts[d, c]
+            f1[d, c] = concept_f1(targets.present[:, c, None], found, sample_weight=weight)
 
     @cache  # most deltas read the same columns
     def sigmoids(columns: tuple[int, ...]) -> Array:
-        return fit_sigmoid(pooled()[:, list(columns)], targets.present)
+        return fit_sigmoid(pooled()[:, list(columns)], targets.present, weight)
 
     return Table(cuts, f1, columns, pooled, targets.present, sigmoids)
 
@@ -308,6 +348,6 @@ def named_columns(scores: TokenArray, targets: Targets) -> Array:
         One for each concept.
     """
     names, columns = targets.names, scores.feature_names
-    if targets.classes is None and names and columns and sorted(names) == sorted(columns):
+    if names and columns and sorted(names) == sorted(columns):
         return np.array([columns.index(name) for name in names])
     return np.arange(targets.n_concepts)

@@ -23,6 +23,7 @@ from sklearn.utils._param_validation import StrOptions
 from skact.arguments import Number
 from skact.detection._base import BaseDetector
 from skact.detection._calibration import (
+    Known,
     LabelledScores,
     Reference,
     ReferenceScores,
@@ -31,7 +32,6 @@ from skact.detection._calibration import (
 from skact.pooling import RunningLast, RunningMax, RunningMean, RunningPool
 from skact.rows import Array
 from skact.tail import best_cut_of_sorted, tail_threshold
-from skact.targets import Targets
 from skact.tokens import TokenArray
 
 __all__ = [
@@ -65,8 +65,8 @@ class SuperActivator(BaseDetector):
         Threshold per concept, in units of the scores.
     matched_columns_ : ndarray of shape (n_concepts,), dtype int64
         Score column that each concept reads.
-    classes_ : ndarray of shape (2,) or (n_concepts,)
-        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or (n_concepts,)
+        The classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
     sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
@@ -75,7 +75,7 @@ class SuperActivator(BaseDetector):
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_samples_ : int
-        Samples that the thresholds were set on.
+        Samples that the thresholds were set on, without those of weight 0.
     n_positive_ : ndarray of shape (n_concepts,), dtype int64
         How many of them hold each concept.
     n_features_in_ : int
@@ -110,14 +110,15 @@ class SuperActivator(BaseDetector):
         return scores.max()
 
     def _thresholds(self, reference: Reference, deltas: Array) -> Array:
-        return tail_threshold(reference.scores, deltas)
+        return tail_threshold(reference.scores, deltas, reference.weight)
 
 
 class _PooledDetector(BaseDetector):
     """A baseline: the threshold is a quantile of the pooled scores of positive samples."""
 
     def _thresholds(self, reference: Reference, deltas: Array) -> Array:
-        return tail_threshold(reference.scores[reference.positive], deltas)
+        scores, weight = reference.of_positives()
+        return tail_threshold(scores, deltas, weight)
 
 
 class MaxToken(_PooledDetector):
@@ -138,8 +139,8 @@ class MaxToken(_PooledDetector):
         Threshold per concept, in units of the scores.
     matched_columns_ : ndarray of shape (n_concepts,), dtype int64
         Score column that each concept reads.
-    classes_ : ndarray of shape (2,) or (n_concepts,)
-        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or (n_concepts,)
+        The classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
     sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
@@ -148,7 +149,7 @@ class MaxToken(_PooledDetector):
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_samples_ : int
-        Samples that the thresholds were set on.
+        Samples that the thresholds were set on, without those of weight 0.
     n_positive_ : ndarray of shape (n_concepts,), dtype int64
         How many of them hold each concept.
     n_features_in_ : int
@@ -182,8 +183,8 @@ class MeanToken(_PooledDetector):
         Threshold per concept, in units of the scores.
     matched_columns_ : ndarray of shape (n_concepts,), dtype int64
         Score column that each concept reads.
-    classes_ : ndarray of shape (2,) or (n_concepts,)
-        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or (n_concepts,)
+        The classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
     sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
@@ -192,7 +193,7 @@ class MeanToken(_PooledDetector):
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_samples_ : int
-        Samples that the thresholds were set on.
+        Samples that the thresholds were set on, without those of weight 0.
     n_positive_ : ndarray of shape (n_concepts,), dtype int64
         How many of them hold each concept.
     n_features_in_ : int
@@ -226,8 +227,8 @@ class LastToken(_PooledDetector):
         Threshold per concept, in units of the scores.
     matched_columns_ : ndarray of shape (n_concepts,), dtype int64
         Score column that each concept reads.
-    classes_ : ndarray of shape (2,) or (n_concepts,)
-        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or (n_concepts,)
+        The classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
     sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
@@ -236,7 +237,7 @@ class LastToken(_PooledDetector):
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_samples_ : int
-        Samples that the thresholds were set on.
+        Samples that the thresholds were set on, without those of weight 0.
     n_positive_ : ndarray of shape (n_concepts,), dtype int64
         How many of them hold each concept.
     n_features_in_ : int
@@ -272,8 +273,8 @@ class RandomToken(_PooledDetector):
         Threshold per concept, in units of the scores.
     matched_columns_ : ndarray of shape (n_concepts,), dtype int64
         Score column that each concept reads.
-    classes_ : ndarray of shape (2,) or (n_concepts,)
-        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or (n_concepts,)
+        The classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
     sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
@@ -282,7 +283,7 @@ class RandomToken(_PooledDetector):
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_samples_ : int
-        Samples that the thresholds were set on.
+        Samples that the thresholds were set on, without those of weight 0.
     n_positive_ : ndarray of shape (n_concepts,), dtype int64
         How many of them hold each concept.
     n_features_in_ : int
@@ -311,9 +312,9 @@ class RandomToken(_PooledDetector):
         super().__init__(delta, match_columns=match_columns)
         self.random_state = random_state
 
-    def _check_fit(self, X: Any, y: Any, token_labels: Any) -> tuple[TokenArray, Array, Targets]:
+    def _check_fit(self, X: Any, y: Any, token_labels: Any, sample_weight: Any) -> Known:
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return super()._check_fit(X, y, token_labels)
+        return super()._check_fit(X, y, token_labels, sample_weight)
 
     def _running_pool(self) -> RunningPool:
         raise ValueError(
@@ -361,8 +362,8 @@ class WeakSuperActivator(BaseDetector):
         Threshold per concept, in units of the scores.
     matched_columns_ : ndarray of shape (n_concepts,), dtype int64
         Score column that each concept reads.
-    classes_ : ndarray of shape (2,) or (n_concepts,)
-        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or (n_concepts,)
+        The classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
     sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
@@ -371,7 +372,7 @@ class WeakSuperActivator(BaseDetector):
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_samples_ : int
-        Samples that the thresholds were set on.
+        Samples that the thresholds were set on, without those of weight 0.
     n_positive_ : ndarray of shape (n_concepts,), dtype int64
         How many of them hold each concept.
     n_features_in_ : int

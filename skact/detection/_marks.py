@@ -1,15 +1,49 @@
-"""SuperActivators from whatever wraps a detector."""
+"""Questions to the detector at the end of whatever wraps it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from skact.arguments import Such, checked
+from skact.base import SEARCHES, unwrapped
 
-__all__ = ["superactivators"]
+__all__ = ["ask_detector", "superactivators"]
+
+
+def ask_detector(estimator: Any, method: str, X: Any) -> Any:
+    """Call a method of the detector that an estimator ends in, straight from what it reads.
+
+    Parameters
+    ----------
+    estimator : detector, Pipeline, fitted search or FrozenEstimator
+        Something fitted that ends in a detector.
+    method : str
+        Name of a method of one argument that detectors have and pipelines do not hand on.
+    X : object
+        What ``estimator.predict`` takes.
+
+    Returns
+    -------
+    answer : object
+        Of the method.
+
+    Raises
+    ------
+    TypeError
+        If there is no detector with this method at the end.
+    """
+    if hasattr(estimator, method):
+        return getattr(estimator, method)(X)
+    if isinstance(estimator, Pipeline):
+        return ask_detector(estimator[-1], method, estimator[:-1].transform(X))
+    if (inner := unwrapped(estimator, SEARCHES)) is not estimator:
+        return ask_detector(inner, method, X)
+    raise TypeError(
+        f"estimator must end in a detector: {type(estimator).__name__} does not end in a detector "
+        f"with {method}(X)."
+    )
 
 
 @checked(estimator=[Such("a fitted object", lambda value: not isinstance(value, type))])
@@ -43,15 +77,4 @@ def superactivators(estimator: Any, X: Any) -> Any:
     >>> superactivators(pipe, X)[0].sum()
     np.int64(1)
     """
-    if hasattr(estimator, "superactivators"):
-        return estimator.superactivators(X)
-    if isinstance(estimator, Pipeline):
-        return superactivators(estimator[-1], estimator[:-1].transform(X))
-    if isinstance(estimator, FrozenEstimator):
-        return superactivators(estimator.estimator, X)
-    if hasattr(estimator, "best_estimator_"):
-        return superactivators(estimator.best_estimator_, X)
-    raise TypeError(
-        f"estimator must end in a detector: {type(estimator).__name__} does not end in a detector "
-        "with superactivators(X)."
-    )
+    return ask_detector(estimator, "superactivators", X)

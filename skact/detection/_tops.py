@@ -81,7 +81,9 @@ class SortedTops:
             for some in runs(np.full(len(held), n_tops), _ENTRIES, n_most):
                 yield slice(run.start + some.start, run.start + some.stop), cls(held[some], sizes)
 
-    def among(self, sizes: Array, present: Array) -> tuple[Array, Array]:
+    def among(
+        self, sizes: Array, present: Array, weight: Array | None = None
+    ) -> tuple[Array, Array, Array | None]:
         """Give the scores of fewer tokens, in descending order, and which are positive.
 
         Parameters
@@ -90,6 +92,8 @@ class SortedTops:
             How many of each sample are taken, at most as many as there are.
         present : ndarray of shape (n_samples,), dtype bool
             Samples whose tokens are positive.
+        weight : ndarray of shape (n_samples,), default=None
+            How often each sample counts; None once.
 
         Returns
         -------
@@ -97,13 +101,16 @@ class SortedTops:
             They descend.
         positive : ndarray of shape (n_taken, n_columns), dtype bool
             Truth of each.
+        weight : ndarray of shape (n_taken, n_columns), or None
+            How often each counts.
         """
         taken = self._ranks < np.repeat(sizes, self._sizes)
         scores, order = self._scores, self._order
         if not taken.all():
             kept = taken[order]
             scores, order = (a[kept].reshape(len(a), -1) for a in (scores, order))
-        return scores.T, np.repeat(present, self._sizes)[order].T
+        weights = None if weight is None else np.repeat(weight, self._sizes)[order].T
+        return scores.T, np.repeat(present, self._sizes)[order].T, weights
 
 
 def _read(scores: TokenArray, columns: Array, sizes: Array) -> Array:

@@ -21,17 +21,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from skact.arguments import Number, Such
 from skact.detection._base import BaseDetector
-from skact.detection._calibration import Reference, Table
+from skact.detection._calibration import Known, Reference, Table
 from skact.pooling import (
     RunningMax,
     RunningMean,
     RunningPool,
     RunningWindows,
     check_top_and_share,
-    longest_window,
-    top_windows,
+    check_window,
+    pool_windows,
 )
-from skact.rows import Array, offsets_of
+from skact.rows import Array
 from skact.tail import (
     DELTA_GRID,
     best_cut,
@@ -43,7 +43,6 @@ from skact.tail import (
     tail_threshold,
     unsure_cuts,
 )
-from skact.targets import Targets
 from skact.tokens import TokenArray
 from skact.validation import check_tokens
 
@@ -85,7 +84,8 @@ class TopWindows(BaseDetector):
     - "false_alarms": the smallest cut that finds a share ``level`` of the negative samples at most;
     - ("recall", "false_alarms"), with two levels: samples between the two are unsure.
 
-    Levels are promises about new samples, exchangeable with those given to ``fit``. Without
+    Levels are promises about new samples, exchangeable with those given to ``fit``, which must all
+    count the same (``sample_weight`` only leaves samples out). Without
     ``confidence`` they hold on average: a single calibration misses its level about every second
     time. With it they hold for this share of calibrations.
 
@@ -123,8 +123,8 @@ class TopWindows(BaseDetector):
         two.
     matched_columns_ : ndarray of shape (n_concepts,), dtype int64
         Score column that each concept reads.
-    classes_ : ndarray of shape (2,) or (n_concepts,)
-        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or (n_concepts,)
+        The classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
     sigmoids_ : ndarray of shape (n_concepts, 3), dtype float64
@@ -133,7 +133,7 @@ class TopWindows(BaseDetector):
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
     n_samples_ : int
-        Samples that the thresholds were set on.
+        Samples that the thresholds were set on, without those of weight 0.
     n_positive_ : ndarray of shape (n_concepts,), dtype int64
         How many of them hold each concept.
     n_features_in_ : int
@@ -225,19 +225,19 @@ class TopWindows(BaseDetector):
                 f"cut={self.cut!r} has none."
             )
 
-    def _check_fit(self, X: Any, y: Any, token_labels: Any) -> tuple[TokenArray, Array, Targets]:
-        scores, labels, targets = super()._check_fit(X, y, token_labels)
-        longest = longest_window(scores.lengths, scores.shapes)
-        if self.window > longest:
-            unit = "tokens" if scores.shapes is None else "patches along its shorter side"
+    def _check_fit(self, X: Any, y: Any, token_labels: Any, sample_weight: Any) -> Known:
+        known = super()._check_fit(X, y, token_labels, sample_weight)
+        check_window(self.window, known.scores)
+        if known.weight is not None and self.level is not None:
             raise ValueError(
-                f"window={self.window} is longer than every sample; the longest has {longest} "
-                f"{unit}."
+                f"cut={self.cut!r} promises a rate of exchangeable samples, which samples of "
+                "different weight are not; leave sample_weight out (a mask of 0 and 1 leaves "
+                'samples out), or take cut="tail", "f1" or "expected_f1".'
             )
-        return scores, labels, targets
+        return known
 
-    def _table(self, scores: TokenArray, labels: Array, targets: Targets, deltas: Array) -> Table:
-        for name, present in zip(self.concept_names_, targets.present.T, strict=True):
+    def _table(self, known: Known, deltas: Array) -> Table:
+        for name, present in zip(self.concept_names_, known.targets.present.T, strict=True):
             n = int(present.sum())
             if "recall" in self.cut:
                 rates = 1 - np.atleast_2d(deltas.T)[0]
@@ -245,7 +245,7 @@ class TopWindows(BaseDetector):
             if "false_alarms" in self.cut:
                 rates, n = np.atleast_2d(deltas.T)[-1], len(present) - n
                 guaranteed_rank(n, rates, self.confidence, f"samples without {name!r}")
-        return super()._table(scores, labels, targets, deltas)
+        return super()._table(known, deltas)
 
     def _running_pool(self) -> RunningPool:
         if self.window == self.top == 1 and self.share is None:
@@ -255,27 +255,12 @@ class TopWindows(BaseDetector):
         return RunningWindows(self.n_features_in_, self.window, self.top, self.share)
 
     def _pool(self, scores: TokenArray) -> Array:
-        lengths, shapes = scores.lengths, scores.shapes
-        pooled: Array | None = None
-        for samples, tokens in scores.blocks():
-            part = top_windows(
-                tokens,
-                offsets_of(lengths[samples]),
-                self.window,
-                self.top,
-                self.share,
-                None if shapes is None else shapes[samples],
-            )
-            if pooled is None:
-                pooled = np.empty(scores.shape, part.dtype)
-            pooled[samples] = part
-        assert pooled is not None
-        return pooled
+        return pool_windows(scores, self.window, self.top, self.share)
 
     def _thresholds(self, reference: Reference, deltas: Array) -> Array:
-        scores, present = reference
+        scores, present, weight = reference
         if self.cut == "tail":
-            return tail_threshold(scores[present], deltas)
+            return tail_threshold(scores[present], deltas, reference.of_positives()[1])
         if self.cut == "recall":
             return recall_cut(scores[present], deltas, self.confidence)
         if self.cut == "false_alarms":
@@ -283,8 +268,8 @@ class TopWindows(BaseDetector):
         if self.has_two_cuts:
             return unsure_cuts(scores, present, deltas, self.confidence)[:, 1]
         if self.cut == "expected_f1":
-            present = sigmoid(scores, fit_sigmoid(scores, present))
-        return np.tile(best_cut(scores, present), (len(deltas), 1))
+            present = sigmoid(scores, fit_sigmoid(scores, present, weight))
+        return np.tile(best_cut(scores, present, weight), (len(deltas), 1))
 
     def _set_thresholds(self, table: Table, d: int) -> Self:
         super()._set_thresholds(table, d)
@@ -305,6 +290,7 @@ class TopWindows(BaseDetector):
         y: Any,
         token_labels: Any = None,
         *,
+        sample_weight: Any = None,
         deltas: npt.ArrayLike | None = None,
         levels: npt.ArrayLike | None = None,
     ) -> list[Self]:
@@ -312,8 +298,8 @@ class TopWindows(BaseDetector):
 
         Parameters
         ----------
-        X, y, token_labels : as in ``fit``
-            Scores, targets, labels of tokens.
+        X, y, token_labels, sample_weight : as in ``fit``
+            Scores, targets, labels of tokens, weights of samples.
         deltas : array-like of shape (n_deltas,), default=None
             Sparsities in (0, 1) for ``cut="tail"``; None takes ``DELTA_GRID`` there.
         levels : array-like of shape (n_levels,) or (n_levels, 2), default=None
@@ -329,7 +315,7 @@ class TopWindows(BaseDetector):
         ValueError
             As in ``fit``; if a value lies outside of (0, 1), or the cut does not take it.
         """
-        return self._fit_path(X, y, token_labels, self._path_values(deltas, levels))
+        return self._fit_path(self._path_values(deltas, levels), X, y, token_labels, sample_weight)
 
     def match_table(
         self,
@@ -337,6 +323,7 @@ class TopWindows(BaseDetector):
         y: Any,
         token_labels: Any = None,
         *,
+        sample_weight: Any = None,
         deltas: npt.ArrayLike | None = None,
         levels: npt.ArrayLike | None = None,
     ) -> Bunch:
@@ -344,8 +331,8 @@ class TopWindows(BaseDetector):
 
         Parameters
         ----------
-        X, y, token_labels : as in ``fit``
-            Scores, targets, labels of tokens.
+        X, y, token_labels, sample_weight : as in ``fit``
+            Scores, targets, labels of tokens, weights of samples.
         deltas, levels : as in ``fit_path``
             Values of ``delta``, or of ``level``.
 
@@ -356,7 +343,8 @@ class TopWindows(BaseDetector):
             ``deltas`` or ``levels``, ``concept_names`` and ``feature_names`` (or None) along the
             axes.
         """
-        return self._match_table(X, y, token_labels, self._path_values(deltas, levels))
+        values = self._path_values(deltas, levels)
+        return self._match_table(values, X, y, token_labels, sample_weight)
 
     def _path_values(self, deltas: Any, levels: Any) -> Any:
         if self.cut == "tail":
@@ -393,7 +381,7 @@ class TopWindows(BaseDetector):
         """
         check_is_fitted(self)
         said = self.unsure(self.pool(check_tokens(self, X, reset=False)))
-        return said if self.multilabel_ else said[:, 0]
+        return self._like_y(said)
 
     @available_if(_has_two_cuts)  # type: ignore[untyped-decorator]
     def unsure(self, pooled: Array) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
@@ -22,17 +24,20 @@ from skact.rows import Array
 from skact.samples import as_list
 from skact.store import ActivationStore
 from skact.tokens import LayerStack, TokenArray
+from skact.warning import warn
 
 __all__ = ["TransformerEmbedder"]
+
+_IMAGE_FILE = re.compile(r"\S\.(jpe?g|png|gif|bmp|tiff?|webp)$", re.IGNORECASE)
 
 
 class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     """Token activations of a pretrained transformer, for texts or images.
 
     The activations of token i at layer b are the **residual stream after block b**: the output of
-    the block, before any final norm, for the last block too. Special tokens and padding are no
-    tokens of a sample. All layers asked for come from one forward pass, which ends after the
-    deepest of them. Nothing is learnt: ``fit`` only checks.
+    the block, before any final norm, for the last block too; or another ``site`` of the block.
+    Special tokens and padding are no tokens of a sample. All layers asked for come from one forward
+    pass, which ends after the deepest of them. Nothing is learnt: ``fit`` only checks.
 
     Parameters
     ----------
@@ -45,8 +50,13 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         this process, or in the pair's name or folder, or refuses.
     layer : int, float, or sequence of those, default=-1
         Block number in [0, n_blocks), negative number from the end, or depth in (0, 1] (see
-        :func:`~skact.depth_to_block`). A sequence gives a
+        :func:`~skact.depth_to_block`): 1 is the second block and 1.0 the last. A sequence gives a
         :class:`~skact.tokens.LayerStack` with the distinct blocks.
+    site : {"residual", "attention", "mlp", "heads"}, default="residual"
+        What of a block is read: the residual stream after it, what its attention or its MLP adds to
+        the stream, or its heads, that is what enters the output projection of attention (``n_heads
+        * head_dim`` features, which :func:`~skact.heads.head_writes` turns into what each head
+        writes). See Notes.
     modality : {"auto", "text", "image"}, default="auto"
         What samples are. "auto" goes by the model; one that reads both is used for images, unless
         the pair has a tokenizer only.
@@ -105,6 +115,12 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
 
     Notes
     -----
+    What a branch **adds** is read behind all that belongs to the branch: its own norm (Gemma-2), a
+    factor (DINOv2). It is checked when a model is first read there that input + attention + MLP =
+    output, or, where norms stand behind the sums (BERT), LN(LN(input + attention) + MLP) = output,
+    to 1e-4 of what is added; and that heads add up to what the projection puts out, to 1e-5. A
+    model in which this does not hold is refused.
+
     Texts are tokenised without padding, sorted by length and padded on the right, so the
     tokenizer's padding side has no influence, and a batch gives what its samples give alone.
     Patches that hold nothing but padding are no tokens. Llama-3.2-Vision sees an image fitted into
@@ -132,6 +148,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
             )
         ],
         "layer": "no_validation",
+        "site": [StrOptions({"residual", "attention", "mlp", "heads"})],
         "modality": [StrOptions({"auto", "text", "image"})],
         "pooling": [StrOptions({"cls", "mean", "last"}), None],
         "special_tokens": ["boolean"],
@@ -154,6 +171,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         model: Any = "sentence-transformers/all-MiniLM-L6-v2",
         layer: int | float | Sequence[int | float] = -1,
         *,
+        site: str = "residual",
         modality: str = "auto",
         pooling: str | None = None,
         special_tokens: bool = False,
@@ -172,6 +190,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
     ) -> None:
         self.model = model
         self.layer = layer
+        self.site = site
         self.modality = modality
         self.pooling = pooling
         self.special_tokens = special_tokens
@@ -221,7 +240,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         Returns
         -------
         activations : TokenArray, LayerStack or ndarray of shape (n_samples, n_features)
-            The residual stream after the block, float32 (float16 for tokens of a model that runs
+            What is read at the site of the block, float32 (float16 for tokens of a model that runs
             in float16); a LayerStack for a list of layers. With ``pooling``, an ndarray of dtype
             float32, or a LayerStack with one token per sample. With a store, what is no ndarray
             is mapped from its files, in its dtype.
@@ -360,7 +379,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         """
         concepts = None if concepts is None else check_concepts(concepts)
         samples, reader = self._start(images, need="image")
-        check_entries("masks", masks, len(samples), "image")
+        masks = check_entries("masks", masks, len(samples), "image")
         return reader.label(samples, masks, concepts)
 
     def truncated(self, X: Any) -> Array:
@@ -398,6 +417,26 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
             If there is no store.
         """
         return self._in_store(X).missing()
+
+    def distinct(self, X: Any) -> Array:
+        """Give the numbers of the samples that a store keeps: equal ones once.
+
+        Parameters
+        ----------
+        X : sequence of n_samples texts or images
+            As in :meth:`transform`.
+
+        Returns
+        -------
+        numbers : ndarray of shape (n_distinct,), dtype int64
+            The first sample of each group of equal ones, ascending.
+
+        Raises
+        ------
+        ValueError
+            If there is no store.
+        """
+        return self._in_store(X).distinct()
 
     def forget(self, X: Any) -> int:
         """Remove samples from the store for good, at all layers of all models.
@@ -437,8 +476,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
             "transformerembedder0" and so on.
         """
         self._check_params()
-        prefix = type(self).__name__.lower()
-        return np.array([f"{prefix}{i}" for i in range(self._load().width)], dtype=object)
+        prefix, width = type(self).__name__.lower(), models.at_site(self._load(), self.site).width
+        return np.array([f"{prefix}{i}" for i in range(width)], dtype=object)
 
     @property
     def n_blocks(self) -> int:
@@ -452,7 +491,7 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         self._check_params()
         loaded = self._load()
         return Reader(
-            loaded,
+            models.at_site(loaded, self.site),
             by_weights=isinstance(self.model, tuple | DetachedPair),
             pooling=self.pooling,
             special_tokens=self.special_tokens,
@@ -492,6 +531,8 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
             if reader.loaded.modality == "text":
                 models.check_chats(samples, reader.loaded.processor)
             reader = replace(reader, chat_tokens=self.chat_tokens)
+        if reader.loaded.modality == "text":
+            _warn_of_paths(samples, reader.loaded.name)
         if need not in (None, reader.loaded.modality):
             raise ValueError(
                 f"{'spans' if need == 'text' else 'masks'} belong to {need}s, but the model "
@@ -544,3 +585,15 @@ class TransformerEmbedder(SharedModelMixin, TokensOutMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _warn_of_paths(samples: list[Any], model: str) -> None:
+    """Warn where all texts are called as files of images are."""
+    paths = [sample for sample in samples if isinstance(sample, str) and _IMAGE_FILE.search(sample)]
+    if len(paths) == len(samples):
+        warn(
+            f"all {len(samples)} samples end as names of image files do, such as "
+            f"{reprlib.repr(paths[0])}, but the model {model!r} is used for texts: it reads the "
+            'names, not the images. Take a model of images, or modality="image" with one that '
+            "reads both."
+        )

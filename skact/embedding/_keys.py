@@ -1,9 +1,9 @@
 """Names of samples and of layers in a store: hashes of content, never of pickled objects.
 
 A sample is named by the SHA-256 of its content: a text by its UTF-8 bytes, a chat by its messages,
-a file by its bytes, and only these bytes are embedded under that name; an array or PIL image by its
-size and its RGB pixels as the model is shown them. So a file and an image made from it are two
-samples, and equal pixels are one.
+a file, by its path or open, by its bytes, and only these bytes are embedded under that name; an
+array or PIL image by its size and its RGB pixels as the model is shown them. So a file and an image
+made from it are two samples, and equal pixels are one.
 
 A layer is named by the SHA-256 of a canonical JSON of everything else that changes the numbers.
 """
@@ -17,29 +17,32 @@ from pathlib import Path
 from typing import Any
 
 from skact import models
-from skact.samples import HashedFile, open_image
+from skact.samples import HashedFile, is_file, open_image
 from skact.store import Identity
 
 __all__ = ["as_keyed", "layer_identities", "sample_keys"]
 
 
-def _file_key(path: str | Path, i: int) -> bytes:
+def _file_key(given: Any, i: int) -> bytes:
     """SHA-256 of a file, read each time: neither its name nor its times say what is in it."""
     try:
-        with open(path, "rb") as file:
+        if not isinstance(given, str | Path):
+            given.seek(0)
+            return hashlib.sha256(given.read()).digest()
+        with open(given, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        open_image(path, i)  # says which sample it is
+    except (OSError, ValueError, TypeError):
+        open_image(given, i)  # says which sample it is
         raise
 
 
 def as_keyed(sample: Any, key: bytes) -> Any:
     """Give a sample in a form that can be read only as what has this key."""
-    return HashedFile(sample, key) if isinstance(sample, str | Path) else sample
+    return HashedFile(sample, key) if is_file(sample) else sample
 
 
 def _image_key(image: Any, i: int) -> bytes:
-    if isinstance(image, str | Path):
+    if is_file(image):
         return _file_key(image, i)
     pixels = open_image(image, i)
     digest = hashlib.sha256(f"RGB pixels, {pixels.width} x {pixels.height}\n".encode())
@@ -81,6 +84,7 @@ def layer_identities(
     convention: str,
     max_length: int | None,
     stored_as: str,
+    has_gaps: bool = False,
 ) -> dict[int, Identity]:
     """Name layers of a model by all that decides their numbers.
 
@@ -96,6 +100,9 @@ def layer_identities(
         Positions that a text is cut to; None for images and for no limit.
     stored_as : str
         Precision in which the numbers are stored.
+    has_gaps : bool, default=False
+        Whether samples may have gaps, which are stored too: files from before they were do not
+        tell where.
 
     Returns
     -------
@@ -114,6 +121,8 @@ def layer_identities(
             "store=None."
         )
     about = {"convention": convention, "max_length": max_length, "stored_as": stored_as}
+    if has_gaps:
+        about["gaps"] = "stored"
     out = {}
     for block in blocks:
         text = models.canonical({**json.loads(model.content), **about, "block": block})

@@ -7,26 +7,22 @@ What a process has committed stays when it dies, so calling again goes on where 
 from __future__ import annotations
 
 import time
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
 
 from skact import models
 from skact.arguments import N_JOBS, PATH, Number, checked, instance
 from skact.embedding._embedder import TransformerEmbedder
+from skact.embedding._stored import saying_what_is_left
 from skact.samples import as_list
 from skact.store import ActivationStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from skact.rows import Array
 
 __all__ = ["EmbeddingReport", "embed_to_store"]
@@ -68,25 +64,6 @@ def _embed_chunk(
             "It happened in a worker. A sample number in the message counts within its chunk, "
             f"which held the samples {numbers[:5]}{'...' if len(numbers) > 5 else ''}."
         )
-        raise
-
-
-@contextmanager
-def _saying_what_is_left(n_samples: int, n_left: Callable[[], int]) -> Iterator[None]:
-    """Tell, when a run fails, how much of it is done."""
-    try:
-        yield
-    except Exception as error:
-        done = (
-            f"{n_samples - n_left()} of {n_samples} distinct samples are in the store; calling "
-            "again embeds only the others."
-        )
-        if isinstance(error, BrokenProcessPool):
-            raise RuntimeError(
-                f"a worker process died, killed perhaps for want of memory. {done} Fewer workers "
-                "(n_jobs) or a smaller batch_size need less memory."
-            ) from error
-        error.add_note(done)
         raise
 
 
@@ -158,14 +135,13 @@ def embed_to_store(
     embedder = clone(embedder).set_params(store=store, progress=False)
     stored = embedder._in_store(samples)
     samples = as_list(samples)
-    first = {key: i for i, key in reversed(list(enumerate(stored.keys)))}
-    distinct = np.sort(np.fromiter(first.values(), np.int64, len(first)))
+    distinct = stored.distinct()
 
     def lacking() -> Array:
         return distinct[stored.missing()[distinct]]
 
     todo, n_embedded, seen = lacking(), 0, models.Seen()
-    with _saying_what_is_left(len(distinct), lambda: len(lacking())):
+    with saying_what_is_left(len(distinct), lambda: len(lacking())):
         if len(todo) and effective_n_jobs(n_jobs) == 1:
             embedder.set_params(progress=progress)
             new = embedder._in_store([samples[i] for i in todo])

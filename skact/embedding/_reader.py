@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from skact import models
+from skact.cached import cached_property
 from skact.embedding._keys import layer_identities
 from skact.rows import offsets_of
 from skact.store import Identity
-from skact.tokens import Source, TokenArray
+from skact.tokens import Site, Source, TokenArray
 from skact.warning import warn
 
 __all__ = ["Reader"]
 
 _MUCH = 0.1  # of an image
+_SITES = {
+    "residual": "residual stream after the block",
+    "attention": "what attention adds to the residual stream in the block",
+    "mlp": "what the MLP adds to the residual stream in the block",
+    "heads": "what enters the output projection of attention in the block",
+}
 _POOLED = {"cls": "CLS position", "mean": "mean of the tokens", "last": "last token"}
 
 
@@ -81,10 +87,23 @@ class Reader:
         """Embed samples into memory, by block."""
         job = self.forward_pass(samples)
         offsets = offsets_of(job.n_rows)
-        values = job.embed(np.arange(len(samples)), blocks, progress=progress)
+        try:
+            values = job.embed(np.arange(len(samples)), blocks, progress=progress)
+        except KeyboardInterrupt as error:
+            error.add_note(
+                f"None of the {len(samples)} samples is kept, as there is no store; with "
+                "store=FOLDER, what was embedded stays, and calling again goes on."
+            )
+            raise
         self.warn_of(job.seen)
         return {
-            block: TokenArray(rows, offsets, source=self.source(block), shapes=job.shapes)
+            block: TokenArray(
+                rows,
+                offsets,
+                source=self.source(block),
+                shapes=job.shapes,
+                segments=job.segments,
+            )
             for block, rows in values.items()
         }
 
@@ -113,7 +132,13 @@ class Reader:
         inputs = self.prepare(samples, with_spans=True)
         labels = inputs.labels(labelled, concepts)
         offsets = offsets_of(inputs.n_tokens)
-        return TokenArray(labels, offsets, feature_names=concepts, shapes=inputs.shapes)
+        return TokenArray(
+            labels,
+            offsets,
+            feature_names=concepts,
+            shapes=inputs.shapes,
+            segments=inputs.segments,
+        )
 
     @property
     def _template(self) -> str:
@@ -122,8 +147,8 @@ class Reader:
 
     @property
     def convention(self) -> str:
-        """What is read after a block."""
-        convention = "residual stream after the block"
+        """What is read at a block."""
+        convention = _SITES[self.loaded.site]
         if self.loaded.framing is not None:
             convention += self.loaded.framing.convention
         if self.chat_tokens is not None:
@@ -147,9 +172,11 @@ class Reader:
         return models.find_outside(self.loaded.base)
 
     def source(self, block: int) -> Source:
-        """Say where activations after a block come from."""
+        """Say where activations at a block come from."""
         said = ", with ".join([self.convention, *self.outside])
-        return Source(self.loaded.name, self.loaded.revision, block, said)
+        return Source(
+            self.loaded.name, self.loaded.revision, block, said, site=cast(Site, self.loaded.site)
+        )
 
     def identities(self, blocks: Sequence[int], stored_as: str) -> dict[int, Identity]:
         """Name layers, in one precision, by all that decides their numbers."""
@@ -159,4 +186,5 @@ class Reader:
             convention=self.convention,
             max_length=models.max_positions(self.loaded, self.max_length),
             stored_as=stored_as,
+            has_gaps=self.chat_tokens is not None and self.pooling is None,
         )

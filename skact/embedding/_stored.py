@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from skact import models
+from skact.cached import cached_property
 from skact.embedding._keys import as_keyed, sample_keys
 from skact.embedding._reader import Reader
 from skact.rows import Array
 from skact.store import ActivationStore, Filled, Identity, Job
 from skact.tokens import TokenArray
 
-__all__ = ["StoredSamples"]
+__all__ = ["StoredSamples", "saying_what_is_left"]
+
+
+@contextmanager
+def saying_what_is_left(n_samples: int, n_left: Callable[[], int]) -> Iterator[None]:
+    """Tell, when a run fails or is interrupted, how much of it is done.
+
+    Parameters
+    ----------
+    n_samples : int
+        Distinct samples that were asked for.
+    n_left : callable
+        Counts those that the store lacks.
+
+    Yields
+    ------
+    None
+        While samples are embedded.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        done = (
+            f"{n_samples - n_left()} of {n_samples} distinct samples are in the store; calling "
+            "again embeds only the others."
+        )
+        if isinstance(error, BrokenProcessPool):
+            raise RuntimeError(
+                f"a worker process died, killed perhaps for want of memory. {done} Fewer workers "
+                "(n_jobs) or a smaller batch_size need less memory."
+            ) from error
+        error.add_note(done)
+        raise
 
 
 @dataclass(frozen=True)
@@ -56,9 +90,18 @@ class StoredSamples:
         """Names of the layers that are asked for, by block."""
         return self.reader.identities(self.blocks, self.store.dtype)
 
+    def distinct(self) -> Array:
+        """Give the number of the first of each group of equal samples, ascending."""
+        first = {key: i for i, key in reversed(list(enumerate(self.keys)))}
+        return np.sort(np.fromiter(first.values(), np.int64, len(first)))
+
     def missing(self) -> Array:
         """Tell which samples lack a layer, as a bool array (n_samples,)."""
         return np.asarray(self.store.lacking(self.keys, self.identities).any(axis=1))
+
+    def _n_missing(self) -> int:
+        lacking = zip(self.keys, self.missing(), strict=True)
+        return len({key for key, is_missing in lacking if is_missing})
 
     def forget(self) -> int:
         """Remove the samples from the store, at all layers of all models; how many were there."""
@@ -103,4 +146,5 @@ class StoredSamples:
             else:
                 self.reader.warn_of(self.seen)
                 return layers
-            self.fill()
+            with saying_what_is_left(len(set(self.keys)), self._n_missing):
+                self.fill()

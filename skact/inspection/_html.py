@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,39 @@ import numpy as np
 from skact.files import in_one_step
 from skact.rows import Array
 
-__all__ = ["is_dark", "page", "patch_map", "titled", "token_map"]
+__all__ = [
+    "document",
+    "escaped",
+    "is_dark",
+    "page",
+    "patch_map",
+    "text_pieces",
+    "titled",
+    "token_map",
+]
 
 
 # Longest side of an embedded image; patches are drawn over it as vectors.
 _SIDE = 320
 _FONT = "font:14px/1.9 system-ui,sans-serif"
+# HTML holds none of them; each has a symbol that is seen.
+_CONTROLS = {c: 0x2400 + c for c in range(32) if chr(c) not in "\t\n\r"} | {0x7F: 0x2421}
+
+
+def escaped(text: str) -> str:
+    """Turn a text into HTML.
+
+    Parameters
+    ----------
+    text : str
+        Anything.
+
+    Returns
+    -------
+    html : str
+        Without markup, and with symbols in the place of control characters.
+    """
+    return escape(text.translate(_CONTROLS))
 
 
 def page(title: str, body: str, path: str | os.PathLike[str] | None = None) -> str:
@@ -41,11 +68,42 @@ def page(title: str, body: str, path: str | os.PathLike[str] | None = None) -> s
         A whole document.
     """
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    body = f'<body style="margin:2em;background:#fff">\n{body}\n</body>'
+    return document(title, body, policy, path=path)
+
+
+def document(
+    title: str,
+    body: str,
+    policy: str,
+    *,
+    head: str = "",
+    path: str | os.PathLike[str] | None = None,
+) -> str:
+    """Put a body into a document.
+
+    Parameters
+    ----------
+    title : str
+        Plain text, escaped here.
+    body : str
+        The whole element, escaped where it was made.
+    policy : str
+        What the document may load and run.
+    head : str, default=""
+        More lines of the head, each with its end.
+    path : str or path-like, default=None
+        Also write it there, in one step; the folder has to be there.
+
+    Returns
+    -------
+    html : str
+        A whole document.
+    """
     html = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f"<title>{escape(title)}</title>\n</head>\n"
-        f'<body style="margin:2em;background:#fff">\n{body}\n</body>\n</html>\n'
+        f"<title>{escaped(title)}</title>\n{head}</head>\n{body}\n</html>\n"
     )
     if path is not None:
         with in_one_step(Path(path)) as file:
@@ -68,8 +126,32 @@ def titled(title: str | None, body: str) -> str:
     html : str
         A fragment.
     """
-    head = "" if title is None else f'<div style="font-weight:600">{escape(title)}</div>'
+    head = "" if title is None else f'<div style="font-weight:600">{escaped(title)}</div>'
     return f'<div style="{_FONT};color:#111">{head}{body}</div>'
+
+
+def text_pieces(text: str, tokens: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """Cut a text at its tokens, so that the pieces show all of it once.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+    tokens : sequence of n_tokens Token
+        Its tokens, in order; they may overlap.
+
+    Yields
+    ------
+    before, shown : str
+        Of each token what stands before it and belongs to none, and what it shows: its own
+        characters, or its name where it has none. At last what comes behind all, and nothing.
+    """
+    end = 0
+    for token in tokens:
+        start = max(token.start, end)
+        before, end = text[end:start], max(token.end, end)
+        yield before, text[start:end] if token.end > token.start else token.text
+    yield text[end:], ""
 
 
 def token_map(
@@ -95,22 +177,20 @@ def token_map(
     html : str
         A fragment.
     """
-    pieces, end = [], 0
-    for token, colour, score, framed in zip(tokens, colours, scores, outlined, strict=True):
-        # Characters that belong to no token stay plain; overlaps are shown once.
-        start = max(token.start, end)
-        pieces.append(escape(text[end:start]))
-        end = max(token.end, end)
-        shown = text[start:end] if token.end > token.start else token.text
+    *places, (rest, _) = text_pieces(text, tokens)
+    pieces = []
+    for (before, shown), colour, score, framed in zip(
+        places, colours, scores, outlined, strict=True
+    ):
         ink = "#fff" if is_dark(colour) else "#111"
         frame = ";outline:2px solid #111;outline-offset:-1px" if framed else ""
         pieces.append(
-            f'<span title="{score:.4g}" style="background:{_css(colour)};color:{ink};'
-            f'padding:2px 0;border-radius:2px{frame}">{escape(shown)}</span>'
+            f'{escaped(before)}<span title="{score:.4g}" style="background:{_css(colour)};'
+            f'color:{ink};padding:2px 0;border-radius:2px{frame}">{escaped(shown)}</span>'
         )
-    pieces.append(escape(text[end:]))
+    pieces.append(escaped(rest))
     return (
-        '<div style="white-space:pre-wrap;overflow-wrap:anywhere;max-width:44em">'
+        '<div dir="auto" style="white-space:pre-wrap;overflow-wrap:anywhere;max-width:44em">'
         f"{''.join(pieces)}</div>"
     )
 

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from skact.arguments import PATH, SEQUENCE, Such, checked
-from skact.extras import need
 from skact.inspection._display import TOKENS, check_marks
 from skact.inspection._heat_maps import PatchHeatMapDisplay, TokenHeatMapDisplay
-from skact.inspection._html import page, titled
+from skact.inspection._html import page
 from skact.inspection._reading import (
     attributions,
     center_of,
@@ -23,6 +22,7 @@ from skact.inspection._reading import (
     method_name,
     tokens_and_marks,
 )
+from skact.inspection._samples import CMAP, FIGURE, draw_grid, grid_html, is_open, wrapped
 
 __all__ = ["LocalizationDisplay"]
 
@@ -33,7 +33,8 @@ _MAPS = Such(
         isinstance(value, Mapping) and all(isinstance(row, Mapping) for row in value.values())
     ),
 )
-_FIGURE = Such("a matplotlib Figure or SubFigure", lambda value: hasattr(value, "suptitle"))
+# Maps of an image beside each other.
+_N_METHODS = 6
 _LIST = Such("a list of one or more", lambda value: SEQUENCE.is_satisfied_by(value) and len(value))
 
 
@@ -63,7 +64,8 @@ class LocalizationDisplay:
     figure_ : matplotlib Figure
         Where it was drawn.
     axes_ : ndarray of matplotlib Axes
-        One row per method of a text; one row per target of an image, after the image itself.
+        One row per method of a text; one row per target of an image, after the image itself, and
+        more where there are more than 6 methods.
 
     Raises
     ------
@@ -104,7 +106,7 @@ class LocalizationDisplay:
         self._cells = self._grid(_targets(maps))
 
     @classmethod
-    @checked(methods=[_LIST, None], targets=[_LIST], figure=[_FIGURE, None])
+    @checked(methods=[_LIST, None], targets=[_LIST], figure=[FIGURE, None])
     def from_estimator(
         cls,
         estimator: Any,
@@ -179,7 +181,8 @@ class LocalizationDisplay:
         plain = PatchHeatMapDisplay(
             self.sample, self.tokens, nothing, self.superactivators, concept="image"
         )
-        rows = zip(*cells, strict=True)
+        by_target = [wrapped(row, _N_METHODS) for row in zip(*cells, strict=True)]
+        rows = [row for parts in zip(*by_target, strict=True) for row in parts]
         return [[None if i else plain, *row] for i, row in enumerate(rows)]
 
     def _cell(self, scores: npt.ArrayLike, method: str, target: str) -> Any:
@@ -189,66 +192,54 @@ class LocalizationDisplay:
         center, marks = center_of(method, scores), self.superactivators
         return display(self.sample, self.tokens, scores, marks, concept=title, center=center)
 
-    @checked(figure=[_FIGURE, None])
-    def plot(self, *, figure: Any = None) -> Self:
+    @checked(figure=[FIGURE, None], cmap=[CMAP, None], colorbar=["boolean"])
+    def plot(self, *, figure: Any = None, cmap: str | None = None, colorbar: bool = False) -> Self:
         """Draw all maps.
 
         Parameters
         ----------
         figure : matplotlib Figure or SubFigure, default=None
             Where to draw; None makes a new figure.
+        cmap : str, default=None
+            Colour map, as in the heat maps.
+        colorbar : bool, default=False
+            Whether a bar beside each map says which colour is which score: every map has its own
+            scale.
 
         Returns
         -------
         self : Display
-            With ``figure_`` and ``axes_``.
+            With ``figure_`` and ``axes_``. A notebook shows the figure once, not the page too.
         """
-        plt = need("matplotlib.pyplot", "plot")
-        n_rows, n_columns = len(self._cells), len(self._cells[0])
-        if figure is None:
-            width, height = (1.8, 2.2) if self._is_image else self._cells[0][0]._size()
-            size = n_columns * width, n_rows * height + 0.3
-            figure = plt.figure(figsize=size, layout="constrained")
-        if self.concept is not None:
-            figure.suptitle(self.concept, parse_math=False, weight="bold")
-        axes = figure.subplots(n_rows, n_columns, squeeze=False)
-        for ax in axes.flat:
-            ax.set_axis_off()
-        drawn = [(ax, cell) for ax, cell in zip(axes.flat, self._flat(), strict=True) if cell]
-        # Text is sized by the room it has, which titles that come later would change.
-        for ax, cell in drawn:
-            ax.set_title(cell.concept, parse_math=False)
-        for ax, cell in drawn:
-            cell.plot(ax=ax)
-        self.figure_, self.axes_ = figure, axes
+        size = (1.8, 2.2) if self._is_image else None
+        self.figure_, self.axes_ = draw_grid(
+            self._cells, figure, self.concept, size, cmap, own_bars=colorbar
+        )
         return self
 
-    @checked(path=[PATH, None])
-    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+    @checked(path=[PATH, None], cmap=[CMAP, None])
+    def to_html(
+        self, path: str | os.PathLike[str] | None = None, *, cmap: str | None = None
+    ) -> str:
         """Give all maps as a page that needs no other file and runs no script.
 
         Parameters
         ----------
         path : str or path-like, default=None
             Also write it there, in one step.
+        cmap : str, default=None
+            Colour map, as in the heat maps.
 
         Returns
         -------
         html : str
             A whole document. All text of the sample is escaped.
         """
-        return page(self.concept or type(self).__name__, self._repr_html_(), path)
+        body = grid_html(self._cells, self.concept, cmap)
+        return page(self.concept or type(self).__name__, body, path)
 
-    def _flat(self) -> list[Any]:
-        return [cell for row in self._cells for cell in row]
-
-    def _repr_html_(self) -> str:
-        cells = [cell._repr_html_() if cell else "<div></div>" for cell in self._flat()]
-        grid = (
-            f'<div style="display:grid;grid-template-columns:repeat({len(self._cells[0])},'
-            f'max-content);gap:1em 1.5em">{"".join(cells)}</div>'
-        )
-        return titled(self.concept, grid)
+    def _repr_html_(self) -> str | None:
+        return None if is_open(self) else grid_html(self._cells, self.concept)
 
 
 def _targets(maps: Mapping[str, Mapping[str, npt.ArrayLike]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,16 @@ import numpy.typing as npt
 from sklearn.pipeline import Pipeline
 
 from skact.detection import superactivators
+from skact.models import Token
 from skact.rows import Array
 
 __all__ = [
     "attributions",
     "center_of",
     "find_concept",
+    "flat_chat",
     "is_localizer",
+    "is_many",
     "method_name",
     "tokens_and_marks",
 ]
@@ -39,6 +42,43 @@ def find_concept(names: Any, concept: int | str) -> tuple[int, str]:
         raise ValueError(f"concept must be one of {known} or its number, got {concept!r}.")
     number = known.index(concept) if concept in known else int(concept)
     return number, str(known[number])
+
+
+def flat_chat(chat: Sequence[Mapping[str, Any]], tokens: Any) -> tuple[str, list[Token]]:
+    """Write a chat as one text, each message behind its role, and its tokens as tokens of that.
+
+    Parameters
+    ----------
+    chat : sequence of {"role": str, "content": str}
+        The chat.
+    tokens : sequence of ChatToken
+        Its tokens.
+
+    Returns
+    -------
+    text : str
+        The chat.
+    tokens : list of Token
+        The same tokens.
+    """
+    text, starts = "", []
+    for message in chat:
+        text += f"{message['role']}: "
+        starts.append(len(text))
+        text += f"{message['content']}\n"
+    moved = [Token(t.text, t.start + starts[t.message], t.end + starts[t.message]) for t in tokens]
+    return text.rstrip("\n"), moved
+
+
+def is_many(samples: Any) -> bool:
+    """Tell a container of raw samples from one text, chat, image or path."""
+    if isinstance(samples, list | tuple):
+        is_chat = bool(samples) and all(isinstance(message, Mapping) for message in samples)
+        return not is_chat
+    shape = getattr(samples, "shape", None)
+    if isinstance(shape, tuple):
+        return len(shape) not in (2, 3)
+    return any(hasattr(samples, name) for name in ("to_pylist", "to_list", "tolist"))
 
 
 def tokens_and_marks(localizer: Any, sample: Any, concept: int) -> tuple[Sequence[Any], Array]:

@@ -58,7 +58,13 @@ class Heads(NamedTuple):
     evidence: Array
 
 
-def fit_calm(tokens: Array, lengths: Array, cosines: Array, present: Array) -> Heads:
+def fit_calm(
+    tokens: Array,
+    lengths: Array,
+    cosines: Array,
+    present: Array,
+    weight: Array | None = None,
+) -> Heads:
     """Maximise the likelihood of sample labels.
 
     Parameters
@@ -72,6 +78,8 @@ def fit_calm(tokens: Array, lengths: Array, cosines: Array, present: Array) -> H
         concept out.
     present : ndarray of shape (n_samples, n_concepts), dtype bool
         Samples that hold the concept.
+    weight : ndarray of shape (n_samples,), default=None
+        How often each sample counts; None once.
 
     Returns
     -------
@@ -80,7 +88,9 @@ def fit_calm(tokens: Array, lengths: Array, cosines: Array, present: Array) -> H
     """
     n_samples, n_concepts = present.shape
     sample = torch.from_numpy(segments_of(lengths))
-    known = torch.from_numpy(np.isfinite(cosines[offsets_of(lengths)[:-1]]))
+    known = np.isfinite(cosines[offsets_of(lengths)[:-1]])
+    times = torch.from_numpy(known * np.float64(1 if weight is None else weight[:, None]))
+    n_known = max(float(times.sum()), 1)
     sign = torch.from_numpy(np.where(present, 1.0, -1.0))
     z = torch.from_numpy(np.ascontiguousarray(tokens, np.float64))
     cos = torch.from_numpy(np.nan_to_num(cosines).astype(np.float64))
@@ -97,7 +107,7 @@ def fit_calm(tokens: Array, lengths: Array, cosines: Array, present: Array) -> H
         prior = (strength / total[sample])[:, None]
         right = torch.sigmoid(sign[sample] * (evidence[0] * cos + evidence[1]))
         marginal = torch.zeros_like(sign).index_add(0, sample, prior * right)
-        fit = -torch.log(marginal.clamp_min(1e-12))[known].sum() / max(int(known.sum()), 1)
+        fit = -(times * torch.log(marginal.clamp_min(1e-12))).sum() / n_known
         penalised = fit + _PENALTY * (position[:-1].square().sum() + evidence[0].square().sum())
         penalised.backward()  # type: ignore[no-untyped-call]
         return penalised

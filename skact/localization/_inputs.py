@@ -7,7 +7,6 @@ Imports torch: import this module only where a model is at hand.
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skact.cached import cached_property
 from skact.embedding import TransformerEmbedder
 from skact.localization._unit import Unit, cells, superpixels
 from skact.models import Geometry, ImageInputs, TextInputs, resolve_layers

@@ -12,10 +12,10 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from skact.arguments import Number, checked, instance
-from skact.base import NestedParamsMixin, TokensOutMixin
+from skact.arguments import Number, check_sample_weight, checked, instance
+from skact.base import ConceptNamesOutMixin, NestedParamsMixin, TokensOutMixin
 from skact.localization._game import Game
 from skact.localization._game_methods import SHAPIQ
 from skact.localization._method import AttributionMethod, side_by_side
@@ -29,6 +29,7 @@ from skact.samples import as_list
 from skact.tail import best_cut
 from skact.targets import Targets, check_more_targets, check_targets, check_token_labels
 from skact.tokens import TokenArray
+from skact.validation import weighted_samples
 from skact.warning import warn
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["ConceptLocalizer"]
 
 
-class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, BaseEstimator):
+class ConceptLocalizer(
+    ConceptNamesOutMixin, NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, BaseEstimator
+):
     r"""Where in a sample is a concept? One score per token, by one of ten attribution methods.
 
     What is explained is how much the tokens of a sample point towards a target,
@@ -93,8 +96,8 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         concept of which no token could be mapped there.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
-    classes_ : ndarray of shape (2,) or None
-        The two classes; None where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or None
+        The classes; None where y was an indicator matrix.
     without_target_ : ndarray of shape (n_concepts,), dtype int64
         Samples of ``fit`` that hold the concept, but have no target and hence no map: for the
         local target those without a SuperActivator of it. 0 for the global one.
@@ -183,7 +186,7 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         self.target = target
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, token_labels: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, token_labels: Any = None, sample_weight: Any = None) -> Self:
         """Set the threshold of each concept's map; best on data that nothing else was fitted on.
 
         Parameters
@@ -191,10 +194,13 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         X : sequence of n_samples texts or images
             Calibration samples.
         y : array-like of shape (n_samples,) or (n_samples, n_concepts)
-            Two classes (the larger one is the concept) or an indicator matrix, in the order of the
-            detector.
+            Class labels (of two the larger one is the concept, of more each one) or an indicator
+            matrix, in the order of the detector.
         token_labels : TokenArray or list of arrays of bool, default=None
             For each sample (n_tokens, n_concepts). None counts every token of a positive sample.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts, with all of its tokens: a weight of 2 is that of a sample
+            that is there twice, one of 0 leaves it out. The parts are fitted already, and stay so.
 
         Returns
         -------
@@ -204,9 +210,19 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         Raises
         ------
         ValueError, TypeError
-            If the parts do not belong together, or X, y and token_labels do not.
+            If the parts do not belong together, X, y, token_labels and sample_weight do not, or a
+            method that learns takes no weights.
         """
         method = self._method(self.method)
+        weighs = not method.needs_fit or has_fit_parameter(method, "sample_weight")
+        if sample_weight is not None and not weighs:
+            raise TypeError(
+                f"sample_weight: {type(method).__name__} learns from samples and its fit takes no "
+                "weights; leave sample_weight out, or take another method."
+            )
+        X, (y, token_labels), weight = weighted_samples(
+            sample_weight, as_list(X), y=y, token_labels=token_labels
+        )
         samples = self._start(X, method)
         targets = check_targets(self, y, len(samples))
         self.concept_names_ = samples.parts.concept_names
@@ -215,12 +231,14 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         )
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.classes_ = targets.classes
-        self.method_ = clone(method).fit(samples, targets.present)
+        told = {} if weight is None or not method.needs_fit else {"sample_weight": weight}
+        self.method_ = clone(method).fit(samples, targets.present, **told)
         maps = samples.columns(self.method_.maps(samples, self.seed_))
         missing = samples.missing & targets.present
         self.without_target_ = missing.sum(axis=0)
         _warn(missing, "samples that hold the concept", samples)
-        self.thresholds_ = _thresholds(maps, labels.flat())
+        times = None if weight is None else np.repeat(weight, labels.lengths)
+        self.thresholds_ = _thresholds(maps, labels.flat(), times)
         return self
 
     def transform(self, X: Any) -> TokenArray:
@@ -307,7 +325,7 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
         maps = self.transform(X)
         return maps.map(self._reached, feature_names=maps.feature_names, source=maps.source)
 
-    def score(self, X: Any, y: Any, token_labels: Any = None) -> float:
+    def score(self, X: Any, y: Any, token_labels: Any = None, sample_weight: Any = None) -> float:
         """Token-level F1 of the marks, weighted by the tokens that belong to a concept.
 
         Parameters
@@ -318,6 +336,8 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
             As in ``fit``.
         token_labels : TokenArray or list of arrays of bool, default=None
             Truth. None counts every token of a positive sample.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts, with all of its tokens.
 
         Returns
         -------
@@ -325,11 +345,14 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
             In [0, 1].
         """
         check_is_fitted(self)
+        samples = as_list(X)
         # A fold need not hold every concept.
-        targets = check_more_targets(self, y, len(as_list(X)), classes=self.classes_)
-        marks = self.predict(X)
+        targets = check_more_targets(self, y, len(samples), classes=self.classes_)
+        if sample_weight is not None:
+            check_sample_weight(sample_weight, len(samples))
+        marks = self.predict(samples)
         labels, _ = self._check_labels(token_labels, marks, targets, all_present=False)
-        return token_f1_score(labels, marks)
+        return token_f1_score(labels, marks, sample_weight=sample_weight)
 
     @checked(
         baseline=[str, None],
@@ -401,22 +424,6 @@ class ConceptLocalizer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin, Ba
                 f"method={self.method!r}."
             )
         yield from method.interactions(self._start(X, method), self.seed_)
-
-    def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """Return the names of the concepts.
-
-        Parameters
-        ----------
-        input_features : None
-            Ignored.
-
-        Returns
-        -------
-        names : ndarray of shape (n_concepts,), dtype object
-            ``concept_names_``.
-        """
-        check_is_fitted(self)
-        return self.concept_names_
 
     def _method(self, method: Any) -> AttributionMethod:
         """Check the parameters with this ``method``, and turn it into an object."""
@@ -498,11 +505,12 @@ def _warn(missing: Array, where: str, samples: Samples) -> None:
         )
 
 
-def _thresholds(maps: Array, labels: Array) -> Array:
+def _thresholds(maps: Array, labels: Array, weight: Array | None) -> Array:
     """Cut of each column with the best F1 over the tokens that have a map."""
     cuts = np.full(maps.shape[1], np.inf)
     for c, (scores, positive) in enumerate(zip(maps.T, labels.T, strict=True)):
         mapped = ~np.isnan(scores)
         if positive[mapped].any():
-            cuts[c] = best_cut(scores[mapped], positive[mapped])
+            times = None if weight is None else weight[mapped]
+            cuts[c] = best_cut(scores[mapped], positive[mapped], times)
     return cuts

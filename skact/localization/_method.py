@@ -66,6 +66,8 @@ class AttributionMethod(NestedParamsMixin, ABC, BaseEstimator):
     def fit(self, samples: Samples, present: Array) -> Self:
         """Learn what maps are made with; most methods learn nothing.
 
+        One that learns may take ``sample_weight`` too, how often each sample counts.
+
         Parameters
         ----------
         samples : Samples

@@ -113,7 +113,7 @@ class CALM(AttributionMethod):
     position_: Array
     evidence_: Array
 
-    def fit(self, samples: Samples, present: Array) -> Self:
+    def fit(self, samples: Samples, present: Array, sample_weight: Array | None = None) -> Self:
         """Maximise the likelihood of sample labels.
 
         Parameters
@@ -122,6 +122,8 @@ class CALM(AttributionMethod):
             Calibration samples.
         present : ndarray of shape (n_samples, n_concepts), dtype bool
             Samples that hold the concept.
+        sample_weight : ndarray of shape (n_samples,), default=None
+            How often each counts.
 
         Returns
         -------
@@ -132,7 +134,7 @@ class CALM(AttributionMethod):
 
         tokens = samples.tokens
         alignment = samples.columns(sample.alignment for sample in samples.mappable())
-        heads = fit_calm(tokens.flat(), tokens.lengths, alignment, present)
+        heads = fit_calm(tokens.flat(), tokens.lengths, alignment, present, sample_weight)
         self.position_, self.evidence_ = heads
         return self
 

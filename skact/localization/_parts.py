@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skact.base import steps_of, unwrapped
+from skact.cached import cached_property
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.preprocessing import TokenScaler
@@ -179,6 +179,11 @@ def _check_embedder(embedder: Any) -> None:
         raise ValueError(
             f"embedder must read one layer, got layer={embedder.layer!r}; take the one that the "
             "concepts were fitted on."
+        )
+    if embedder.site != "residual":
+        raise ValueError(
+            f"embedder must read the residual stream, got site={embedder.site!r}; maps follow what "
+            "goes on to later blocks."
         )
     if embedder.pooling is not None:
         raise ValueError(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from skact.cached import cached_property
 from skact.concepts import cosines
 from skact.localization._concept_game import ConceptGame, MeanCosine
 from skact.localization._copies import perturbation

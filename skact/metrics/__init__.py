@@ -13,7 +13,7 @@ localization; so do IoU, average precision and the pointing game, weighted in th
 """
 
 from skact.metrics._bootstrap import Interval, bootstrap_interval
-from skact.metrics._overlap import token_f1_score, token_iou_score, weighted_f1_score
+from skact.metrics._overlap import concept_iou, token_f1_score, token_iou_score, weighted_f1_score
 from skact.metrics._ranking import keep_pairs, pointing_game_score, token_average_precision_score
 from skact.metrics._samples import all_positive_f1_score, tpr_at_fpr_score
 from skact.metrics._scorers import (
@@ -29,6 +29,7 @@ __all__ = [
     "TokenScorer",
     "all_positive_f1_score",
     "bootstrap_interval",
+    "concept_iou",
     "keep_pairs",
     "pointing_game_score",
     "pointing_game_scorer",

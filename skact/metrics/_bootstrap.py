@@ -36,7 +36,7 @@ __all__ = ["Interval", "bootstrap_interval"]
 
 
 # Scores of this package read resamples off counts that are taken once.
-_STATISTICS: dict[Any, Callable[[Any, Any, str], Statistic]] = {
+_STATISTICS: dict[Any, Callable[[Any, Any, str, Any], Statistic]] = {
     weighted_f1_score: sample_f1,
     token_f1_score: token_f1,
     token_iou_score: token_iou,
@@ -60,6 +60,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={value:.4g}" for name, value in self._asdict().items())
+        return f"Interval({said})"
+
     def __str__(self) -> str:
         return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
@@ -69,6 +73,7 @@ class Interval(NamedTuple):
     y_pred=["array-like"],
     baseline=["array-like", None],
     metric=[callable, None],
+    sample_weight=["array-like", None],
     n_resamples=[Number(Integral, 1, None, closed="left")],
     confidence_level=[Number(Real, 0, 1, closed="neither")],
     random_state=["random_state"],
@@ -79,6 +84,7 @@ def bootstrap_interval(
     *,
     baseline: Any = None,
     metric: Callable[[Any, Any], float] | None = None,
+    sample_weight: Any = None,
     n_resamples: int = 1000,
     confidence_level: float = 0.95,
     random_state: Any = None,
@@ -100,6 +106,10 @@ def bootstrap_interval(
         are computed for all resamples at once. None is :func:`weighted_f1_score`, or
         :func:`token_f1_score` for a TokenArray. Classes are those of the samples at hand, not of
         each resample.
+    sample_weight : array-like of shape (n_samples,), default=None
+        How much each sample counts wherever it is drawn; for the scores of this package. The
+        estimate is that of repeated samples. The interval is not, since copies of a sample would
+        be drawn as if they were samples of their own.
     n_resamples : int, default=1000
         Resamples of the samples, all concepts together.
     confidence_level : float, default=0.95
@@ -117,8 +127,8 @@ def bootstrap_interval(
     Raises
     ------
     ValueError
-        If lengths differ, there are fewer than two samples, a setting is out of range, or the
-        metric raises one for the samples themselves.
+        If lengths differ, there are fewer than two samples, a setting is out of range, weights are
+        given for a metric of one's own, or the metric raises one for the samples themselves.
 
     Warns
     -----
@@ -130,9 +140,9 @@ def bootstrap_interval(
     >>> from skact import bootstrap_interval
     >>> y = [[1], [0], [1], [1], [0], [1]]
     >>> bootstrap_interval(y, y, random_state=0)
-    Interval(estimate=1.0, low=1.0, high=1.0)
+    Interval(estimate=1, low=1, high=1)
     >>> bootstrap_interval(["yes", "no", "yes"], ["no", "no", "no"], random_state=0)
-    Interval(estimate=0.0, low=0.0, high=0.0)
+    Interval(estimate=0, low=0, high=0)
     """
     predictions = (
         {"y_pred": y_pred} if baseline is None else {"y_pred": y_pred, "baseline": baseline}
@@ -151,7 +161,8 @@ def bootstrap_interval(
         predictions = dict(zip(predictions, marks, strict=True))
     failures: list[ValueError] = []
     scores = [
-        _resampled(y_true, given, metric, name, failures) for name, given in predictions.items()
+        _resampled(y_true, given, metric, name, sample_weight, failures)
+        for name, given in predictions.items()
     ]
 
     def statistic(rows: Array, axis: int = -1) -> Array:
@@ -215,6 +226,7 @@ def _resampled(
     y_pred: Any,
     metric: Callable[[Any, Any], float],
     name: str,
+    sample_weight: Any,
     failures: list[ValueError],
 ) -> Statistic:
     """Return a function of sample numbers (..., n_drawn) to scores (...).
@@ -222,7 +234,12 @@ def _resampled(
     NaN where the metric raises a ValueError, which goes to ``failures``.
     """
     if metric in _STATISTICS:
-        return _STATISTICS[metric](y_true, y_pred, name)
+        return _STATISTICS[metric](y_true, y_pred, name, sample_weight)
+    if sample_weight is not None:
+        raise ValueError(
+            "sample_weight is for the scores of this package; a metric of your own can read "
+            "weights from y_true."
+        )
     keep = [d if isinstance(d, TokenArray) else np.asarray(d) for d in (y_true, y_pred)]
 
     def score(rows: Array) -> float:

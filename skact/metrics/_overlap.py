@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from skact.arguments import check_sample_weight
 from skact.rows import Array
 from skact.tokens import TokenArray
 
@@ -14,6 +15,7 @@ __all__ = [
     "Statistic",
     "check_alike",
     "check_marks",
+    "concept_iou",
     "indicator",
     "indicators",
     "sample_f1",
@@ -22,6 +24,7 @@ __all__ = [
     "token_f1_score",
     "token_iou",
     "token_iou_score",
+    "weight_column",
     "weighted_f1_score",
     "weighted_mean",
 ]
@@ -30,7 +33,7 @@ __all__ = [
 Statistic = Callable[[Array], Array]
 
 
-def weighted_f1_score(y_true: Any, y_pred: Any) -> float:
+def weighted_f1_score(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
     """F1 per concept, weighted by the number of samples that hold it.
 
     Parameters
@@ -40,6 +43,8 @@ def weighted_f1_score(y_true: Any, y_pred: Any) -> float:
         two classes is the concept; of more classes, each is one.
     y_pred : array-like of the same shape
         Decisions.
+    sample_weight : array-like of shape (n_samples,), default=None
+        How much each sample counts.
 
     Returns
     -------
@@ -50,8 +55,8 @@ def weighted_f1_score(y_true: Any, y_pred: Any) -> float:
     Raises
     ------
     ValueError
-        If the shapes differ, a matrix holds values other than 0 and 1, or a vector something that
-        is no class of the same kind as the others.
+        If the shapes differ, a matrix holds values other than 0 and 1, a vector something that is
+        no class of the same kind as the others, or weights are none of these samples.
 
     Examples
     --------
@@ -61,16 +66,18 @@ def weighted_f1_score(y_true: Any, y_pred: Any) -> float:
     >>> weighted_f1_score(["yes", "no", "yes"], ["yes", "no", "no"])
     0.666...
     """
-    return score_of(sample_f1(y_true, y_pred), len(y_true))
+    return score_of(sample_f1(y_true, y_pred, sample_weight=sample_weight), len(y_true))
 
 
-def token_f1_score(labels_true: Any, labels_pred: Any) -> float:
+def token_f1_score(labels_true: Any, labels_pred: Any, *, sample_weight: Any = None) -> float:
     """F1 over tokens per concept, weighted by the number of tokens that belong to it.
 
     Parameters
     ----------
     labels_true, labels_pred : TokenArray of shape (n_samples, n_concepts), dtype bool
         Truth and decisions for the same tokens.
+    sample_weight : array-like of shape (n_samples,), default=None
+        How much each sample counts, with all of its tokens.
 
     Returns
     -------
@@ -81,7 +88,7 @@ def token_f1_score(labels_true: Any, labels_pred: Any) -> float:
     Raises
     ------
     ValueError
-        If samples, lengths or concepts differ.
+        If samples, lengths or concepts differ, or weights are none of these samples.
 
     Examples
     --------
@@ -91,10 +98,11 @@ def token_f1_score(labels_true: Any, labels_pred: Any) -> float:
     >>> token_f1_score(true, TokenArray(np.array([[True], [False], [False]]), [0, 2, 3]))
     0.666...
     """
-    return score_of(token_f1(labels_true, labels_pred), len(labels_true))
+    statistic = token_f1(labels_true, labels_pred, sample_weight=sample_weight)
+    return score_of(statistic, len(labels_true))
 
 
-def token_iou_score(labels_true: Any, labels_pred: Any) -> float:
+def token_iou_score(labels_true: Any, labels_pred: Any, *, sample_weight: Any = None) -> float:
     r"""Intersection over union of tokens per concept, weighted by the tokens that belong to it.
 
     .. math:: \mathrm{IoU}_c = \frac{TP_c}{TP_c + FP_c + FN_c}
@@ -105,6 +113,8 @@ def token_iou_score(labels_true: Any, labels_pred: Any) -> float:
     ----------
     labels_true, labels_pred : TokenArray of shape (n_samples, n_concepts), dtype bool
         Truth and decisions for the same tokens.
+    sample_weight : array-like of shape (n_samples,), default=None
+        How much each sample counts, with all of its tokens.
 
     Returns
     -------
@@ -115,7 +125,7 @@ def token_iou_score(labels_true: Any, labels_pred: Any) -> float:
     Raises
     ------
     ValueError
-        If samples, lengths or concepts differ.
+        If samples, lengths or concepts differ, or weights are none of these samples.
 
     Examples
     --------
@@ -125,24 +135,77 @@ def token_iou_score(labels_true: Any, labels_pred: Any) -> float:
     >>> token_iou_score(true, TokenArray(np.array([[True], [False], [False]]), [0, 2, 3]))
     0.5
     """
-    return score_of(token_iou(labels_true, labels_pred), len(labels_true))
+    statistic = token_iou(labels_true, labels_pred, sample_weight=sample_weight)
+    return score_of(statistic, len(labels_true))
 
 
-def sample_f1(y_true: Any, y_pred: Any, name: str = "y_pred") -> Statistic:
+def concept_iou(labels_true: Any, labels_pred: Any, *, sample_weight: Any = None) -> Array:
+    r"""Intersection over union of the masks of a whole set of samples, for each concept.
+
+    .. math:: \mathrm{IoU}_c = \frac{\sum_x |M_c(x) \cap L_c(x)|}{\sum_x |M_c(x) \cup L_c(x)|}
+
+    with M what is marked and L what is labelled in a sample x [1]_: large masks count more than
+    small ones, and a false mark in a sample without the concept counts too.
+
+    Parameters
+    ----------
+    labels_true, labels_pred : TokenArray of shape (n_samples, n_concepts), dtype bool
+        Truth and decisions for the same tokens.
+    sample_weight : array-like of shape (n_samples,), default=None
+        How much each sample counts, with all of its tokens.
+
+    Returns
+    -------
+    iou : ndarray of shape (n_concepts,), dtype float64
+        In [0, 1]; 0 where nothing is marked or labelled. Their mean, weighted by the labelled
+        tokens, is :func:`token_iou_score`.
+
+    Raises
+    ------
+    ValueError
+        If samples, lengths or concepts differ, or weights are none of these samples.
+
+    References
+    ----------
+    .. [1] Bau, Zhou, Khosla, Oliva, Torralba, "Network Dissection: Quantifying Interpretability of
+       Deep Visual Representations", 2017, section on scoring units.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skact import TokenArray, concept_iou
+    >>> true = TokenArray(np.array([[True], [True], [False]]), [0, 2, 3])
+    >>> concept_iou(true, TokenArray(np.array([[True], [False], [False]]), [0, 2, 3]))
+    array([0.5])
+    """
+    counts = _token_counts(labels_true, labels_pred, "labels_pred")
+    times = weight_column(sample_weight, len(labels_true))
+    both, positive, predicted = ((times * one).sum(axis=0) for one in counts)
+    above, below = _iou(both, positive, predicted)
+    return np.divide(above, below, out=np.zeros(below.shape), where=below > 0)
+
+
+def sample_f1(
+    y_true: Any, y_pred: Any, name: str = "y_pred", sample_weight: Any = None
+) -> Statistic:
     """F1 of resampled samples."""
     true, pred = indicators({"y_true": y_true, name: y_pred})
     check_alike(true, pred)
-    return _weighted(_f1, true & pred, true, pred)
+    return _weighted(_f1, (true & pred, true, pred), sample_weight)
 
 
-def token_f1(labels_true: Any, labels_pred: Any, name: str = "labels_pred") -> Statistic:
+def token_f1(
+    labels_true: Any, labels_pred: Any, name: str = "labels_pred", sample_weight: Any = None
+) -> Statistic:
     """F1 of the tokens of resampled samples."""
-    return _weighted(_f1, *_token_counts(labels_true, labels_pred, name))
+    return _weighted(_f1, _token_counts(labels_true, labels_pred, name), sample_weight)
 
 
-def token_iou(labels_true: Any, labels_pred: Any, name: str = "labels_pred") -> Statistic:
+def token_iou(
+    labels_true: Any, labels_pred: Any, name: str = "labels_pred", sample_weight: Any = None
+) -> Statistic:
     """IoU of the tokens of resampled samples."""
-    return _weighted(_iou, *_token_counts(labels_true, labels_pred, name))
+    return _weighted(_iou, _token_counts(labels_true, labels_pred, name), sample_weight)
 
 
 def check_marks(labels: Any, name: str) -> None:
@@ -191,6 +254,11 @@ def indicators(given: Mapping[str, Any]) -> list[Array]:
                 f"{y.shape} and dtype {y.dtype}."
             )
     classes = np.unique(np.concatenate(list(arrays.values())))
+    if len(classes) < 2 and len(arrays) == 1:
+        raise ValueError(
+            f"y_true has one class only ({classes[0]!r}), and no other says whether it is the "
+            "concept; give 0 and 1."
+        )
     concepts = classes if len(classes) > 2 else classes[-1:]
     return [y[:, None] == concepts for y in arrays.values()]
 
@@ -203,7 +271,8 @@ def _read(y: Any, name: str) -> Array:
     if array.dtype.kind == "U" and isinstance(y, list | tuple):
         # Of numbers among strings numpy makes strings.
         return np.asarray(y, object)
-    return array
+    is_column = hasattr(y, "columns") and array.ndim == 2 and array.shape[1] == 1
+    return array[:, 0] if is_column else array
 
 
 def _are_strings(y: Array) -> bool:
@@ -231,10 +300,13 @@ def _token_counts(true: Any, pred: Any, name: str) -> tuple[Array, Array, Array]
 
 
 def _weighted(
-    formula: Callable[[Array, Array, Array], tuple[Array, Array]], *per_sample: Array
+    formula: Callable[[Array, Array, Array], tuple[Array, Array]],
+    per_sample: tuple[Array, Array, Array],
+    sample_weight: Any,
 ) -> Statistic:
     """Score per concept from counts (n_samples, n_concepts), weighted by the positives."""
-    counted = [counts.astype(np.int64) for counts in per_sample]
+    times = weight_column(sample_weight, len(per_sample[0]))
+    counted = [times * counts for counts in per_sample]
 
     def statistic(rows: Array) -> Array:
         both, positive, predicted = (counts[rows].sum(axis=-2) for counts in counted)
@@ -243,6 +315,13 @@ def _weighted(
         return weighted_mean(scores, positive)
 
     return statistic
+
+
+def weight_column(sample_weight: Any, n_samples: int) -> Array:
+    """How much each sample counts, (n_samples, 1); ones of int64 where nothing is said."""
+    if sample_weight is None:
+        return np.ones((n_samples, 1), np.int64)
+    return check_sample_weight(sample_weight, n_samples)[:, None]
 
 
 def weighted_mean(scores: Array, weights: Array) -> Array:

@@ -8,7 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from skact.arguments import checked, instance
-from skact.metrics._overlap import Statistic, check_alike, check_marks, score_of, weighted_mean
+from skact.metrics._overlap import (
+    Statistic,
+    check_alike,
+    check_marks,
+    score_of,
+    weight_column,
+    weighted_mean,
+)
 from skact.rows import Array, segments_of
 from skact.tokens import TokenArray
 
@@ -21,7 +28,9 @@ __all__ = [
 ]
 
 
-def token_average_precision_score(labels_true: Any, scores: Any) -> float:
+def token_average_precision_score(
+    labels_true: Any, scores: Any, *, sample_weight: Any = None
+) -> float:
     r"""Average precision over tokens per concept, weighted by the tokens that belong to it.
 
     With precision :math:`P_k` and recall :math:`R_k` of the tokens whose score reaches the k-th
@@ -37,6 +46,8 @@ def token_average_precision_score(labels_true: Any, scores: Any) -> float:
         Truth.
     scores : TokenArray of shape (n_samples, n_concepts)
         A map of each concept. Minus infinity is the lowest score.
+    sample_weight : array-like of shape (n_samples,), default=None
+        How much each sample counts, with all of its tokens.
 
     Returns
     -------
@@ -47,7 +58,8 @@ def token_average_precision_score(labels_true: Any, scores: Any) -> float:
     Raises
     ------
     ValueError
-        If samples, lengths or concepts differ, or a score is NaN.
+        If samples, lengths or concepts differ, a score is NaN, or weights are none of these
+        samples.
 
     Examples
     --------
@@ -57,10 +69,11 @@ def token_average_precision_score(labels_true: Any, scores: Any) -> float:
     >>> token_average_precision_score(true, true.with_values(np.array([[0.9], [0.5], [0.1]])))
     0.833...
     """
-    return score_of(token_average_precision(labels_true, scores), len(labels_true))
+    statistic = token_average_precision(labels_true, scores, sample_weight=sample_weight)
+    return score_of(statistic, len(labels_true))
 
 
-def pointing_game_score(labels_true: Any, scores: Any) -> float:
+def pointing_game_score(labels_true: Any, scores: Any, *, sample_weight: Any = None) -> float:
     """Share of the pairs of sample and concept whose highest token belongs to the concept.
 
     A pair takes part if a token of the sample belongs to the concept, so concepts weigh by the
@@ -73,6 +86,8 @@ def pointing_game_score(labels_true: Any, scores: Any) -> float:
         Truth.
     scores : TokenArray of shape (n_samples, n_concepts)
         A map of each concept. Minus infinity is the lowest score.
+    sample_weight : array-like of shape (n_samples,), default=None
+        How much each sample counts, with all of its tokens.
 
     Returns
     -------
@@ -82,7 +97,8 @@ def pointing_game_score(labels_true: Any, scores: Any) -> float:
     Raises
     ------
     ValueError
-        If samples, lengths or concepts differ, or a score is NaN.
+        If samples, lengths or concepts differ, a score is NaN, or weights are none of these
+        samples.
 
     References
     ----------
@@ -97,7 +113,8 @@ def pointing_game_score(labels_true: Any, scores: Any) -> float:
     >>> pointing_game_score(true, true.with_values(np.array([[0.5], [0.9], [0.1]])))
     0.5
     """
-    return score_of(pointing_game(labels_true, scores), len(labels_true))
+    statistic = pointing_game(labels_true, scores, sample_weight=sample_weight)
+    return score_of(statistic, len(labels_true))
 
 
 @checked(tokens=[instance("a TokenArray", TokenArray)], pairs=["array-like"])
@@ -147,7 +164,9 @@ def keep_pairs(tokens: TokenArray, pairs: npt.ArrayLike) -> TokenArray:
     )
 
 
-def token_average_precision(labels_true: Any, scores: Any, name: str = "scores") -> Statistic:
+def token_average_precision(
+    labels_true: Any, scores: Any, name: str = "scores", sample_weight: Any = None
+) -> Statistic:
     """Average precision of the tokens of resampled samples."""
     _check_maps(labels_true, scores, name)
     n_samples, n_concepts = labels_true.shape
@@ -155,10 +174,10 @@ def token_average_precision(labels_true: Any, scores: Any, name: str = "scores")
     ranked = [
         _rank(sample, labels_true.flat()[:, c], scores.flat()[:, c]) for c in range(n_concepts)
     ]
-    positive = labels_true.sum()
+    positive, weight = labels_true.sum(), weight_column(sample_weight, n_samples)[:, 0]
 
     def one(rows: Array) -> Array:
-        times = np.bincount(rows, minlength=n_samples)
+        times = np.bincount(rows, minlength=n_samples) * weight
         values = np.array([_average_precision(times, *column) for column in ranked])
         return weighted_mean(values, times @ positive)
 
@@ -174,22 +193,25 @@ def _rank(sample: Array, labels: Array, scores: Array) -> tuple[Array, Array, Ar
 
 
 def _average_precision(times: Array, sample: Array, labels: Array, last: Array) -> float:
-    """Average precision where sample i occurs ``times[i]`` times."""
+    """Average precision where sample i counts ``times[i]`` times."""
     weights = times[sample]
     hits, found = np.cumsum(weights * labels)[last], np.cumsum(weights)[last]
     if not hits[-1]:
         return 0.0
     # Scores of samples that were not drawn add nothing to the hits.
-    precision = hits / np.maximum(found, 1)
+    precision = hits / np.where(found > 0, found, 1)
     return float(np.diff(hits, prepend=0) @ precision / hits[-1])
 
 
-def pointing_game(labels_true: Any, scores: Any, name: str = "scores") -> Statistic:
+def pointing_game(
+    labels_true: Any, scores: Any, name: str = "scores", sample_weight: Any = None
+) -> Statistic:
     """Hit rate of resampled samples."""
     _check_maps(labels_true, scores, name)
     top = scores.flat() == np.repeat(scores.max(), scores.lengths, axis=0)
     tops = scores.with_values(top).sum()
-    hits, held = scores.with_values(top & labels_true.flat()).sum() / tops, labels_true.max()
+    hits = scores.with_values(top & labels_true.flat()).sum() / tops
+    held = labels_true.max() * weight_column(sample_weight, len(scores))
 
     def statistic(rows: Array) -> Array:
         drawn = rows.shape[:-1]

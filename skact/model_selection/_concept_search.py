@@ -10,17 +10,18 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.ma import MaskedArray
 from scipy.stats import rankdata
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils import get_tags, indexable
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from skact.arguments import N_JOBS, check_entries
-from skact.base import NestedParamsMixin
+from skact.arguments import N_JOBS, check_entries, check_sample_weight
+from skact.base import AnswersMixin, ConceptNamesOutMixin, NestedParamsMixin
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
+from skact.extras import need
 from skact.model_selection._search_fits import (
     Data,
     Metric,
@@ -51,7 +52,9 @@ def _has_two_cuts(search: ConceptSearchCV) -> bool:
     return True
 
 
-class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class ConceptSearchCV(
+    AnswersMixin, ConceptNamesOutMixin, NestedParamsMixin, MetaEstimatorMixin, BaseEstimator
+):
     r"""Search a grid once and give each concept its own best layer, delta and concept method.
 
     .. math:: \theta^*_c = \arg\max_\theta \frac{1}{K} \sum_{k=1}^K
@@ -70,7 +73,7 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         As in GridSearchCV; whole steps may be searched too.
     scoring : "f1" or callable, default="f1"
         ``scoring(y_true, y_pred)`` -> float on 0 and 1 of one concept; larger is better, and NaN
-        cannot win.
+        cannot win. One that takes ``sample_weight`` gets the weights of ``fit``.
     cv : int, cross-validation splitter, iterable or bool array of shape (n_samples,), default=5
         Folds; an int makes stratified ones for class labels, plain ones for an indicator matrix,
         and with groups such that keep each group together. A bool array marks a calibration split,
@@ -98,8 +101,8 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         (n_candidates,).
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts.
-    classes_ : ndarray of shape (2,) or (n_concepts,)
-        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or (n_concepts,)
+        The classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
     n_splits_ : int
@@ -144,8 +147,6 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
     best_estimators_: dict[str, Any]
     cv_results_: dict[str, Any]
     concept_names_: Array
-    classes_: Array
-    multilabel_: bool
     n_splits_: int
     embedder_: TransformerEmbedder | None
 
@@ -166,7 +167,15 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         self.refit = refit
         self.n_jobs = n_jobs
 
-    def fit(self, X: Any, y: Any, token_labels: Any = None, *, groups: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        token_labels: Any = None,
+        *,
+        groups: Any = None,
+        sample_weight: Any = None,
+    ) -> Self:
         """Search, and fit the winners.
 
         Parameters
@@ -174,11 +183,16 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         X : sequence of n_samples samples, TokenArray or LayerStack
             What the estimator takes.
         y : array-like of shape (n_samples,) or (n_samples, n_concepts)
-            Two classes (the larger one is the concept) or an indicator matrix.
+            Class labels (of two the larger one is the concept, of more each one) or an indicator
+            matrix.
         token_labels : TokenArray of shape (n_samples, n_concepts), dtype bool, default=None
             Handed to every step that asks for it.
         groups : array-like of shape (n_samples,), default=None
             Samples that belong together, for ``cv`` and for every step that asks for it.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts for the detector, for every step that asks for it by
+            ``set_fit_request(sample_weight=True)``, and in the scores, unless ``scoring`` takes no
+            weights: a weight of 2 is that of a sample that is twice in its fold.
 
         Returns
         -------
@@ -188,8 +202,9 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         Raises
         ------
         ValueError
-            If the grid names something unknown, y or groups do not fit X, ``cv`` needs groups and
-            there are none, or a concept has no positive sample in a training part; the fold is
+            If the grid names something unknown, y, groups or weights do not fit X, all samples of a
+            fold have weight 0, ``cv`` needs groups and there are none, a step does not say whether
+            it wants weights, or a concept has no positive sample in a training part; the fold is
             named.
         TypeError
             If the estimator does not end in a detector.
@@ -201,10 +216,12 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         splits = make_splits(self.cv, y, groups, n_samples)
         if token_labels is not None:
             check_entries("token_labels", token_labels, n_samples)
-        X, y, token_labels, groups = indexable(X, y, token_labels, groups)
+        if sample_weight is not None:
+            sample_weight = check_sample_weight(sample_weight, n_samples)
+        X, *beside = indexable(X, y, token_labels, groups, sample_weight)
         blocks = X.layers if isinstance(X, LayerStack) else []
         self.embedder_, plan = make_plan(self.estimator, candidates, blocks)
-        data = Data(self._embed(X, plan.blocks), y, token_labels, groups)
+        data = Data(self._embed(X, plan.blocks), *beside)
         metric = _f1 if self.scoring == "f1" else self.scoring
         jobs = [(f, group) for f in range(len(splits)) for group in plan.groups]
         found = Parallel(n_jobs=self.n_jobs)(
@@ -290,6 +307,8 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
     def decision_function(self, X: Any) -> Array:
         """Pooled score minus threshold, each concept by its winner; positive where found.
 
+        Of more than two classes the log-odds instead, which compare them.
+
         Parameters
         ----------
         X : sequence of n_samples samples, TokenArray or LayerStack
@@ -307,8 +326,9 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         AttributeError
             With ``refit=False``.
         """
-        decision = self._of_winners(X, BaseDetector.decide)
-        return decision if self.multilabel_ else decision[:, 0]
+        check_is_fitted(self)
+        say = BaseDetector.log_odds if self._has_many_classes else BaseDetector.decide
+        return self._like_y(self._of_winners(X, say))
 
     def predict_proba(self, X: Any) -> Array:
         """Tell how probable concepts are, each concept by its winner.
@@ -320,8 +340,8 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
 
         Returns
         -------
-        chances : ndarray of shape (n_samples, 2) or (n_samples, n_concepts), dtype float64
-            Of the two classes, or of each concept.
+        chances : ndarray of shape (n_samples, n_classes) or (n_samples, n_concepts), dtype float64
+            Of the classes, summing to 1, or of each concept.
 
         Raises
         ------
@@ -330,8 +350,7 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         AttributeError
             With ``refit=False``.
         """
-        chances = self._of_winners(X, BaseDetector.probabilities)
-        return chances if self.multilabel_ else np.column_stack([1 - chances, chances])
+        return self._chances(self._of_winners(X, BaseDetector.probabilities))
 
     def _of_winners(self, X: Any, say: Callable[[BaseDetector, Array], Array]) -> Array:
         """Ask the winner of each concept about pooled scores: (n_samples, n_concepts)."""
@@ -354,10 +373,9 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_concepts)
-            Class labels, or 0 and 1 per concept.
+            Class labels (of more than two the most probable one), or 0 and 1 per concept.
         """
-        present = (self.decision_function(X) > 0).astype(np.int64)
-        return present if self.multilabel_ else self.classes_[present]
+        return self._answers(self.decision_function(X))
 
     @available_if(_has_two_cuts)  # type: ignore[untyped-decorator]
     def predict_unsure(self, X: Any) -> Array:
@@ -381,8 +399,7 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
             With ``refit=False``, or if the winner of a concept has one cut only.
         """
         said = self._of_winners(X, lambda detector, pooled: detector.unsure(pooled))
-        said = said.astype(np.int64)
-        return said if self.multilabel_ else said[:, 0]
+        return self._like_y(said.astype(np.int64))
 
     def superactivators(self, X: Any) -> TokenArray:
         """Mark the SuperActivators of each concept, by its winner.
@@ -407,6 +424,37 @@ class ConceptSearchCV(NestedParamsMixin, ClassifierMixin, MetaEstimatorMixin, Ba
             marks.values[:, list(detectors)] = _marks(detectors, tokens)
         assert marks is not None
         return marks.with_source(sources.pop() if len(sources) == 1 else None)
+
+    def winners(self) -> Any:
+        """Tell what won for each concept.
+
+        Returns
+        -------
+        table : pandas.DataFrame
+            A row for each concept, by its name: ``candidate``, the number in ``cv_results_``;
+            ``mean_score`` and ``std_score`` over the folds; and each parameter that is searched,
+            None where the winner does not set it.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ImportError
+            If pandas is not installed.
+        """
+        check_is_fitted(self)
+        pandas, results = need("pandas", "winners"), self.cv_results_
+        params = sorted({key for candidate in results["params"] for key in candidate})
+        rows = [
+            {
+                "candidate": int(i),
+                "mean_score": results[f"mean_test_{name}"][i],
+                "std_score": results[f"std_test_{name}"][i],
+                **{key: self.best_params_[name].get(key) for key in params},
+            }
+            for name, i in zip(self.best_params_, self.best_index_, strict=True)
+        ]
+        return pandas.DataFrame(rows, index=pandas.Index(self.best_params_, name="concept"))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -451,8 +499,8 @@ def _check_scores(mean: Array, names: list[str]) -> None:
         )
 
 
-def _f1(y_true: Array, y_pred: Array) -> float:
-    return float(concept_f1(y_true.astype(bool), y_pred.astype(bool)))
+def _f1(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:
+    return float(concept_f1(y_true.astype(bool), y_pred.astype(bool), sample_weight=sample_weight))
 
 
 def _results(

@@ -10,15 +10,16 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags, indexable
 from sklearn.utils._indexing import _safe_indexing
+from sklearn.utils._metadata_requests import _routing_enabled
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from skact.arguments import N_JOBS, check_entries
+from skact.arguments import N_JOBS, check_entries, check_sample_weight
 from skact.base import NestedParamsMixin, TokensOutMixin
 from skact.concepts import BaseUnits
 from skact.model_selection._folds import consumed, make_folds
 from skact.rows import Array
-from skact.tokens import TokenArray
+from skact.tokens import SampleView, TokenArray
 
 __all__ = ["CrossFitTransformer"]
 
@@ -102,7 +103,15 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
         self.random_state = random_state
         self.n_jobs = n_jobs
 
-    def fit(self, X: Any, y: Any = None, token_labels: Any = None, *, groups: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        token_labels: Any = None,
+        *,
+        groups: Any = None,
+        sample_weight: Any = None,
+    ) -> Self:
         """Fit on all rows.
 
         Parameters
@@ -111,6 +120,8 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
             Training tokens, targets, labels of tokens.
         groups : array-like of shape (n_samples,), default=None
             Handed to the concept method if it asks for them.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Handed to the concept method, which must take it.
 
         Returns
         -------
@@ -118,11 +129,17 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
             Fitted.
         """
         self._validate_params()
-        self.estimator_ = _fit(self.estimator, X, y, token_labels, groups)
+        self.estimator_ = _fit(self.estimator, X, y, token_labels, groups, sample_weight)
         return self
 
     def fit_transform(
-        self, X: Any, y: Any = None, token_labels: Any = None, *, groups: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        token_labels: Any = None,
+        *,
+        groups: Any = None,
+        sample_weight: Any = None,
     ) -> Any:
         """Fit on all rows, and return scores that no row had a part in fitting.
 
@@ -133,6 +150,8 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
         groups : array-like of shape (n_samples,), default=None
             Samples that belong together, such as sentences of a document: those of a group are
             scored by a clone that saw none of them, unless ``cv`` cuts without looking at groups.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Handed to the concept method, which must take it.
 
         Returns
         -------
@@ -147,15 +166,17 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
         )
         if token_labels is not None:
             check_entries("token_labels", token_labels, len(rows))
-        X, y, token_labels, groups = indexable(X, y, token_labels, groups)
+        if sample_weight is not None:
+            sample_weight = check_sample_weight(sample_weight, len(rows))
+        data = indexable(X, y, token_labels, groups, sample_weight)
         tested = np.concatenate([test for _, test in folds])
         if not np.array_equal(np.sort(tested), rows):
             raise ValueError("cv must put every sample into exactly one test fold.")
-        self.fit(X, y, token_labels, groups=groups)
+        self.estimator_ = _fit(self.estimator, *data)
         parts = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_and_transform)(
                 self.estimator,
-                (X, y, token_labels, groups),
+                data,
                 train,
                 test,
                 f"fold {k + 1} of {len(folds)}",
@@ -180,7 +201,9 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
             Scores.
         """
         check_is_fitted(self)
-        return self.estimator_.transform(X)
+        scores = self.estimator_.transform(X)
+        # A matrix is framed as this estimator is told, not as the inner one.
+        return scores if isinstance(scores, SampleView) else np.asarray(scores)
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Return the names that the concept method gives its columns.
@@ -224,15 +247,22 @@ def _refuse_units(estimator: Any) -> None:
             )
 
 
-def _fit(estimator: Any, X: Any, y: Any, token_labels: Any, groups: Any) -> Any:
+def _fit(estimator: Any, X: Any, y: Any, token_labels: Any, groups: Any, weight: Any) -> Any:
     metadata = {} if token_labels is None else {"token_labels": token_labels}
+    if metadata and isinstance(estimator, Pipeline) and not _routing_enabled():
+        raise ValueError(
+            "token_labels reach the steps of the Pipeline in CrossFitTransformer where metadata is "
+            "routed only; say sklearn.set_config(enable_metadata_routing=True) before fit."
+        )
+    if weight is not None:
+        metadata["sample_weight"] = weight
     if groups is not None and consumed(estimator, "fit", ["groups"]):
         metadata["groups"] = groups
     return clone(estimator).fit(X, y, **metadata)
 
 
 def _fit_and_transform(
-    estimator: Any, data: tuple[Any, ...], train: Array, test: Array, fold: str
+    estimator: Any, data: list[Any], train: Array, test: Array, fold: str
 ) -> Any:
     parts = [None if part is None else _safe_indexing(part, train) for part in data]
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,10 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils._indexing import _safe_indexing
+from sklearn.utils.validation import has_fit_parameter
 
+from skact.arguments import check_sample_weight
+from skact.base import steps_of
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.model_selection._folds import consumed, make_folds
@@ -20,16 +24,17 @@ from skact.validation import check_tokens
 
 __all__ = ["Data", "Metric", "Split", "assemble", "evaluate", "fit_group", "make_splits"]
 
-Metric = Callable[[Array, Array], float]
+Metric = Callable[..., float]
 
 
 class Data(NamedTuple):
-    """Samples with their targets, labels of tokens, and groups."""
+    """Samples with their targets, labels of tokens, groups, and weights."""
 
     X: Any
     y: Any
     token_labels: Any
     groups: Any
+    sample_weight: Any
 
     def rows(self, rows: Array) -> Data:
         """Take samples, with what belongs to them."""
@@ -75,12 +80,15 @@ def fit_group(
     calibration = data.rows(split.detector)
     scores = calibration.X
     if head is not None:
+        if data.sample_weight is not None:
+            _check_they_say(head)
         first = data.rows(split.head) if split.protocol else calibration
         with config_context(enable_metadata_routing=True):
             # Without routing, only labels named step by step would reach the steps.
             method = "fit" if split.protocol else "fit_transform"
-            there = {"token_labels": first.token_labels, "groups": first.groups}
-            wanted = consumed(head, method, [name for name in there if there[name] is not None])
+            there = dict(zip(Data._fields[2:], first[2:], strict=True))
+            there = {name: value for name, value in there.items() if value is not None}
+            wanted = consumed(head, method, list(there))
             made = getattr(head, method)(first.X, first.y, **{n: there[n] for n in wanted})
         scores = head.transform(calibration.X) if split.protocol else made
     detectors: dict[int, BaseDetector] = {}
@@ -90,10 +98,30 @@ def fit_group(
             scores,
             calibration.y,
             calibration.token_labels,
+            sample_weight=calibration.sample_weight,
             **{f"{variant.along}s": variant.values},
         )
         detectors.update(zip(variant.candidates, path, strict=True))
     return head, detectors, scores
+
+
+def _weighs(metric: Metric) -> bool:
+    try:
+        return "sample_weight" in signature(metric).parameters
+    except ValueError:  # written in C
+        return False
+
+
+def _check_they_say(head: Pipeline) -> None:
+    """Refuse steps that may want weights of samples and do not say so: they would get none."""
+    for step in steps_of(head, ()):
+        if not has_fit_parameter(step, "sample_weight"):
+            continue
+        if step.get_metadata_routing().fit.requests.get("sample_weight") is None:
+            raise ValueError(
+                f"{type(step).__name__} can weigh samples, and does not say whether it wants to: "
+                "call its set_fit_request(sample_weight=True), or False."
+            )
 
 
 def evaluate(
@@ -106,13 +134,16 @@ def evaluate(
     fold: str,
 ) -> tuple[list[int], Array, BaseDetector]:
     """Score each candidate of a group for each concept on one fold."""
+    scored = data.rows(split.score)
+    weight: dict[str, Array] = {}
     try:
+        if scored.sample_weight is not None and _weighs(metric):
+            weight["sample_weight"] = check_sample_weight(scored.sample_weight, len(split.score))
         head, detectors, scores = fit_group(estimator, group, data, split)
     except ValueError as error:
         raise ValueError(f"in {fold} of the search: {error}") from error
     if not split.protocol:
-        scored = data.rows(split.score).X
-        scores = scored if head is None else head.transform(scored)
+        scores = scored.X if head is None else head.transform(scored.X)
     truth = present[split.score].astype(np.int64)
     values = []
     for variant in group.variants:
@@ -120,7 +151,8 @@ def evaluate(
         pooled = first.pool(check_tokens(first, scores, reset=False))
         for i in variant.candidates:
             found = (detectors[i].decide(pooled) > 0).astype(np.int64)
-            values.append([metric(t, f) for t, f in zip(truth.T, found.T, strict=True)])
+            pairs = zip(truth.T, found.T, strict=True)
+            values.append([metric(t, f, **weight) for t, f in pairs])
     return group.candidates, np.array(values), first
 
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ContextDecorator, ExitStack, contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["CHANGES", "alone", "evaluating", "lock_of"]
+__all__ = ["CHANGES", "Reusable", "alone", "evaluating", "lock_of", "set_for_now"]
 
 #: Held for a moment while hooks come or go; a fork waits for it, so that it finds all or none.
 CHANGES = threading.RLock()
@@ -144,6 +144,51 @@ def alone(model: nn.Module) -> Iterator[ExitStack]:
             with CHANGES:
                 del _UNDO[undo]
                 undo.close()
+
+
+class Reusable(ContextDecorator, AbstractContextManager[None]):
+    """A context that may be entered again, also inside of itself.
+
+    Parameters
+    ----------
+    make : callable
+        Makes a context for each time.
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make = make
+        self._entered: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        context = self._make()
+        context.__enter__()
+        self._entered.append(context)
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._entered.pop().__exit__(*error)
+
+
+def set_for_now(undo: ExitStack, thing: Any, name: str, value: Any) -> None:
+    """Set an attribute of an object, and put back what was there, if anything, on leaving.
+
+    Parameters
+    ----------
+    undo : ExitStack
+        As from :func:`alone`.
+    thing : object
+        The object.
+    name : str
+        The attribute.
+    value : object
+        What it is meanwhile.
+    """
+    now, lacking = vars(thing), object()
+    before = now.get(name, lacking)
+    if before is lacking:
+        undo.callback(now.pop, name, None)
+    else:
+        undo.callback(now.__setitem__, name, before)
+    now[name] = value
 
 
 @contextmanager

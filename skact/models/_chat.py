@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,11 @@ import torch
 import transformers
 from torch import nn
 
-from skact.models._alone import alone, evaluating
+from skact.models._continuing import decoding
 from skact.models._hub import Checkpoint, PairKind, first_weight, load_pair
 from skact.models._memory import run_batches
 from skact.models._template import apply_template, chat_tokens, check_options
+from skact.models._untouched import drawing
 from skact.models._weights import fingerprint
 
 __all__ = ["Generator", "load_chat"]
@@ -33,7 +34,7 @@ _OPEN_THOUGHT = re.compile(r"<(think(?:ing)?)>\s*$", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Generator:
-    """A model that answers prompts by greedy decoding.
+    """A model that answers prompts, by greedy decoding if it is not told to draw.
 
     Parameters
     ----------
@@ -51,6 +52,10 @@ class Generator:
         Variables for the chat template.
     scores : {"answer", "logits"}
         Whether an answer is what the model writes, or how much it prefers Yes to No.
+    temperature : float
+        Temperature that tokens are drawn with; 0 takes the most probable one.
+    seed : int
+        Of the draws of one batch; the state of torch's generators is left as it was.
     """
 
     model: Any
@@ -60,6 +65,8 @@ class Generator:
     max_new_tokens: int
     template_options: dict[str, Any]
     scores: str = "answer"
+    temperature: float = 0.0
+    seed: int = 0
 
     @property
     def tokenizer(self) -> Any:
@@ -74,7 +81,8 @@ class Generator:
         said = [vocabulary, self.processor.chat_template, pixels and pixels.to_dict()]
         digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
         dtype = str(first_weight(self.model).dtype)
-        how = ["logits"] if self.scores == "logits" else ["greedy", self.max_new_tokens]
+        drawn = ["drawn", self.temperature] if self.temperature else ["greedy"]
+        how = ["logits"] if self.scores == "logits" else [*drawn, self.max_new_tokens]
         settings = [*how, self.system, self.template_options]
         return [fingerprint(self.model), digest, dtype, *settings]
 
@@ -142,25 +150,29 @@ class Generator:
             name: value.to(parameter) if value.is_floating_point() else value.to(parameter.device)
             for name, value in inputs.items()
         }
-        with self._greedy(**options) as settings, torch.inference_mode():
+        with self._decoding(**options) as settings, torch.inference_mode():
             return self.model.generate(**inputs, generation_config=settings), n_read
 
     @contextmanager
-    def _greedy(self, **options: Any) -> Iterator[Any]:
-        """No dropout, and nothing from the checkpoint's own settings that bends decoding."""
-        with alone(self.model) as undo, evaluating(self.model):
-            of_checkpoint = self.model.generation_config
-            ends = of_checkpoint.eos_token_id
-            settings = transformers.GenerationConfig(
-                do_sample=False,
-                num_beams=1,
-                **options,
-                eos_token_id=self.tokenizer.eos_token_id if ends is None else ends,
-                pad_token_id=self.tokenizer.pad_token_id,
-            )
-            undo.callback(setattr, self.model, "generation_config", of_checkpoint)
-            self.model.generation_config = settings
+    def _decoding(self, **options: Any) -> Iterator[Any]:
+        ends = self.model.generation_config.eos_token_id
+        ends = self.tokenizer.eos_token_id if ends is None else ends
+        pad = self.tokenizer.pad_token_id
+        if self.temperature:
+            options |= {"do_sample": True, "temperature": self.temperature, "top_k": 0}
+        with (
+            decoding(self.model, eos_token_id=ends, pad_token_id=pad, **options) as settings,
+            drawing(self._devices) if self.temperature else nullcontext(),
+        ):
+            if self.temperature:
+                torch.manual_seed(self.seed)
             yield settings
+
+    @property
+    def _devices(self) -> list[torch.device]:
+        """Devices other than the processor on which something is drawn."""
+        device = first_weight(self.model).device
+        return [device] if device.type == "cuda" else []
 
     def _messages(self, prompt: Any) -> list[dict[str, Any]]:
         roles = {"system": self.system, "user": prompt.text}
@@ -309,6 +321,7 @@ def load_chat(
     max_new_tokens: int,
     template_options: dict[str, Any] | None = None,
     scores: str = "answer",
+    temperature: float = 0.0,
     device: str,
     dtype: str,
     revision: str | None,
@@ -320,6 +333,8 @@ def load_chat(
     ----------
     model, modality, system, max_new_tokens, template_options, scores
         As in :class:`~skact.prompting.PromptDetector`.
+    temperature : float, default=0.0
+        As in :class:`Generator`.
     device, dtype, revision, trust_remote_code
         As in :class:`~skact.prompting.PromptDetector`.
 
@@ -346,8 +361,9 @@ def load_chat(
         raise ValueError('modality="image", but the model has no image processor: it reads text.')
     kind = "image" if sees and modality != "text" else "text"
     options = dict(template_options or {})
+    reader = _padding_left(processor)
     generator = Generator(
-        generates, _padding_left(processor), kind, system, max_new_tokens, options, scores
+        generates, reader, kind, system, max_new_tokens, options, scores, temperature
     )
     if scores == "logits":
         for word in ("yes", "no"):

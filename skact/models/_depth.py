@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from skact.arguments import Number, checked
+from skact.warning import warn
 
 __all__ = ["depth_to_block", "resolve_layers"]
 
@@ -102,5 +103,11 @@ def resolve_layers(layer: Any, n_blocks: int) -> tuple[list[int], bool]:
     if isinstance(layer, Sequence | np.ndarray) and not isinstance(layer, str):
         if len(layer) == 0:
             raise ValueError("layer must name at least one layer, got an empty list.")
+        depths = [one for one in layer if isinstance(one, float | np.floating)]
+        if 0 < len(depths) < len(layer) and set(depths) == {1.0}:
+            warn(
+                f"layer names blocks and depths, {layer!r}: 1.0 is the whole depth, which is block "
+                f"{n_blocks - 1}, and 1 the second block. Write {n_blocks - 1} or -1 for the last."
+            )
         return sorted({_resolve(one, n_blocks) for one in layer}), True
     return [_resolve(layer, n_blocks)], False

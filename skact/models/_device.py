@@ -7,7 +7,31 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["check_device"]
+__all__ = ["check_device", "placement"]
+
+
+def placement(device: str, dtype: str) -> tuple[str, str]:
+    """Say where a named model runs, and in which number format.
+
+    Parameters
+    ----------
+    device : str
+        Its name, or "auto".
+    dtype : str
+        Number format, or "auto".
+
+    Returns
+    -------
+    device : str
+        No longer "auto".
+    dtype : str
+        "auto" where it is that of the checkpoint: not on a CPU.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto" and torch.device(device).type == "cpu":
+        dtype = "float32"
+    return device, dtype
 
 
 def check_device(device: str) -> None:

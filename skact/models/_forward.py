@@ -138,6 +138,8 @@ class ForwardPass:
         Tokens that the model gives for a sample, and rows that are kept: one if they are pooled.
     shapes : ndarray of shape (n_samples, 2), dtype int64, or None
         Rows and columns of each sample; None where rows are a run.
+    segments : ndarray of shape (n_all_rows,), dtype int32, or None
+        Runs of adjacent rows of the samples; None where no sample has a gap.
     n_features : int
         Numbers in a row.
     seen : Seen
@@ -165,6 +167,7 @@ class ForwardPass:
         self.n_tokens = inputs.n_tokens
         self.n_rows = self.n_tokens if pooling is None else np.ones_like(self.n_tokens)
         self.shapes = inputs.shapes if pooling is None else None
+        self.segments = inputs.segments if pooling is None else None
         # As many positions as so many samples of mean length have, in whatever parts they come.
         self.budget = batch_size * int(inputs.lengths.sum()) // len(inputs.lengths)
 

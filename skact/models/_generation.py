@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from skact.models._alone import alone
+from skact.models._alone import alone, set_for_now
 from skact.models._hooks import hooked, reading
 from skact.models._loaded import Loaded
 from skact.rows import Array
@@ -55,7 +55,7 @@ def generating(
     model: nn.Module,
     loaded: Loaded,
     blocks: Sequence[int],
-    start: Callable[[], None],
+    start: Callable[[Array, Array], None],
     take: Callable[[Pass], None],
     done: Callable[[], Array] | None = None,
 ) -> Iterator[None]:
@@ -70,7 +70,8 @@ def generating(
     blocks : sequence of int
         Blocks that are read.
     start : callable
-        Called before each generation.
+        Called before the first pass of each generation, with the ``ids`` and ``is_padding`` of the
+        prompts as in :class:`Pass`.
     take : callable
         Called with each :class:`Pass`.
     done : callable, default=None
@@ -84,11 +85,15 @@ def generating(
     """
     inputs: dict[str, Any] = {}
     states: dict[int, Tensor] = {}
-    is_on = False
+    is_on = is_new = False
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        nonlocal is_new
         inputs.update(ids=kwargs.get("input_ids", args[0] if args else None))
         inputs.update(mask=kwargs.get("attention_mask"))
+        if is_on and is_new and inputs["ids"] is not None:
+            is_new = False
+            start(*_read(inputs["ids"], inputs["mask"]))
 
     def read(block: int, tensor: Tensor) -> None:
         states[block] = loaded.places[block].stream(tensor, None)
@@ -101,29 +106,30 @@ def generating(
     original: Any = model.generate
 
     def generate(*args: Any, **kwargs: Any) -> Any:
-        nonlocal is_on
+        nonlocal is_on, is_new
         _check(model, kwargs)
-        if done is not None:
-            criteria = [*(kwargs.get("stopping_criteria") or ()), _Stop(done)]
-            kwargs["stopping_criteria"] = StoppingCriteriaList(criteria)
-        start()
-        is_on = True
+        kwargs["stopping_criteria"] = _criteria(kwargs, done)
+        is_on = is_new = True
         try:
             return original(*args, **kwargs)
         finally:
             is_on = False
 
-    places = {block: loaded.places[block] for block in blocks}
     base = loaded.base
     with (
         alone(model) as undo,
         hooked(base, before=[(base, enter)]),
-        reading(base, places, read),
+        reading(base, {block: loaded.places[block] for block in blocks}, read),
         hooked(base, after=[(base, leave)]),
     ):
-        undo.callback(vars(model).pop, "generate", None)
-        vars(model)["generate"] = generate
+        set_for_now(undo, model, "generate", generate)
         yield
+
+
+def _criteria(kwargs: dict[str, Any], done: Callable[[], Array] | None) -> StoppingCriteriaList:
+    """Ways to end that were asked for, and ours."""
+    asked = kwargs.get("stopping_criteria") or ()
+    return StoppingCriteriaList([*asked, *([] if done is None else [_Stop(done)])])
 
 
 def _check(model: nn.Module, kwargs: dict[str, Any]) -> None:
@@ -145,12 +151,14 @@ def _check(model: nn.Module, kwargs: dict[str, Any]) -> None:
             raise ValueError(f"a monitor cannot follow a generation with {name}, which takes back.")
 
 
-def _pass(ids: Tensor, mask: Any, states: dict[int, Tensor]) -> Pass:
+def _read(ids: Tensor, mask: Any) -> tuple[Array, Array]:
+    """Tokens of a pass, and which of them are padding."""
     is_padding = torch.zeros_like(ids, dtype=torch.bool)
     if isinstance(mask, Tensor) and mask.ndim == 2:
         is_padding = mask[:, -ids.shape[1] :] == 0
-    return Pass(
-        ids.cpu().numpy(),
-        is_padding.cpu().numpy(),
-        {block: state.float().cpu().numpy() for block, state in states.items()},
-    )
+    return ids.cpu().numpy(), is_padding.cpu().numpy()
+
+
+def _pass(ids: Tensor, mask: Any, states: dict[int, Tensor]) -> Pass:
+    at = {block: state.float().cpu().numpy() for block, state in states.items()}
+    return Pass(*_read(ids, mask), at)

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import wraps
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -28,17 +30,20 @@ __all__ = [
     "Take",
     "capture",
     "hooked",
-    "is_ours",
     "n_read",
+    "of_ours",
     "read_states",
     "reading",
+    "unedited",
 ]
 
 Take = Callable[[int, Tensor], None]
 Run = Callable[[dict[str, Any], Take], None]
 Hooks = Iterable[tuple[nn.Module, Callable[..., Any]]]
 
-_OURS: set[int] = set()
+# What hooks of this package change, by their numbers; "" is nothing.
+_OURS: dict[int, str] = {}
+_UNEDITED = ContextVar("_UNEDITED", default=False)
 
 
 class DeepEnoughError(Exception):
@@ -65,6 +70,14 @@ class Place(NamedTuple):
     before: bool = False
     axes: tuple[int, int, int] = (0, 1, 2)
 
+    def put(self, args: tuple[Any, ...], seen: Any, tensor: Tensor) -> Any:
+        """Make what a hook returns so that a tensor takes the place of what was read here."""
+        if not self.before:
+            return (tensor, *seen[1:]) if isinstance(seen, tuple) else tensor
+        if args:
+            return (tensor, *args[1:]), seen
+        return args, {**seen, "hidden_states": tensor}
+
     def stream(self, tensor: Tensor, n_positions: int | None) -> Tensor:
         """Return what was read here as (n_samples, n_positions, n_features)."""
         return tensor.permute(self.axes)[:, :n_positions]
@@ -81,7 +94,9 @@ def n_read(base: nn.Module, inputs: Mapping[str, Any]) -> int | None:
 
 
 @contextmanager
-def hooked(model: nn.Module, after: Hooks = (), before: Hooks = ()) -> Iterator[None]:
+def hooked(
+    model: nn.Module, after: Hooks = (), before: Hooks = (), *, edit: str | None = None
+) -> Iterator[None]:
     """Register hooks, one thread at a time, and remove every one of them, whatever happens.
 
     Parameters
@@ -92,7 +107,15 @@ def hooked(model: nn.Module, after: Hooks = (), before: Hooks = ()) -> Iterator[
         Forward hooks; each takes the module, its positional arguments and its output.
     before : iterable of (Module, callable)
         Forward pre-hooks; each takes the module, its positional and its keyword arguments.
+    edit : str or None, default=None
+        What they do to the numbers of the model, where they are an edit, which does nothing inside
+        of :func:`unedited`; a store refuses the model then, as it does with hooks of others. "" is
+        for those that go with an edit and only look.
     """
+    if edit is not None:
+        after, before = (
+            [(m, _unless_unedited(hook)) for m, hook in one] for one in (after, before)
+        )
     with alone(model) as undo:
         handles = chain(
             (m.register_forward_pre_hook(hook, with_kwargs=True) for m, hook in before),
@@ -100,15 +123,33 @@ def hooked(model: nn.Module, after: Hooks = (), before: Hooks = ()) -> Iterator[
         )
         with CHANGES:
             for handle in handles:
-                _OURS.add(handle.id)
-                undo.callback(_OURS.discard, handle.id)
+                _OURS[handle.id] = edit or ""
+                undo.callback(_OURS.pop, handle.id, None)
                 undo.callback(handle.remove)
         yield
 
 
-def is_ours(number: int) -> bool:
-    """Tell a hook of :func:`hooked` from those that others put on a model, by its number."""
-    return number in _OURS
+def of_ours(number: int) -> str | None:
+    """Say what a hook of :func:`hooked` changes, by its number; None if it is one of others."""
+    return _OURS.get(number)
+
+
+@contextmanager
+def unedited() -> Iterator[None]:
+    """Run models as if nothing of this package edited them, in this thread."""
+    token = _UNEDITED.set(True)
+    try:
+        yield
+    finally:
+        _UNEDITED.reset(token)
+
+
+def _unless_unedited(hook: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(hook)
+    def passing(*given: Any) -> Any:
+        return None if _UNEDITED.get() else hook(*given)
+
+    return passing
 
 
 def _entering(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -117,7 +158,11 @@ def _entering(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 @contextmanager
 def reading(
-    base: nn.Module, places: Mapping[Any, Place], take: Callable[[Any, Tensor], None]
+    base: nn.Module,
+    places: Mapping[Any, Place],
+    take: Callable[[Any, Tensor], Tensor | None],
+    *,
+    edit: str | None = None,
 ) -> Iterator[None]:
     """Call a function with what is at some places, in every pass of a model.
 
@@ -129,30 +174,32 @@ def reading(
         Where to read.
     take : callable
         Takes the key and the tensor as it is there, with the axes that it has there, as soon as it
-        is there.
+        is there. A tensor that it returns takes its place.
+    edit : str or None, default=None
+        What that does to the numbers, if it ever returns one; see :func:`hooked`.
     """
     calls: Counter[Any] = Counter()
 
     def start(module: nn.Module, args: Any, kwargs: Any) -> None:
         calls.clear()
 
-    def reader(key: Any, place: Place) -> tuple[nn.Module, Callable[..., None]]:
-        def read(module: nn.Module, args: Any, seen: Any) -> None:
+    def reader(key: Any, place: Place) -> tuple[nn.Module, Callable[..., Any]]:
+        def read(module: nn.Module, args: Any, seen: Any) -> Any:
             calls[key] += 1
             if calls[key] != place.call + 1:
-                return
+                return None
             if place.before:
                 tensor = _entering(args, seen)
             else:
                 tensor = seen[0] if isinstance(seen, tuple) else seen
-            if isinstance(tensor, Tensor):
-                take(key, tensor)
+            new = take(key, tensor) if isinstance(tensor, Tensor) else None
+            return None if new is None else place.put(args, seen, new)
 
         return place.module, read
 
     before = (reader(key, place) for key, place in places.items() if place.before)
     after = (reader(key, place) for key, place in places.items() if not place.before)
-    with hooked(base, before=[(base, start)]), hooked(base, after, before):
+    with hooked(base, before=[(base, start)]), hooked(base, after, before, edit=edit):
         yield
 
 

@@ -23,7 +23,7 @@ from torch import nn
 from skact.extras import need
 from skact.files import read_json
 from skact.models._alone import lock_of
-from skact.models._device import check_device
+from skact.models._device import check_device, placement
 from skact.warning import warn
 
 __all__ = [
@@ -206,10 +206,7 @@ class Checkpoint:
         OSError
             If it can neither be found nor fetched.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if dtype == "auto" and torch.device(device).type == "cpu":
-            dtype = "float32"
+        device, dtype = placement(device, dtype)
         # safetensors are taken where a model has them.
         options = {"dtype": dtype, "output_loading_info": True}
         return self._once("model", what, device, options)

@@ -20,7 +20,7 @@ from skact.models._hooks import DeepEnoughError, hooked, n_read, reading
 from skact.models._loaded import Loaded
 from skact.rows import Array
 
-__all__ = ["BlockInputs"]
+__all__ = ["BlockInputs", "frozen"]
 
 Inputs = dict[str, Tensor]
 
@@ -128,7 +128,7 @@ class BlockInputs:
             hooked(loaded.base, before=[(self._entry.module, replace)]),
             reading(loaded.base, {0: place}, read),
             evaluating(loaded.base),
-            _frozen(loaded.base),
+            frozen(loaded.base),
             torch.enable_grad(),
         ):
             try:
@@ -165,7 +165,7 @@ class BlockInputs:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Let no parameter have a gradient, and leave each as it was."""
     with alone(model) as undo:
         for parameter in model.parameters():

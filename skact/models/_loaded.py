@@ -5,7 +5,7 @@ Imports torch and transformers: import this module only where a model is needed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -46,7 +46,7 @@ class Loaded:
     blocks : ModuleList
         Its transformer blocks; one that runs several times is there as often.
     places : tuple of Place
-        Where the residual stream after each block is read.
+        Where the residual stream after each block is read, or another site of it.
     entry : Place or None
         What enters the first block; None where later states depend on more than that.
     processor : tokenizer or image processor
@@ -65,6 +65,10 @@ class Loaded:
         Positions of the sentences it was trained for, where a named model states them.
     framing : ProcessorFraming or WholeFraming, default=None
         How images are shown; None for text.
+    trial : dict
+        Keyword arguments of the small pass in which the model was tried out.
+    site : {"residual", "attention", "mlp", "heads"}, default="residual"
+        What is at ``places``; see :func:`~skact.models.at_site`.
     """
 
     base: nn.Module
@@ -81,6 +85,8 @@ class Loaded:
     revision: str
     sentence_length: int | None = None
     framing: Framing | None = None
+    trial: dict[str, Any] = field(default_factory=dict)
+    site: str = "residual"
 
     @property
     def shown(self) -> Framing:
@@ -196,6 +202,7 @@ def load(
         revision=revision,
         sentence_length=length,
         framing=framing,
+        trial=known.places.inputs,
     )
 
 

@@ -51,12 +51,15 @@ class Places(NamedTuple):
         What enters the first block; None where that is not all that the later states depend on.
     states : list of n_blocks Tensor (n_samples, n_positions, n_features)
         What was read in the pass by which the places were found.
+    inputs : dict
+        Keyword arguments of that pass.
     """
 
     blocks: nn.ModuleList
     read: tuple[Place, ...]
     entry: Place | None
     states: list[Tensor]
+    inputs: Inputs
 
 
 def same(state: Tensor, reported: Tensor) -> bool:
@@ -388,7 +391,7 @@ def find_places(
             whole = len(blocks) == 1 or (follows is not None and same(seen.put_out[0], follows))
             entry = Place(blocks[0], before=True, axes=found[0][0].axes) if whole else None
             read, states = zip(*found, strict=True)
-            return Places(blocks, read, entry, list(states))
+            return Places(blocks, read, entry, list(states), inputs)
         if not why:
             why = _why(base, seen)
             # A model may run the parts of its blocks itself, past the hooks of the blocks.

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skact.cached import cached_property
 from skact.models._chats import (
     ChatToken,
     are_chats,
@@ -95,6 +95,11 @@ class TextInputs:
     def shapes(self) -> None:
         """No rows and columns: a text is a run of tokens."""
         return None
+
+    @property
+    def segments(self) -> Array | None:
+        """Runs of adjacent tokens, int32 (n_tokens,); None where every text is one run."""
+        return self.encoded.segments
 
     @property
     def groups(self) -> Array:
@@ -234,6 +239,11 @@ class ImageInputs:
     def shapes(self) -> Array | None:
         """Rows and columns of each image, int64 (n_samples, 2); None with special tokens."""
         return None if self.special_tokens else self._grids
+
+    @property
+    def segments(self) -> None:
+        """No gaps: nothing is left out between patches."""
+        return None
 
     @cached_property
     def groups(self) -> Array:

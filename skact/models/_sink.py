@@ -18,14 +18,16 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from skact.models._hooks import read_states
 from skact.models._loaded import Loaded
 from skact.models._processors import calling
+from skact.rows import Array, as_numpy
 
-__all__ = ["find_sink", "sink_token"]
+__all__ = ["find_sink", "is_causal", "lacking_sink", "sink_token"]
 
 _SEPARATOR = re.compile(r"(end|begin|start)_?of_?text|eod|^</?s>$", re.IGNORECASE)
 _N_WORDS = 5  # all texts are cut to as many tokens, so that none needs padding
@@ -50,8 +52,8 @@ def _states(loaded: Loaded, ids: Tensor) -> list[Tensor]:
     return [state.float() for state in read_states(loaded.base, loaded.places, inputs)]
 
 
-def _is_causal(loaded: Loaded) -> bool:
-    """Whether a position is deaf to those behind it."""
+def is_causal(loaded: Loaded) -> bool:
+    """Whether a position is deaf to those behind it; of a model that reads texts."""
     last = _states(loaded, torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 8, 10]]) % loaded.n_ids)[-1]
     tolerance = 1e-4 if loaded.dtype == torch.float32 else 1e-2
     return bool(torch.allclose(last[0, :-1], last[1, :-1], rtol=tolerance, atol=tolerance))
@@ -81,7 +83,7 @@ def _largest_ratio(loaded: Loaded, words: Tensor, candidate: int) -> float:
 def _choose(loaded: Loaded) -> int | None:
     begins = _encode(loaded, ["a"], True)[0][:1] != _encode(loaded, ["a"], False)[0][:1]
     candidates = _candidates(loaded)
-    if begins or not candidates or not _is_causal(loaded):
+    if begins or not candidates or not is_causal(loaded):
         return None
     rows = [row[:_N_WORDS] for row in _encode(loaded, _TEXTS, False)]
     shortest = min(map(len, rows))
@@ -95,6 +97,42 @@ def sink_token(loaded: Loaded, sink: int) -> str:
     """Name a token."""
     with calling(loaded.processor) as tokenizer:
         return str(tokenizer.convert_ids_to_tokens(sink))
+
+
+def lacking_sink(
+    loaded: Loaded, convention: str | None, ids: Array | Tensor, is_real: Array | Tensor
+) -> tuple[int, str] | None:
+    """Find a row that does not begin with the token before the texts that something learnt from.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model; without a tokenizer, the one by which its sink was found in this process counts.
+    convention : str or None
+        Of the :class:`~skact.tokens.Source` of what was learnt.
+    ids : ndarray or Tensor of shape (n_rows, n_positions), dtype int64
+        Rows.
+    is_real : ndarray or Tensor of shape (n_rows, n_positions), dtype bool
+        Which positions are no padding.
+
+    Returns
+    -------
+    found : (int, str) or None
+        Number of the first row, and its first token; None if there is no such row, or nothing is
+        known. A row that begins with another special token has a sink.
+    """
+    tokenizer = loaded.processor or _FOUND.get(loaded.base, (None,))[0]
+    if tokenizer is None or loaded.modality != "text" or ", after " not in (convention or ""):
+        return None
+    rows, counts = as_numpy(ids), as_numpy(is_real)
+    with calling(tokenizer):
+        for row in np.flatnonzero(counts.any(axis=1)).tolist():
+            first = int(rows[row][counts[row]][0])
+            said = f", after {str(tokenizer.convert_ids_to_tokens(first))!r}"
+            special = first in tokenizer.all_special_ids
+            if not special and said not in str(convention):
+                return row, str(tokenizer.decode([first]))
+    return None
 
 
 def find_sink(loaded: Loaded, sink: Any) -> int | None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
+from types import FrameType
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -25,6 +28,7 @@ __all__ = ["ChatTokens", "apply_template", "chat_tokens", "check_options"]
 
 Message = Mapping[str, Any]
 
+_MOST_STEPS = 5_000_000
 # No text can know it.
 _NONCE = uuid4().hex
 _PLACEHOLDER = re.compile(rf"{_NONCE}(\d+)n")
@@ -156,7 +160,8 @@ def check_options(tokenizer: Any, options: Mapping[str, Any]) -> None:
 def apply_template(tokenizer: Any, messages: Any, **options: Any) -> Any:
     """Call ``apply_chat_template``, and say it in our words where the template refuses.
 
-    A template that loops is not stopped: that would take another thread or process.
+    A template that goes on for more than five million steps, some seconds, is stopped. What it puts
+    into one step, such as a text repeated 10**10 times, is not bounded.
 
     Parameters
     ----------
@@ -175,10 +180,11 @@ def apply_template(tokenizer: Any, messages: Any, **options: Any) -> Any:
     Raises
     ------
     ValueError
-        If the template refuses the messages.
+        If the template refuses the messages, or does not end.
     """
     try:
-        return tokenizer.apply_chat_template(messages, **options)
+        with _bounded():
+            return tokenizer.apply_chat_template(messages, **options)
     except Exception as error:
         if not type(error).__module__.startswith("jinja2"):
             raise
@@ -186,6 +192,30 @@ def apply_template(tokenizer: Any, messages: Any, **options: Any) -> Any:
         system = any(message["role"] == "system" for chat in chats for message in chat)
         hint = " Some templates know no system message." if system else ""
         raise ValueError(f"the model's chat template refuses the chat: {error}.{hint}") from error
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Stop templates that loop: of theirs, and of no other code, the lines that run are counted."""
+    before, n_steps = sys.gettrace(), 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal n_steps
+        if frame.f_code.co_filename != "<template>":  # the name jinja gives to what has none
+            return None
+        n_steps += event == "line"
+        if n_steps > _MOST_STEPS:
+            raise ValueError(
+                f"the model's chat template was stopped after {_MOST_STEPS:,} steps; it seems to "
+                "loop without an end."
+            )
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 class _Place(NamedTuple):

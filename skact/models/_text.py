@@ -15,6 +15,7 @@ from skact.arguments import check_entries, is_name
 from skact.models._offsets import spans_from_bytes
 from skact.models._processors import calling
 from skact.rows import Array, offsets_of, segment_sum
+from skact.tokens import check_segments
 
 __all__ = [
     "Encoded",
@@ -81,6 +82,12 @@ class Encoded:
         """Tokens of each text, int64 of shape (n_samples,)."""
         return segment_sum(self.is_token, self.offsets)
 
+    @property
+    def segments(self) -> Array | None:
+        """Run of adjacent tokens that each token lies in, int32 of shape (n_tokens,), or None."""
+        places = np.flatnonzero(self.is_token)
+        return check_segments(places - np.arange(len(places)), offsets_of(self.n_tokens))
+
     @classmethod
     def joined(cls, parts: Sequence[Encoded]) -> Encoded:
         """Join texts end to end."""
@@ -133,7 +140,11 @@ def check_texts(samples: Sequence[Any], numbers: Sequence[int] | None = None) ->
         if not isinstance(text, str):
             raise TypeError(
                 f"sample {i} must be a string, got {type(text).__name__}."
-                + (" A single chat goes into a list." if isinstance(text, Mapping) else "")
+                + (
+                    " A single chat goes into a list."
+                    if isinstance(text, Mapping)
+                    else " (The samples are texts here; images need a model of images.)"
+                )
             )
         if not text:
             raise ValueError(f"sample {i} is an empty text; it has no tokens.")
@@ -415,7 +426,7 @@ def check_spans(
 
 def each_span(spans: Any, n_samples: int, sample: str) -> Iterator[tuple[int, str, Any]]:
     """Give each span with the number of its sample, and say where it stands."""
-    check_entries("spans", spans, n_samples, sample)
+    spans = check_entries("spans", spans, n_samples, sample)
     for i in range(n_samples):
         if isinstance(spans[i], str) or not isinstance(spans[i], Iterable):
             raise TypeError(f"spans[{i}] must be a list of spans, got {spans[i]!r}.")

@@ -25,7 +25,7 @@ from skact.models._mllama import FirstTile
 from skact.models._pair import DetachedPair
 from skact.models._processors import canonical, private_copy, processor_content
 
-__all__ = ["Tower", "detach", "find_tower"]
+__all__ = ["Tower", "detach", "find_tower", "reading_part"]
 
 # Image processors that exist for torchvision only but do nothing special, and their defaults.
 _IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -276,6 +276,12 @@ def find_tower(model: Any, modality: str, device: str, dtype: str, **options: An
     """
     find = _reattach if isinstance(model, DetachedPair) else _find
     return find(model, modality, device, dtype, **options)
+
+
+def reading_part(model: Any) -> tuple[nn.Module, str]:
+    """Return the part of a live model that reads samples, texts if it can, and its modality."""
+    side = "text" if "text" in _sides(model.config) else "image"
+    return _base(model, side), side
 
 
 def detach(pair: Any, modality: str) -> DetachedPair:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from skact.models._alone import alone, lock_of
+from skact.models._hooks import unedited
 
 __all__ = ["drawing", "untouched"]
 
@@ -95,7 +96,7 @@ def drawing(devices: Sequence[torch.device] = ()) -> Iterator[None]:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module, *, edited: bool = False) -> Iterator[None]:
     """Put a model, its settings and the state of random numbers back, whatever happens.
 
     Weights are not copied. A model that rescales its own weights as it goes from training to
@@ -105,9 +106,13 @@ def untouched(model: nn.Module) -> Iterator[None]:
     ----------
     model : Module
         The model.
+    edited : bool, default=False
+        Whether edits of this package act meanwhile; what a model is, is found without them.
     """
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with alone(model) as undo, drawing(sorted(devices, key=str)):
+    with alone(model) as undo, drawing(sorted(devices, key=str)), ExitStack() as stack:
+        if not edited:
+            stack.enter_context(unedited())
         modules = [_Kept(module) for module in model.modules()]
         settings = [_Kept(config) for config in _settings(model)]
         versions = _versions(model)

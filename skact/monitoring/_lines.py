@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from skact.base import TokenTransformer, steps_of, unwrapped
+from skact.base import (
+    SEARCHES,
+    TokenTransformer,
+    has_many_classes,
+    steps_of,
+    unwrapped,
+    winners_of,
+)
 from skact.detection import BaseDetector
 from skact.embedding import TransformerEmbedder
 from skact.model_selection import CrossFitTransformer
 from skact.preprocessing import JoinLayers, SelectLayer
 from skact.rows import Array
-from skact.tokens import Source
+from skact.tokens import Source, TokenArray
 
-__all__ = ["Line", "lines_of"]
-
-# What holds an estimator in another way may decide in another way too.
-_HOLDERS = ("best_estimator_",)
+__all__ = ["Line", "Lines", "lines_of"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,10 @@ class Line:
         Where the tokens came from on which the first step was fitted.
     width : int
         Features of a token.
+    steps : tuple of TokenTransformer
+        What maps tokens to scores, as fitted now; fitting it again changes nothing here.
     score : callable
-        Takes tokens (n, width), float32, returns scores (n, n_columns).
+        Does that: takes tokens (n, width), float32, returns scores (n, n_columns).
     detector : BaseDetector
         Fitted.
     concepts : ndarray of int
@@ -46,6 +53,7 @@ class Line:
     block: int | None
     source: Source | None
     width: int
+    steps: tuple[TokenTransformer, ...]
     score: Callable[[Array], Array]
     detector: BaseDetector
     concepts: Array
@@ -60,8 +68,58 @@ class Line:
         """Threshold of each of the concepts."""
         return self.detector.thresholds_[self.concepts]
 
+    def check_source(self, tokens: Any, what: str) -> None:
+        """Refuse tokens that say that they are of another model, layer or scaling, or grids.
 
-def lines_of(estimator: Any) -> tuple[list[str], list[Line], TransformerEmbedder | None]:
+        Parameters
+        ----------
+        tokens : object
+            A TokenArray says where it comes from; anything else does not.
+        what : str
+            What the tokens are called.
+
+        Raises
+        ------
+        ValueError
+            If that is not where the detector's tokens came from, or it pools squares of them.
+        """
+        if not isinstance(tokens, TokenArray):
+            return
+        if tokens.shapes is not None and getattr(self.detector, "window", 1) > 1:
+            raise ValueError(
+                f"{what} holds grids, of which the detector pools squares, where a monitor pools "
+                "runs of tokens; ask the estimator itself."
+            )
+        mine = replace(self.source or Source(), block=self.block)
+        if tokens.source is not None and (field := mine.conflict(tokens.source)):
+            raise ValueError(
+                f"{what} comes from another {field} than the detector was fitted on: fitted on "
+                f"({mine}), got ({tokens.source})."
+            )
+
+
+class Lines(NamedTuple):
+    """What was taken apart.
+
+    Parameters
+    ----------
+    names : list of str
+        Names of the concepts.
+    lines : list of Line
+        One for each way from tokens to decisions; together they decide all concepts.
+    embedder : TransformerEmbedder or None
+        What reads raw samples, if it is part of the estimator.
+    of_one : bool
+        Whether each sample has one of more than two classes, the most probable one.
+    """
+
+    names: list[str]
+    lines: list[Line]
+    embedder: TransformerEmbedder | None
+    of_one: bool
+
+
+def lines_of(estimator: Any) -> Lines:
     """Take apart what was fitted.
 
     Parameters
@@ -71,40 +129,37 @@ def lines_of(estimator: Any) -> tuple[list[str], list[Line], TransformerEmbedder
 
     Returns
     -------
-    names : list of str
-        Names of the concepts.
-    lines : list of Line
-        One for each way from tokens to decisions; together they decide all concepts.
-    embedder : TransformerEmbedder or None
-        What reads raw samples, if it is part of the estimator.
+    lines : Lines
+        Names of the concepts, and what decides them.
 
     Raises
     ------
     TypeError
         If a step does not map tokens one by one, or there is no detector at the end.
     """
-    estimator = unwrapped(estimator, _HOLDERS)
-    winners = getattr(estimator, "pipelines_", None) or getattr(estimator, "best_estimators_", None)
+    decides, head = unwrapped(estimator, SEARCHES), []
+    if winners_of(decides) is None:
+        *head, decides = _steps(decides) or [decides]
+    names = [str(name) for name in getattr(decides, "concept_names_", ())]
+    winners = winners_of(decides)
     if winners is None:
-        steps = _steps(estimator)
-        detector = steps[-1]
-        names = [str(name) for name in detector.concept_names_]
-        everything = np.arange(len(names))
-        return names, [_line(steps, everything)], _embedder(steps)
-    names = [str(name) for name in estimator.concept_names_]
+        steps = [*head, decides]
+        line = _line(steps, np.arange(len(names)))
+        return Lines(names, [line], _embedder(steps), has_many_classes(decides))
     shared: dict[tuple[int, ...], tuple[list[Any], list[int]]] = {}
     for name, pipeline in winners.items():
-        steps = _steps(pipeline)
+        steps = [*head, *_steps(pipeline)]
         # The first step may be an embedder for each, which says nothing of who won.
         key = tuple(id(step) for step in steps if not isinstance(step, TransformerEmbedder))
         shared.setdefault(key, (steps, []))[1].append(names.index(name))
     lines = [_line(steps, np.array(concepts)) for steps, concepts in shared.values()]
-    return names, lines, _embedder(next(iter(shared.values()))[0])
+    embedder = _embedder(next(iter(shared.values()))[0])
+    return Lines(names, lines, embedder, has_many_classes(decides))
 
 
 def _steps(estimator: Any) -> list[Any]:
     """All steps in order; of what was cross-fitted, those that were fitted on all."""
-    steps = steps_of(estimator, _HOLDERS)
+    steps = steps_of(estimator, SEARCHES)
     return [
         inner
         for step in steps
@@ -142,8 +197,9 @@ def _line(steps: list[Any], concepts: Array) -> Line:
     block = None if source is None else source.block
     if isinstance(first, SelectLayer) and first.layer_ is not None:
         block = first.layer_
-    functions = [step.token_function() for step in middle]
-    return Line(block, source, first.n_features_in_, _Chain(functions), detector, concepts)
+    frozen = tuple(map(copy, middle))
+    score = _Chain([step.token_function() for step in frozen])
+    return Line(block, source, first.n_features_in_, frozen, score, detector, concepts)
 
 
 class _Chain:

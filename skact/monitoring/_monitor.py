@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skact.arguments import checked
+from skact.arguments import PATH, checked, instance
+from skact.monitoring._export import export
 from skact.monitoring._lines import Line, lines_of
-from skact.monitoring._reader import Reader, Reading, State, Stream
+from skact.monitoring._reader import Reader, Reading, State, Stream, refuse_masked
 from skact.monitoring._watch import Watch, watching
 from skact.rows import Array, as_numpy
-from skact.tokens import TokenArray
+from skact.tokens import Source, TokenArray
 
 __all__ = ["Monitor"]
 
@@ -50,7 +52,7 @@ class Monitor:
     NotFittedError
         If it is not fitted.
     ValueError
-        If its detector cannot go on with a stream (RandomToken), or reads grids.
+        If its detector cannot go on with a stream (RandomToken).
 
     Examples
     --------
@@ -72,8 +74,8 @@ class Monitor:
         if isinstance(estimator, type):
             raise TypeError(f"estimator must be fitted, got the class {estimator.__name__}.")
         check_is_fitted(estimator)
-        names, lines, self.embedder = lines_of(estimator)
-        self._reader = Reader(names, lines)
+        names, lines, self.embedder, of_one = lines_of(estimator)
+        self._reader = Reader(names, lines, of_one)
         self.concept_names_, self.blocks = names, self._reader.blocks
         self.n_features_in_ = self._reader.widths
         self._keys = self._check_inputs(inputs)
@@ -101,7 +103,7 @@ class Monitor:
         """
         return Stream(self._reader)
 
-    def update(self, tokens: Any) -> Reading:
+    def update(self, tokens: Any, *, after_gap: bool = False) -> Reading:
         """Take in the next tokens of the monitor's own stream.
 
         Parameters
@@ -109,6 +111,9 @@ class Monitor:
         tokens : array-like of shape (n_features,) or (n_tokens, n_features), or mapping
             One token or several, as the model puts them out; a mapping of block to such where the
             detector reads several layers.
+        after_gap : bool, default=False
+            Whether context was left out before them, as between the turns of a chat: no window of
+            the detector reaches over a gap.
 
         Returns
         -------
@@ -120,8 +125,10 @@ class Monitor:
         ValueError
             If they have another number of features, a layer is missing, or a number is not finite;
             nothing is taken in then.
+        TypeError
+            If ``after_gap`` is no bool.
         """
-        return self._stream.update(tokens)
+        return self._stream.update(tokens, after_gap=after_gap)
 
     @property
     def state(self) -> State:
@@ -150,7 +157,8 @@ class Monitor:
         tokenizer : tokenizer, default=None
             None takes that of the embedder that the estimator begins with.
         stop : bool, default=False
-            Whether a row ends as soon as one of the concepts is found in it.
+            Whether a row ends as soon as it reaches the threshold of one of the concepts; also of
+            more than two classes, of which one is always the most probable.
 
         Returns
         -------
@@ -174,6 +182,44 @@ class Monitor:
         """
         return watching(self._reader, self.embedder, model, tokenizer, stop)
 
+    @checked(path=[PATH], source=[instance("a Source(...)", Source), None])
+    def export(self, path: str | os.PathLike[str], *, source: Source | None = None) -> None:
+        """Write the monitor as arrays and JSON, which a dozen lines of numpy can run.
+
+        ``path.npz`` holds for each concept ``weights`` (n_concepts, n_features) and ``bias``, of
+        which ``weights @ token + bias`` is the score of a token, its threshold, the lower of two
+        (the same where there is one) and the sigmoid of its probability. ``path.json`` names the
+        concepts, which windows of scores count, how the threshold was set and on how many samples,
+        and where tokens come from: the model, and the layer by block, by index in the
+        ``hidden_states`` of transformers, and as the layer id of vLLM. ``of_one`` is true where y
+        was a vector of more than two classes: then the most probable concept is found, and
+        probabilities are divided by their sum. Embedders are not exported.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Without an ending, or with one of the two; files that are there are replaced.
+        source : Source, default=None
+            Model and block, for a detector that was fitted on arrays which do not say so.
+
+        Raises
+        ------
+        TypeError
+            If scores are no affine function of a token (cosines, clipped norms, encoders), or the
+            detector pools in a way of its own.
+        ValueError
+            If model or block are not known, or the source is not that of the detector.
+        FileNotFoundError, IsADirectoryError
+            If there is no such folder, or the path is one.
+
+        Examples
+        --------
+        ::
+
+            monitor.export("probes/joy", source=Source("a model", block=14))
+        """
+        export(self._reader, path, source)
+
     def __call__(self, batch: Any) -> Any:
         """Judge a batch of whole samples, for engines that hand on batches.
 
@@ -181,52 +227,94 @@ class Monitor:
         ----------
         batch : mapping of str to arrays or lists, or DataFrame
             With the activations under the names of ``inputs``: an array of shape (n_samples,
-            n_tokens, n_features), or a list, array of objects or column of arrays (n_tokens,
-            n_features). It is not changed.
+            n_tokens, n_features), of which every token counts, padding too
+            (:func:`~skact.read_padded` leaves it out), or a list, array of objects or column of
+            arrays (n_tokens, n_features), or a TokenArray, which also says where context was left
+            out. It is not changed.
 
         Returns
         -------
         batch : dict of str to arrays, or DataFrame
             What came in without the activations, and ``decision``, ``present`` and ``probability``,
-            of shape (n_samples, n_concepts); in a data frame a column of each for each concept. A
-            sample gets the same whatever it is together with.
+            of shape (n_samples, n_concepts), and ``unsure`` where there are two cuts; in a data
+            frame a column of each for each concept. They are those of ``decision_function``,
+            ``predict`` and ``predict_proba``, so of more than two classes the most probable one is
+            present, and probabilities sum to 1. A sample gets the same whatever it is together
+            with.
 
         Raises
         ------
+        TypeError
+            If it is neither a mapping nor a DataFrame.
         KeyError
             If there are no activations of that name.
         ValueError
-            If they do not fit.
+            If they do not fit, differ in length from another column, or are of another model, layer
+            or scaling than the detector's, which a TokenArray says; if there is a column that is
+            called like an answer; if a sample is missing, or some of it is masked.
         """
-        found = {name for name in self._keys.values() if name in batch}
-        if missing := [name for name in self._keys.values() if name not in found]:
-            raise KeyError(
-                f"batch lacks {missing[0]!r}, the activations of block "
-                f"{next(b for b, n in self._keys.items() if n == missing[0])}; it has "
-                f"{[str(key) for key in batch]}. Monitor(inputs=...) says what they are called."
-            )
-        samples = {block: list(batch[name]) for block, name in self._keys.items()}
+        samples = self._samples(batch)
         n_samples = len(next(iter(samples.values())))
         pooled = [
-            self._pooled(line, samples[line.block]) if n_samples else self._nothing(line)
+            self._pooled(line, samples[line.block], batch[self._keys[line.block]])
+            if n_samples
+            else self._nothing(line)
             for line in self._reader.lines
         ]
-        decision, chances = self._reader.judge(pooled)
-        said = {"decision": decision, "present": decision > 0, "probability": chances}
-        if hasattr(batch, "assign"):
-            columns = {
-                f"{what}_{name}": values[:, c]
-                for what, values in said.items()
-                for c, name in enumerate(self.concept_names_)
-            }
-            return batch.drop(columns=list(found)).assign(**columns)
-        return {key: value for key, value in batch.items() if key not in found} | said
+        said = self._reader.answers(pooled)
+        read = list(self._keys.values())
+        if _is_frame(batch):
+            columns = [answer[:, c] for answer in said for c in range(answer.shape[1])]
+            made = dict(zip(self._outputs(batch), columns, strict=True))
+            return batch.drop(columns=read).assign(**made)
+        kept = {key: value for key, value in batch.items() if key not in read}
+        return kept | dict(zip(self._outputs(batch), said, strict=True))
+
+    def _outputs(self, batch: Any) -> list[str]:
+        """Name the answers to a batch, in their order."""
+        names = self._reader.answer_names
+        if not _is_frame(batch):
+            return names
+        return [f"{what}_{concept}" for what in names for concept in self.concept_names_]
+
+    def _samples(self, batch: Any) -> dict[int | None, list[Any]]:
+        """Take the samples of each layer, and check what can be told of a batch as a whole."""
+        if not (isinstance(batch, Mapping) or _is_frame(batch)):
+            raise TypeError(
+                f"batch must be a mapping of names to arrays, or a DataFrame; got "
+                f"{type(batch).__name__}. Engines give such on demand, as by "
+                'batch_format="numpy".'
+            )
+        for block, name in self._keys.items():
+            if name not in batch:
+                raise KeyError(
+                    f"batch lacks {name!r}, the activations of block {block}; it has "
+                    f"{[str(key) for key in batch]}. Monitor(inputs=...) says what they are called."
+                )
+        kept = set(batch) - set(self._keys.values())
+        if taken := [name for name in self._outputs(batch) if name in kept]:
+            raise ValueError(
+                f"batch has a column {taken[0]!r} already, which an answer would overwrite; drop "
+                "or rename it."
+            )
+        for line in self._reader.lines:
+            line.check_source(batch[self._keys[line.block]], "batch")
+        samples = {block: list(batch[name]) for block, name in self._keys.items()}
+        first, *_ = self._keys.values()
+        counts = {key: n for key in batch if (n := _length(batch[key])) is not None}
+        for name, count in counts.items():
+            if count != counts[first]:
+                raise ValueError(
+                    f"batch must have columns of one length, got {counts[first]} of {first!r} and "
+                    f"{count} of {name!r}."
+                )
+        return samples
 
     @staticmethod
     def _nothing(line: Line) -> Array:
         return np.empty((0, line.detector.n_features_in_))
 
-    def _pooled(self, line: Line, samples: list[Any]) -> Array:
+    def _pooled(self, line: Line, samples: list[Any], given: Any) -> Array:
         """Pool whole samples of one layer: (n_samples, n_columns)."""
         arrays = []
         for i, sample in enumerate(samples):
@@ -238,12 +326,28 @@ class Monitor:
                 raise ValueError(f"sample {i} of the batch has no tokens.")
             arrays.append(array)
         offsets = np.concatenate([[0], np.cumsum([len(a) for a in arrays])])
+        segments = given.segments if isinstance(given, TokenArray) else None
         # Scored one by one, so that the last bits do not depend on the batch.
         scores = np.concatenate([line.score(array) for array in arrays])
-        return line.detector.pool(TokenArray(scores, offsets))
+        return line.detector.pool(TokenArray(scores, offsets, segments=segments))
+
+
+def _length(column: Any) -> int | None:
+    """Count the entries of a column; None of what is no column, such as a text for all samples."""
+    is_column = hasattr(column, "__len__") and not isinstance(column, str | bytes | Mapping)
+    return len(column) if is_column and getattr(column, "ndim", None) != 0 else None
+
+
+def _is_frame(batch: Any) -> bool:
+    return hasattr(batch, "assign") and hasattr(batch, "columns")
 
 
 def _array(sample: Any) -> Array:
     """Turn a sample as engines hand it on, perhaps an array of arrays, into one array."""
+    parts = sample if isinstance(sample, list | tuple) else [sample]
+    for part in parts:
+        refuse_masked(part)
     array = as_numpy(sample)
+    if array.dtype == object and not array.ndim:
+        raise ValueError(f"it must be an array of tokens, got {sample!r}; leave it out.")
     return np.stack([_array(row) for row in array]) if array.dtype == object else array

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from skact.base import one_of_many, summing_to_one
+from skact.detection import BaseDetector
 from skact.monitoring._lines import Line
 from skact.rows import Array, as_numpy
 
-__all__ = ["Reader", "Reading", "State", "Stream"]
+__all__ = ["Judgement", "Reader", "Reading", "State", "Stream", "refuse_masked"]
 
 
 class Reading(NamedTuple):
@@ -29,6 +31,25 @@ class Reading(NamedTuple):
     marks: Array
 
 
+class Judgement(NamedTuple):
+    """What pooled scores say, as the detector's own answers do.
+
+    Parameters
+    ----------
+    decision : ndarray of shape (n_samples, n_concepts)
+        Pooled score minus threshold, positive where a concept is found; of more than two classes
+        log-odds.
+    present : ndarray of shape (n_samples, n_concepts), dtype bool
+        Whether it is found; of more than two classes the most probable one.
+    probability : ndarray of shape (n_samples, n_concepts)
+        How probable it is; of more than two classes they sum to 1.
+    """
+
+    decision: Array
+    present: Array
+    probability: Array
+
+
 class State(NamedTuple):
     """What all tokens of a stream so far say together.
 
@@ -37,11 +58,12 @@ class State(NamedTuple):
     n_tokens : int
         Tokens so far.
     decision : ndarray of shape (n_concepts,)
-        Pooled score minus threshold; positive where a concept is found.
+        Pooled score minus threshold, positive where a concept is found; of more than two classes
+        log-odds.
     present : ndarray of shape (n_concepts,), dtype bool
-        Whether it is found.
+        Whether it is found; of more than two classes the most probable one.
     probability : ndarray of shape (n_concepts,)
-        How probable it is.
+        How probable it is; of more than two classes they sum to 1.
     """
 
     n_tokens: int
@@ -59,6 +81,8 @@ class Reader:
         Names of the concepts.
     lines : list of Line
         Ways from tokens to decisions, which together decide all concepts.
+    of_one : bool
+        Whether each sample has one of more than two classes.
 
     Attributes
     ----------
@@ -68,8 +92,8 @@ class Reader:
         Features of a token of each layer.
     """
 
-    def __init__(self, names: list[str], lines: list[Line]) -> None:
-        self.names, self.lines = names, lines
+    def __init__(self, names: list[str], lines: list[Line], of_one: bool) -> None:
+        self.names, self.lines, self.of_one = names, lines, of_one
         self.blocks = sorted({line.block for line in lines}, key=lambda b: (b is None, b))
         self.widths = {line.block: line.width for line in lines}
         self._order = np.argsort(np.concatenate([line.concepts for line in lines]))
@@ -126,8 +150,9 @@ class Reader:
         Raises
         ------
         ValueError
-            If they do not fit, or are not finite.
+            If they do not fit, are not finite, or some are masked.
         """
+        refuse_masked(tokens)
         rows = tokens if isinstance(tokens, np.ndarray) else as_numpy(tokens)
         rows = rows[None] if rows.ndim == 1 else rows
         width = self.widths[block]
@@ -162,7 +187,7 @@ class Reader:
             rows = self._joined(parts)
         return Reading(rows, rows >= self._thresholds)
 
-    def judge(self, pooled: Sequence[Array]) -> tuple[Array, Array]:
+    def judge(self, pooled: Sequence[Array]) -> Judgement:
         """Say what pooled scores say.
 
         Parameters
@@ -172,17 +197,60 @@ class Reader:
 
         Returns
         -------
-        decision, chances : ndarray of shape (n_samples, n_concepts)
-            Pooled score minus threshold, and probability.
+        judgement : Judgement
+            As ``decision_function``, ``predict`` and ``predict_proba`` answer.
         """
-        pairs = list(zip(pooled, self.lines, strict=True))
-        decisions = [line.detector.decide(p)[:, line.concepts] for p, line in pairs]
-        chances = [line.detector.probabilities(p)[:, line.concepts] for p, line in pairs]
-        return self._joined(decisions), self._joined(chances)
+        chances = self._said(BaseDetector.probabilities, pooled)
+        if self.of_one:
+            odds = self._said(BaseDetector.log_odds, pooled)
+            return Judgement(odds, one_of_many(odds), summing_to_one(chances))
+        decision = self._said(BaseDetector.decide, pooled)
+        return Judgement(decision, decision > 0, chances)
+
+    def reaches(self, pooled: Sequence[Array]) -> Array:
+        """Say which pooled scores reach the threshold of their concept, (n_samples, n_concepts)."""
+        return self._said(BaseDetector.decide, pooled) > 0
+
+    def _said(self, say: Callable[[BaseDetector, Array], Array], pooled: Sequence[Array]) -> Array:
+        pairs = zip(pooled, self.lines, strict=True)
+        return self._joined([say(line.detector, p)[:, line.concepts] for p, line in pairs])
+
+    @property
+    def answer_names(self) -> list[str]:
+        """What the answers are called; ``unsure`` where every concept has two cuts."""
+        two_cuts = all(hasattr(line.detector, "unsure") for line in self.lines)
+        return [*Judgement._fields, *(["unsure"] if two_cuts else [])]
+
+    def answers(self, pooled: Sequence[Array]) -> list[Array]:
+        """Say all that pooled scores say, in the order of ``answer_names``.
+
+        Parameters
+        ----------
+        pooled : sequence of ndarray of shape (n_samples, n_columns)
+            One for each line.
+
+        Returns
+        -------
+        answers : list of ndarray of shape (n_samples, n_concepts)
+            Of :meth:`judge`, and where scores lie between two cuts.
+        """
+        answers = list(self.judge(pooled))
+        if "unsure" in self.answer_names:
+            answers.append(self._said(lambda detector, p: detector.unsure(p), pooled) == 0)
+        return answers
 
     def _joined(self, parts: Sequence[Array]) -> Array:
         """Put what the lines say of their concepts into the order of all concepts."""
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)[..., self._order]
+
+
+def refuse_masked(tokens: Any) -> None:
+    """Raise ValueError where some of a masked array is masked; a plain array would lose that."""
+    if np.ma.is_masked(tokens):
+        raise ValueError(
+            "tokens are masked in part, and a monitor reads all of them; leave the masked ones "
+            "out, as skact.read_padded(values, mask) does."
+        )
 
 
 class Stream:
@@ -203,7 +271,7 @@ class Stream:
         self.n_tokens = 0
         self._pools = [line.detector.running_pool() for line in self._reader.lines]
 
-    def update(self, tokens: Any) -> Reading:
+    def update(self, tokens: Any, *, after_gap: bool = False) -> Reading:
         """Take in the next tokens.
 
         Parameters
@@ -211,6 +279,9 @@ class Stream:
         tokens : array-like of shape (n_features,) or (n_tokens, n_features), or mapping
             One token or several, as the model puts them out; a mapping of block to such where the
             detector reads several layers.
+        after_gap : bool, default=False
+            Whether context was left out before them, as between the turns of a chat: no window of
+            the detector reaches over a gap.
 
         Returns
         -------
@@ -222,16 +293,22 @@ class Stream:
         ValueError
             If they have another number of features, a layer is missing, or a number is not finite;
             nothing is taken in then.
+        TypeError
+            If ``after_gap`` is no bool.
         """
-        return self.add(self._reader.score(tokens))
+        if not isinstance(after_gap, bool | np.bool_):
+            raise TypeError(f"after_gap must be True or False, got {after_gap!r}.")
+        return self.add(self._reader.score(tokens), [0] if after_gap else [])
 
-    def add(self, scores: Sequence[Array]) -> Reading:
+    def add(self, scores: Sequence[Array], gaps: Sequence[int] | Array = ()) -> Reading:
         """Take in scores; see :meth:`Reader.score`.
 
         Parameters
         ----------
         scores : sequence of ndarray of shape (n_tokens, n_columns)
             One for each line.
+        gaps : sequence of int, default=()
+            Numbers of the tokens before which context was left out, ascending.
 
         Returns
         -------
@@ -240,7 +317,11 @@ class Stream:
         """
         self.n_tokens += len(scores[0])
         for pool, rows in zip(self._pools, scores, strict=True):
-            pool.add(rows)
+            first, *others = np.split(rows, gaps) if len(gaps) else [rows]
+            pool.add(first)
+            for run in others:
+                pool.gap()
+                pool.add(run)
         return self._reader.read(scores)
 
     @property
@@ -252,8 +333,15 @@ class Stream:
         ValueError
             If there was none.
         """
+        judgement = self._reader.judge(self._pooled())
+        return State(self.n_tokens, *(values[0] for values in judgement))
+
+    @property
+    def reaches(self) -> Array:
+        """Concepts whose threshold all tokens so far together reach, (n_concepts,)."""
+        return self._reader.reaches(self._pooled())[0]
+
+    def _pooled(self) -> list[Array]:
         if not self.n_tokens:
             raise ValueError("the stream has no tokens yet; update(tokens) gives it some.")
-        pooled = [pool.value()[None] for pool in self._pools]
-        decision, chances = (values[0] for values in self._reader.judge(pooled))
-        return State(self.n_tokens, decision, decision > 0, chances)
+        return [pool.value()[None] for pool in self._pools]

@@ -50,10 +50,22 @@ class Generated:
         self.is_prompt: list[bool] = []
         self._scores: list[Array] = []
         self._marks: list[Array] = []
+        self._n_left_out = 0  # since the last token that counts
 
-    def add(self, ids: Sequence[int], scores: list[Array], is_prompt: bool) -> None:
-        """Take in tokens with their scores; see :meth:`Reader.score`."""
-        reading = self._stream.add(scores)
+    def __repr__(self) -> str:
+        """How much was read, and no word of it, since logs keep what is printed."""
+        return f"Generated({self.n_tokens} tokens, {sum(self.is_prompt)} of them of the prompt)"
+
+    def gaps(self, counts: Array, is_padding: Array) -> Array:
+        """Numbers of those tokens of a pass that count before which one was read that does not."""
+        left_out = self._n_left_out + np.cumsum(~is_padding & ~counts)
+        before = np.append(0, left_out[counts])
+        self._n_left_out = int(left_out[-1] - before[-1])
+        return np.flatnonzero(np.diff(before))
+
+    def add(self, ids: Sequence[int], scores: list[Array], is_prompt: bool, gaps: Array) -> None:
+        """Take in tokens with their scores; see :meth:`Reader.score`, and :meth:`gaps`."""
+        reading = self._stream.add(scores, gaps)
         self.ids += ids
         self.is_prompt += [is_prompt] * len(ids)
         self._scores.append(reading.scores)
@@ -76,6 +88,11 @@ class Generated:
         return self._stream.state
 
     @property
+    def reaches(self) -> Array:
+        """Concepts whose threshold all of it together reaches, (n_concepts,)."""
+        return self._stream.reaches
+
+    @property
     def n_tokens(self) -> int:
         """Number of tokens."""
         return len(self.ids)
@@ -94,6 +111,8 @@ class Generated:
             # A character may take several tokens; the last one of them gets it.
             ends.append(len(so_far.rstrip("\N{REPLACEMENT CHARACTER}")))
         ends = [min(end, len(text)) for end in np.maximum.accumulate(ends).tolist()]
+        if ends:
+            ends[-1] = len(text)  # the rest of a character that did not come is text too
         starts = [0, *ends[:-1]]
         return [models.Token(text[a:b], a, b) for a, b in zip(starts, ends, strict=True)]
 
@@ -154,6 +173,10 @@ class Watch:
     def __init__(self) -> None:
         self.rows: list[Generated] = []
 
+    def __repr__(self) -> str:
+        """How many rows there are."""
+        return f"Watch({len(self)} rows; log[0] is the first)"
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -169,6 +192,7 @@ def watching(
     reader: Reader, embedder: TransformerEmbedder | None, model: Any, tokenizer: Any, stop: bool
 ) -> Iterator[Watch]:
     """Follow the generations of a model; see :meth:`Monitor.watch`."""
+    reads_in = _number_format(embedder, tokenizer is None)
     if tokenizer is None:
         if embedder is None:
             raise ValueError(
@@ -178,6 +202,13 @@ def watching(
         tokenizer = embedder.reader.loaded.processor
     loaded = models.load((model, tokenizer))
     _check_sources(reader, loaded)
+    if reads_in not in (None, runs_in := _name(loaded.dtype)):
+        raise ValueError(
+            f"the detector's embedder reads activations in {reads_in}, and the model runs in "
+            f"{runs_in}, which moves scores across thresholds; load the model in {reads_in}, or "
+            f"fit with TransformerEmbedder(dtype={runs_in!r})."
+        )
+    loaded = models.at_site(loaded, _site(reader))
     watch = Watch()
     now: list[Generated] = []
     special = np.array(sorted(set(loaded.processor.all_special_ids)), np.int64)
@@ -185,34 +216,53 @@ def watching(
     def decode(ids: list[int]) -> str:
         return str(loaded.processor.decode(ids, clean_up_tokenization_spaces=False))
 
+    def start(ids: Array, is_padding: Array) -> None:
+        now.clear()
+        _check_sink(reader, loaded, ids, is_padding)
+
     def take(read: models.Pass) -> None:
         is_prompt = not now
         if is_prompt:
-            _check_sink(reader, loaded, read)
             now.extend(Generated(Stream(reader), decode, reader.names) for _ in read.ids)
             watch.rows.extend(now)
         counts = ~read.is_padding & ~np.isin(read.ids, special)
         for row, generated in enumerate(now):
+            gaps = generated.gaps(counts[row], read.is_padding[row])
             if counts[row].any():
                 at = {block: state[row][counts[row]] for block, state in read.states.items()}
                 ids = read.ids[row][counts[row]].tolist()
-                generated.add(ids, reader.score(at), is_prompt)
+                generated.add(ids, reader.score(at), is_prompt, gaps)
 
     def done() -> Array:
-        return np.array([g.n_tokens > 0 and bool(g.state.present.any()) for g in now])
+        return np.array([g.n_tokens > 0 and bool(g.reaches.any()) for g in now])
 
     blocks = [block for block in reader.blocks if block is not None]
-    with models.generating(model, loaded, blocks, now.clear, take, done if stop else None):
+    with models.generating(model, loaded, blocks, start, take, done if stop else None):
         yield watch
+
+
+def _number_format(embedder: TransformerEmbedder | None, is_loaded: bool) -> str | None:
+    """Tell the number format in which the detector's embedder reads, where it is known."""
+    if embedder is None:
+        return None
+    if is_loaded or isinstance(embedder.model, tuple):
+        return _name(embedder.reader.loaded.dtype)
+    _, dtype = models.placement(embedder.device, embedder.dtype)
+    return None if dtype == "auto" else dtype
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _check_sources(reader: Reader, loaded: models.Loaded) -> None:
     for line in reader.lines:
-        if line.block is None or line.source is None:
+        known = line.source is not None and (line.source.model or line.source.revision)
+        if line.block is None or line.source is None or not known:
             raise ValueError(
-                "the detector was fitted on arrays that do not say which layer they are from; fit "
-                "it on what a TransformerEmbedder gives, or on TokenArrays with a Source of model "
-                "and block."
+                "the detector was fitted on arrays that do not say which model and layer they are "
+                "from; fit it on what a TransformerEmbedder gives, or on TokenArrays with a "
+                "Source(model, revision, block)."
             )
         if line.block >= len(loaded.places):
             raise ValueError(
@@ -225,15 +275,21 @@ def _check_sources(reader: Reader, loaded: models.Loaded) -> None:
             )
 
 
-def _check_sink(reader: Reader, loaded: models.Loaded, read: models.Pass) -> None:
-    """Refuse a prompt that does not begin as the samples did on which the detector was fitted."""
-    for line in reader.lines:
-        convention = (line.source.convention if line.source else None) or ""
-        for row, ids in enumerate(read.ids):
-            first = int(ids[~read.is_padding[row]][0])
-            said = f", after {models.sink_token(loaded, first)!r}"
-            if ", after " in convention and said not in convention:
-                raise ValueError(
-                    f"prompt {row} begins with {loaded.processor.decode([first])!r}, and the "
-                    f"detector was fitted on the {convention}; put that token before the prompt."
-                )
+def _site(reader: Reader) -> str:
+    """Return what of a block the detector was fitted on."""
+    sites = sorted({(line.source and line.source.site) or "residual" for line in reader.lines})
+    if len(sites) > 1:
+        raise ValueError(f"the detector reads the sites {sites}; a monitor follows one of them.")
+    return sites[0]
+
+
+def _check_sink(reader: Reader, loaded: models.Loaded, prompts: Array, is_padding: Array) -> None:
+    """Refuse a prompt whose first word takes the attention sink, unlike those of the samples."""
+    for convention in {line.source.convention for line in reader.lines if line.source}:
+        found = models.lacking_sink(loaded, convention, prompts, ~is_padding)
+        if found is not None:
+            row, first = found
+            raise ValueError(
+                f"prompt {row} begins with {first!r}, and the detector was fitted on the "
+                f"{convention}; put that token before the prompt."
+            )

@@ -33,7 +33,8 @@ class ModelCard:
     steps : list of str
         The estimators that answer, with their parameters, indented by depth.
     sources : list of dict
-        Model, revision, block, ``hidden_states`` index, what is read there, and scaling.
+        What the estimators that answer read, each once: model, revision, block,
+        ``hidden_states`` index, what is read there, and scaling.
     decisions : list of dict
         Of each concept its threshold and what that promises, with figures and sizes of the
         calibration where they are known.
@@ -66,13 +67,14 @@ class ModelCard:
             The card.
         """
         nodes = _Nodes(about["nodes"])
+        whole = {"node": len(nodes.nodes) - 1}
         return cls(
             estimator=str(about["estimator"]),
             version=str(about["version"]),
             n_bytes=n_bytes,
-            steps=list(nodes.steps({"node": len(nodes.nodes) - 1}, 0)),
-            sources=list(nodes.sources()),
-            decisions=list(nodes.decisions({"node": len(nodes.nodes) - 1})),
+            steps=list(nodes.steps(whole, 0)),
+            sources=nodes.sources(whole),
+            decisions=list(nodes.decisions(whole)),
             left_out=[str(one) for one in about["left_out"]],
         )
 
@@ -209,13 +211,10 @@ class _Nodes:
         for key, child in children[:_MOST]:
             yield from self.steps(child, depth + 1, str(key))
 
-    def sources(self) -> Iterator[dict[str, Any]]:
-        """Yield what is read, each source once."""
-        seen: set[str] = set()
-        for node in self.nodes:
-            if not isinstance(node, dict) or node.get("class") != "skact.tokens.Source":
-                continue
-            state = node["state"]
+    def sources(self, value: Any) -> list[dict[str, Any]]:
+        """List what is read by the estimators that answer, each once."""
+        rows: dict[str, dict[str, Any]] = {}
+        for state in self._sources(value):
             block = state.get("block")
             row = {
                 "model": state.get("model"),
@@ -225,9 +224,26 @@ class _Nodes:
                 "what is read": state.get("convention"),
                 "scaling": state.get("scaling"),
             }
-            if str(row) not in seen and len(seen) < _MOST:
-                seen.add(str(row))
-                yield row
+            if len(rows) < _MOST:
+                rows[str(row)] = row
+        # A scaler reads what the steps behind it read scaled.
+        scaled = [{**row, "scaling": None} for row in rows.values() if row["scaling"]]
+        return [row for row in rows.values() if row not in scaled]
+
+    def _sources(self, value: Any) -> Iterator[dict[str, Any]]:
+        """Find sources in what answers, and in nothing that was compared with it and lost."""
+        seen, todo = set(), [value]
+        while todo:
+            value = todo.pop()
+            node, state = self._node(value), self._state(value)
+            if not node or value["node"] in seen:
+                continue
+            seen.add(value["node"])
+            if node.get("class") == "skact.tokens.Source":
+                yield state
+                continue
+            inside = self._children(state) or [*state.items(), *self._pairs(value)]
+            todo += [*(one for _, one in inside), *self._entries(value)][::-1]
 
     def decisions(self, value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
         """Yield a row for each concept, by the detector that decides it."""
@@ -301,7 +317,7 @@ def _plain(text: Any) -> str:
     said = f"{text:.4g}" if type(text) is float else "" if text is None else str(text)
     said = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in said))
     said = f"{said[:_LONGEST]}..." if len(said) > 5 * _LONGEST else said
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", escape(said, quote=False))
+    return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", escape(said, quote=False))
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

@@ -12,11 +12,17 @@ from typing import Any
 __all__ = ["DEFAULTS", "LEFT_OUT", "PRIVATE", "class_of", "name_of"]
 
 _CLASSES = {
+    "skact.algebra": (
+        *("ActivationSpaceMap", "ConceptBottleneckClassifier", "ConceptRules", "ConceptSegmenter"),
+        "ConceptualEmbedding",
+    ),
     "skact.auto": ("Choice", "ConceptDetector", "ConceptEncoder", "LabelColumn", "Part"),
     "skact.concepts": (
-        *("Adam", "AutoencoderTraining", "Descent", "DifferenceInMeans", "KMeansConcepts"),
+        *("Adam", "AutoencoderTraining", "Descent", "DifferenceInMeans", "IsolatedConcepts"),
+        "KMeansConcepts",
         *("KMeansSeparator", "LBFGS", "LinearSeparator", "MaxSeparator", "MeanPrototype"),
-        *("Minibatch", "Moments", "NMFConcepts", "PCAConcepts", "SAEUnitFilter", "SeenTokens"),
+        *("Minibatch", "Moments", "MultiLayerAutoencoder", "NMFConcepts", "PCAConcepts"),
+        *("SAEUnitFilter", "SeenTokens"),
         *("SemiNMFConcepts", "SparseAutoencoder", "TrainingState"),
     ),
     "skact.detection": (
@@ -24,14 +30,23 @@ _CLASSES = {
         "WeakSuperActivator",
     ),
     "skact.embedding": ("TransformerEmbedder",),
+    "skact.heads": ("HeadPursuit", "SimultaneousOMP"),
     "skact.localization": (
         *("CALM", "ConceptLocalizer", "DirectAlignment", "FullGrad", "GlobalTarget", "GradCAM"),
         *("IntegratedGradients", "KernelSHAP", "LIME", "LocalTarget", "MFABA", "RISE", "SHAPIQ"),
     ),
     "skact.model_selection": ("ConceptSearchCV", "CrossFitTransformer"),
     "skact.models": ("DetachedPair",),
-    "skact.preprocessing": ("JoinLayers", "NormClip", "SelectLayer", "TokenScaler"),
+    "skact.monitoring": ("Cascade",),
+    "skact.preprocessing": (
+        *("JoinLayers", "NormClip", "PositionContext", "SelectLayer", "TokenPooling"),
+        "TokenScaler",
+    ),
     "skact.prompting": ("DetachedModel", "PromptDetector"),
+    "skact.steering": (
+        *("Ablation", "ActivationTransport", "Addition", "AffineEdit", "LinearErasure"),
+        *("MinimalNormEdit", "UnitEdit"),
+    ),
     "skact.targets": ("Targets",),
     "skact.tokens": ("Source",),
     "sklearn.frozen": ("FrozenEstimator",),
@@ -55,8 +70,8 @@ DEFAULTS: dict[str, Any] = {
 }
 #: Fitted state without an underscore at its end that goes into a file.
 PRIVATE = {
-    *("_counts", "_encoder", "_known", "_mean_square", "_parts", "_seen", "_state", "_sums"),
-    *("_sklearn_output_config", "_winners"),
+    *("_counts", "_encoder", "_known", "_labels", "_mean_square", "_parts", "_seen", "_state"),
+    *("_sklearn_output_config", "_sums", "_winners"),
 }
 #: Fitted state that does not.
 LEFT_OUT = {"_minibatch", "_skl_callbacks"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from skact.persistence._classes import DEFAULTS, LEFT_OUT, PRIVATE, class_of
 from skact.persistence._container import DTYPES
 from skact.persistence._encoding import check_texts
 from skact.rows import Array
+from skact.tokens import Source
 
 __all__ = ["decode"]
 
@@ -65,6 +67,8 @@ def decode(nodes: Any, tensors: dict[str, Array], model: Any = None) -> Any:
     thing = decoder.made[-1]
     if not isinstance(thing, BaseEstimator):
         raise ValueError(f"it holds a {type(thing).__name__}, and no estimator")
+    if model is not None:
+        decoder.attach()
     return thing
 
 
@@ -75,6 +79,7 @@ class _Decoder:
         self.made: list[Any] = []
         self.tensors = tensors
         self.model = model
+        self.is_used = False
         self.kinds = self._kinds()
 
     def value(self, said: Any) -> Any:
@@ -181,7 +186,40 @@ class _Decoder:
                 same = now.content == made.content
                 what = "another tokenizer or processor" if same else "other weights or settings"
                 raise ValueError(f"the model given has {what} than the one it was saved with")
+        self.is_used = True
         return self.model
+
+    def attach(self) -> None:
+        """Let what names a model read the one that is given, if it is the same."""
+        named = [one for one in self.made if isinstance(getattr(one, "model", None), str | Path)]
+        named = [one for one in named if isinstance(one, BaseEstimator)]
+        if not named and not self.is_used:
+            raise ValueError("nothing in it reads a model, so none can be given")
+        sources = {s for s in self.made if isinstance(s, Source) and s.revision}
+        for one in named:
+            names = {str(one.model), os.path.abspath(one.model)}
+            known = {s for s in sources if s.model in names} or sources
+            given, commit = _identity(self.model, getattr(one, "modality", "auto"))
+            revisions = {s.revision for s in known}
+            if given.revision in revisions or (not known and given.model in names):
+                one.model, self.is_used = self.model, True
+            elif given.model in names and commit in revisions:
+                self.is_used = True  # the name stays, by which the commit is known
+        if not self.is_used:
+            saved = sorted({f"{s.model} ({s.revision})" for s in known}) or [str(one.model)]
+            raise ValueError(
+                f"the model given, {given.model} ({given.revision}), is another one than it was "
+                f"saved with, {', '.join(saved)}"
+            )
+
+
+def _identity(pair: Any, modality: str) -> tuple[Source, Any]:
+    """Say which model a loaded pair is, and of which commit it says to be."""
+    try:
+        loaded = models.load(pair, modality=modality)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return Source(loaded.name, loaded.revision), getattr(loaded.config, "_commit_hash", None)
 
 
 def _instance(thing: Any, kind: type) -> Any:

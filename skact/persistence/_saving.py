@@ -93,7 +93,9 @@ def load(path: str | os.PathLike[str], *, model: Any = None) -> Any:
         The file.
     model : tuple, default=None
         The loaded pair ``(model, tokenizer or image processor)`` that an estimator was saved with,
-        where neither this process nor the name in the file has it. Another model is refused.
+        where neither this process nor the name in the file has it. It takes the place of a folder
+        too, which may have moved. Another model is refused: weights, settings and tokenizer of a
+        loaded pair are compared, of a name the weights or the commit.
 
     Returns
     -------
@@ -105,7 +107,8 @@ def load(path: str | os.PathLike[str], *, model: Any = None) -> Any:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no such file, damaged, of a newer format, or names what is not on the list.
+        If it is no such file, damaged, of a newer format, or names what is not on the list; if
+        the model is no pair, another one than it was saved with, or nothing reads a model.
 
     Examples
     --------
@@ -115,6 +118,11 @@ def load(path: str | os.PathLike[str], *, model: Any = None) -> Any:
     ...     skact.load(f"{folder}/scaler.safetensors")
     TokenScaler(with_mean=False)
     """
+    if model is not None and not (len(model) == 2 and hasattr(model[0], "named_parameters")):
+        raise ValueError(
+            "model must be a loaded pair (model, tokenizer or image processor), got a tuple of "
+            f"{[type(part).__name__ for part in model]}."
+        )
     file = _existing(path)
     with _reading(file):
         content = read_file(file, with_tensors=True)

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skact.base import MergeMixin, TokenTransformer
 from skact.rows import Array, as_floats, row_chunks
 from skact.tokens import TokenArray, rescaled
-from skact.validation import check_tokens, like_input
+from skact.validation import check_tokens, like_input, weighted_samples
 
 __all__ = ["TokenScaler"]
 
@@ -41,8 +41,8 @@ class TokenScaler(MergeMixin, OneToOneFeatureMixin, TokenTransformer):
         Mean of the training tokens.
     scale_ : float
         Root mean square norm of the un-centred training tokens; 1 if all are zero.
-    n_tokens_seen_ : int
-        Training tokens.
+    n_tokens_seen_ : int or float
+        Training tokens, each as often as its sample counts.
     n_features_in_ : int
         Features of a token.
     source_ : Source or None
@@ -66,14 +66,14 @@ class TokenScaler(MergeMixin, OneToOneFeatureMixin, TokenTransformer):
 
     mean_: Array
     scale_: float
-    n_tokens_seen_: int
+    n_tokens_seen_: float
     _mean_square: float
 
     def __init__(self, *, with_mean: bool = True, with_scale: bool = True) -> None:
         self.with_mean = with_mean
         self.with_scale = with_scale
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Compute mean and scale.
 
         Parameters
@@ -82,15 +82,23 @@ class TokenScaler(MergeMixin, OneToOneFeatureMixin, TokenTransformer):
             Training tokens.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts, with all of its tokens: a weight of 2 is that of a sample
+            that is there twice, one of 0 leaves it out.
 
         Returns
         -------
         self : TokenScaler
             Fitted.
-        """
-        return self._update(X, 0)
 
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        Raises
+        ------
+        ValueError
+            If X is not finite, or the weights are no weights of its samples.
+        """
+        return self._update(X, sample_weight, 0)
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Go on with more training tokens; in any order, the result is that of one ``fit``.
 
         Parameters
@@ -99,29 +107,43 @@ class TokenScaler(MergeMixin, OneToOneFeatureMixin, TokenTransformer):
             More training tokens.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As in ``fit``; those of a call that average less than 1 are scaled to an average of 1.
 
         Returns
         -------
         self : TokenScaler
             Fitted.
-        """
-        return self._update(X, getattr(self, "n_tokens_seen_", 0))
 
-    def _update(self, X: Any, n_seen: int) -> Self:
+        Raises
+        ------
+        ValueError
+            If X is not finite, or the weights are no weights of its samples.
+        """
+        return self._update(X, sample_weight, getattr(self, "n_tokens_seen_", 0))
+
+    def _update(self, X: Any, sample_weight: Any, n_seen: float) -> Self:
         self._validate_params()
         first = n_seen == 0
-        tokens = check_tokens(self, X, reset=first)
-        total, square = np.zeros(tokens.n_features), 0.0
-        for sums, squares in tokens.each_block(lambda _, block: _moments(block)):
+        tokens, _, weight = weighted_samples(sample_weight, check_tokens(self, X, reset=first))
+        lengths, total, square = tokens.lengths, np.zeros(tokens.n_features), 0.0
+
+        def moments(samples: slice, block: Array) -> tuple[Array, float]:
+            if weight is None:
+                return _moments(block)
+            return _weighted_moments(block, np.repeat(weight[samples], lengths[samples]))
+
+        for sums, squares in tokens.each_block(moments):
             total += sums
             square += squares
         if not first:
             total += self.mean_ * n_seen
             square += self._mean_square * n_seen
-        self._learn(n_seen + tokens.n_tokens, total, square)
+        n_tokens = tokens.n_tokens if weight is None else float(weight @ lengths)
+        self._learn(n_seen + n_tokens, total, square)
         return self
 
-    def _learn(self, n_tokens: int, total: Array, square: float) -> None:
+    def _learn(self, n_tokens: float, total: Array, square: float) -> None:
         self.n_tokens_seen_, self.mean_ = n_tokens, total / n_tokens
         self._mean_square = square / n_tokens
         self.scale_ = float(np.sqrt(self._mean_square)) or 1.0
@@ -144,8 +166,26 @@ class TokenScaler(MergeMixin, OneToOneFeatureMixin, TokenTransformer):
 
     def _function(self) -> Callable[[Array], Array]:
         shift, scale, _ = self._map()
-        shift = shift.astype(np.float32)
-        return lambda values: (values - shift) / scale
+        return partial(_scaled_singles, shift=shift.astype(np.float32), scale=scale)
+
+    def affine_map(self) -> tuple[float, Array]:
+        """Give scaled tokens as an affine function of a token: ``weight * token + bias``.
+
+        Returns
+        -------
+        weight : float
+            One over the scale.
+        bias : ndarray of shape (n_features,), dtype float64
+            What is added.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        """
+        check_is_fitted(self)
+        shift, scale, _ = self._map()
+        return 1 / scale, -shift / scale
 
     def inverse_transform(self, X: Any) -> TokenArray | Array:
         """Undo ``transform``.
@@ -192,6 +232,17 @@ def _moments(block: Array) -> tuple[Array, float]:
     return total, square
 
 
+def _weighted_moments(block: Array, times: Array) -> tuple[Array, float]:
+    """Add up the tokens, and their squares, each as often as it counts."""
+    total, square, done = np.zeros(block.shape[1]), 0.0, 0
+    for chunk in row_chunks(block):
+        values, often = chunk.astype(np.float64), times[done : done + len(chunk)]
+        total += often @ values
+        square += float(often @ np.einsum("ij,ij->i", values, values))
+        done += len(chunk)
+    return total, square
+
+
 def _scaled(block: Array, shift: Array, scale: float) -> Array:
     values = as_floats(block)
     shift = shift.astype(values.dtype)
@@ -200,6 +251,10 @@ def _scaled(block: Array, shift: Array, scale: float) -> Array:
     out: Array = np.subtract(values, shift, out=reused)
     out /= scale
     return out
+
+
+def _scaled_singles(values: Array, shift: Array, scale: float) -> Array:
+    return (values - shift) / scale
 
 
 def _unscaled(block: Array, shift: Array, scale: float) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from numbers import Integral
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
@@ -114,6 +115,24 @@ class SelectLayer(OneToOneFeatureMixin, TokenTransformer):
 
     def _function(self) -> Callable[[Array], Array]:
         return as_floats
+
+    def affine_map(self) -> tuple[float, Array]:
+        """Give tokens as an affine function of themselves: ``weight * token + bias``.
+
+        Returns
+        -------
+        weight : float
+            1.
+        bias : ndarray of shape (n_features,), dtype float64
+            Zeros.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        """
+        check_is_fitted(self)
+        return 1.0, np.zeros(self.n_features_in_)
 
 
 def held_block(X: Any, said: str, asked: list[int]) -> int | None:

@@ -7,11 +7,10 @@ passed over when the file is read, and the next append starts on a line of its o
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from skact.files import parse_json
+from skact.files import append_lines, parse_json
 
 __all__ = ["AnswerLog"]
 
@@ -81,16 +80,7 @@ class AnswerLog:
             Concept by key, for people who read the file.
         """
         rows = [
-            json.dumps({"key": key, "concept": concepts[key], "answer": answer}) + "\n"
+            json.dumps({"key": key, "concept": concepts[key], "answer": answer})
             for key, answer in answers.items()
         ]
-        data = "".join(rows).encode("ascii")
-        # Unbuffered, so that a batch is one write and two writers do not mix their lines.
-        with open(self.path, "ab+", buffering=0) as file:
-            if file.seek(0, os.SEEK_END):
-                file.seek(-1, os.SEEK_END)
-                data = data if file.read(1) == b"\n" else b"\n" + data
-            while data:
-                data = data[file.write(data) or 0 :]
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self.path, rows)

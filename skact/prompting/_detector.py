@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skact.arguments import Number
-from skact.base import SharedModelMixin
+from skact.base import AnswersMixin, SharedModelMixin
 from skact.prompting._answer_log import AnswerLog
 from skact.prompting._answerer import Answerer, CallableAnswerer, DetachedModel, check_model
 from skact.prompting._ask import ask
@@ -41,6 +41,7 @@ from skact.rows import Array
 from skact.samples import as_list
 from skact.tail import best_cut
 from skact.targets import check_targets, label_classes
+from skact.validation import weighted_samples
 from skact.warning import warn
 
 __all__ = ["PromptDetector"]
@@ -49,7 +50,7 @@ __all__ = ["PromptDetector"]
 _SMALL = 0.1
 
 
-class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
+class PromptDetector(AnswersMixin, SharedModelMixin, BaseEstimator):
     """A concept is present if a generative model, asked about it, answers Yes.
 
     The baseline needs no activations: raw samples go in, and each pair of a sample and a concept is
@@ -66,7 +67,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         unchanged, and is not pickled.
     concepts : sequence of str or None, default=None
         Words for the concepts, in the order of the columns of y. None takes the column names of a
-        data frame.
+        data frame, or the classes where they are more than two strings.
     prompt : str, default="Is the concept '{concept}' present in this {kind}? Answer Yes or No."
         The question. ``{concept}`` is needed; ``{kind}`` becomes "text" or "image".
     scores : {"answer", "logits"}, default="answer"
@@ -104,8 +105,8 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (2,) or (n_concepts,)
-        The two classes, or the numbers of the concepts where y was an indicator matrix.
+    classes_ : ndarray of shape (n_classes,) or (n_concepts,)
+        The classes, or the numbers of the concepts where y was an indicator matrix.
     multilabel_ : bool
         Whether y was an indicator matrix.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
@@ -167,8 +168,6 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         "progress": ["boolean"],
     }
 
-    classes_: Array
-    multilabel_: bool
     concept_names_: Array
     thresholds_: Array
 
@@ -207,7 +206,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         self.trust_remote_code = trust_remote_code
         self.progress = progress
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Take down the classes and the names of the concepts; for logits, ask and set the cuts.
 
         Parameters
@@ -215,7 +214,11 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         X : sequence of n_samples texts or images
             As in :meth:`predict`; only counted here with ``scores="answer"``.
         y : array-like of shape (n_samples,) or (n_samples, n_concepts)
-            Two classes (the larger one is the concept) or an indicator matrix.
+            Class labels (of two the larger one is the concept, of more each one) or an indicator
+            matrix.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts for the cuts: a weight of 2 is that of a sample that is
+            there twice, one of 0 leaves it out, unasked.
 
         Returns
         -------
@@ -225,18 +228,23 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is wrong, X and y differ in length, or the concepts have no names.
+            If a parameter is wrong, X, y and sample_weight differ in length, or the concepts have
+            no names.
         """
         self._check_params()
-        targets = check_targets(self, y, len(as_list(X)))
+        samples, (y,), weight = weighted_samples(sample_weight, as_list(X), y=y)
+        targets = check_targets(self, y, len(samples))
         names = check_names(self.concepts, targets)
-        self.multilabel_ = targets.classes is None
-        self.classes_ = label_classes(targets)
+        self.multilabel_, self.classes_ = targets.classes is None, label_classes(targets)
         self.concept_names_ = np.array(names, dtype=object)
         self.thresholds_ = np.zeros(len(names))
         if self.scores == "logits":
-            self.thresholds_ = best_cut(self._odds(X), targets.present)
+            self.thresholds_ = best_cut(self._odds(samples), targets.present, weight)
         return self
+
+    @property
+    def _has_own_names(self) -> bool:  # type: ignore[override]
+        return self.concepts is not None
 
     def answers(self, X: Any) -> Bunch:
         """Ask about every sample and concept.
@@ -307,8 +315,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         """
         if self.scores == "logits":
             check_is_fitted(self)
-            decision = self._odds(X) - np.nextafter(self.thresholds_, -np.inf)
-            return decision if self.multilabel_ else decision[:, 0]
+            return self._like_y(self._odds(X) - np.nextafter(self.thresholds_, -np.inf))
         answers = self.answers(X)
         if answers.n_unparsed:
             odd = answers.text[np.isnan(answers.parsed)]
@@ -317,8 +324,7 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
                 f"{answers.n_unparsed} of {answers.parsed.size} answers are neither Yes nor No and "
                 f"count as not present, such as {examples[:200]}; answers(X) shows them all.",
             )
-        decision = np.where(answers.parsed == 1, 1.0, -1.0)
-        return decision if self.multilabel_ else decision[:, 0]
+        return self._like_y(np.where(answers.parsed == 1, 1.0, -1.0))
 
     def predict(self, X: Any) -> Array:
         """Tell which samples hold which concept.
@@ -334,10 +340,20 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_concepts)
             Class labels, or 0 and 1 per concept. Unclear answers count as not present, with a
-            warning.
+            warning. Of more than two classes the one with the largest decision, of equal ones the
+            first; a warning says how often no single class, or none at all, was answered Yes.
         """
-        present = (self.decision_function(X) > 0).astype(np.int64)
-        return present if self.multilabel_ else self.classes_[present]
+        decision = self.decision_function(X)
+        if self._has_many_classes and self.scores == "answer":
+            said_yes = (decision > 0).sum(axis=1)
+            if (said_yes != 1).any():
+                warn(
+                    f"of {len(decision)} samples {(said_yes > 1).sum()} got Yes for several "
+                    f"classes and {(said_yes == 0).sum()} for none; the first of equal classes is "
+                    "taken. "
+                    'scores="logits" compares them.'
+                )
+        return self._answers(decision)
 
     def _odds(self, X: Any) -> Array:
         """Log-odds of Yes against No, (n_samples, n_concepts)."""
@@ -401,7 +417,6 @@ class PromptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
         tags.classifier_tags.multi_label = True
         tags.classifier_tags.poor_score = True
         tags.target_tags.multi_output = True

@@ -68,14 +68,14 @@ def _image_digest(sample: Any, i: int) -> str:
 
 
 def check_names(concepts: Any, targets: Targets) -> list[str]:
-    """Words for the concepts: those given, else the column names of y.
+    """Words for the concepts: those given, else the column names or classes of y.
 
     Parameters
     ----------
     concepts : sequence of str or None
         The words.
     targets : Targets
-        Their number, and the names of the columns of y.
+        Their number, and the names of the columns, or of more than two classes, of y.
 
     Returns
     -------
@@ -87,12 +87,15 @@ def check_names(concepts: Any, targets: Targets) -> list[str]:
     ValueError
         If there are none, or they do not fit y.
     """
-    columns = targets.names if targets.classes is None else None
+    classes = targets.classes
+    # The number of a class, and what the only concept of two is told from, say nothing to a model.
+    are_words = classes is None or (len(classes) > 2 and classes.dtype.kind in "UO")
+    columns = targets.names if are_words else None
     given = columns if concepts is None else concepts
     if given is None:
         raise ValueError(
             "a prompt needs names of concepts: pass concepts=[...], or y as a data frame whose "
-            "columns are the names."
+            "columns are the names, or as more than two classes of strings."
         )
     names = check_concepts(given)
     if len(names) != targets.n_concepts:
@@ -101,5 +104,5 @@ def check_names(concepts: Any, targets: Targets) -> list[str]:
         if not isinstance(name, str):
             raise ValueError(f"concepts[{c}] must be a str, got {name!r}.")
     if columns is not None and names != columns and sorted(names) == sorted(columns):
-        raise ValueError(f"concepts is {names}, but the columns of y are {columns}: other order.")
+        raise ValueError(f"concepts is {names}, but those of y are {columns}: other order.")
     return [str(name) for name in names]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from functools import cache, cached_property
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from skact.cached import cached_property
 from skact.rows._types import Array
 
 __all__ = ["FileRows", "ask_for", "expect_single_rows", "let_go", "mapping", "shows_file"]

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from skact.rows import Array, offsets_of
+from skact.rows import Array, offsets_of, rows_of
 from skact.store._format import checksums
 from skact.store._layer_writer import LayerWriter, sync_folder
 from skact.store._records import RAW, Identity, ShardRow
@@ -66,6 +66,8 @@ class ChunkSink:
         Numbers in a row.
     shapes : ndarray of shape (n_samples, 2) or None
         Grid of each sample; None where samples are runs.
+    segments : ndarray of shape (n_rows,) or None
+        Run of adjacent rows that each row lies in; None where no sample has a gap.
     writing : Worker
         Writes.
 
@@ -85,6 +87,7 @@ class ChunkSink:
         lengths: Array,
         n_features: int,
         shapes: Array | None,
+        segments: Array | None,
         writing: Worker,
     ) -> None:
         self.folder = folder
@@ -96,6 +99,7 @@ class ChunkSink:
         self.lengths = np.asarray(lengths)
         self.n_features = n_features
         self.shapes = shapes
+        self.segments = segments if segments is not None and segments.any() else None
         self.writing = writing
         self._files: dict[int, LayerWriter] = {}
         self._rows: dict[int, Array] = {}  # of the batch that is being filled
@@ -123,6 +127,7 @@ class ChunkSink:
                 n_rows=int(self.lengths.sum()),
                 n_features=self.n_features,
                 has_shapes=self.shapes is not None,
+                has_segments=self.segments is not None,
             )
 
     def discard(self) -> None:
@@ -171,8 +176,12 @@ class ChunkSink:
     def _write(self, samples: Array, rows: Mapping[int, Array]) -> None:
         lengths, keys = self.lengths[samples], [self.samples[i] for i in samples.tolist()]
         shapes = None if self.shapes is None else self.shapes[samples]
+        runs = self.segments
+        if runs is not None:
+            runs = runs[rows_of(offsets_of(self.lengths), samples)]
         for block, file in self._files.items():
-            file.write(rows[block], lengths, keys, checksums(rows[block], lengths, keys), shapes)
+            sums = checksums(rows[block], lengths, keys, runs)
+            file.write(rows[block], lengths, keys, sums, shapes, runs)
         self._order.append(samples)
 
     def seal(self) -> tuple[dict[int, ShardRow], list[bytes]]:

@@ -21,7 +21,7 @@ from skact.store._layer_writer import copy_layer
 from skact.store._records import Identity
 from skact.store._shards import ShardFolder
 
-__all__ = ["CopyJob", "check_width", "export", "one_layer"]
+__all__ = ["CopyJob", "are_numbers", "check_width", "export", "one_layer"]
 
 _PIECE = 2**24  # bytes to copy at a time
 
@@ -124,26 +124,25 @@ def export(index: Index, folder: ShardFolder, identity: Identity, file: Path) ->
     return sum(len(slots) for slots, _ in shards)
 
 
-def _are_numbers(rows: Array) -> bool:
+def are_numbers(rows: Array) -> bool:
     """Whether rows hold neither NaN nor infinity."""
     if rows.dtype == np.uint16:  # bfloat16, the upper half of a float32
         return bool(((rows & 0x7F80) != 0x7F80).all())
     return all_finite(rows)
 
 
-def check_width(index: Index, layer: LayerFile) -> None:
+def check_width(index: Index, identity: Identity, n_features: int, what: str) -> None:
     """Refuse rows of another width than those that the store holds of the layer."""
     with index.reading() as connection:
         found = connection.execute(
             "SELECT n_features FROM shards WHERE identity = "
             "(SELECT id FROM identities WHERE digest = ?) LIMIT 1",
-            (layer.identity.digest,),
+            (identity.digest,),
         ).fetchone()
-    n_features = int(layer.values.shape[1])
     if found is not None and found[0] != n_features:
         raise ValueError(
-            f"{str(layer.path)!r} holds {n_features} features of a token, but the store has "
-            f"{found[0]} of the same layer ({layer.identity.block} of {layer.identity.model!r})."
+            f"{what} holds {n_features} features of a token, but the store has {found[0]} of the "
+            f"same layer ({identity.block} of {identity.model!r})."
         )
 
 
@@ -164,6 +163,7 @@ class CopyJob:
         self.n_rows = self.n_tokens = layer.lengths[self.samples]
         self.n_features = int(layer.values.shape[1])
         self.shapes = None if layer.shapes is None else layer.shapes[self.samples]
+        self.segments = layer.runs(self.samples)
 
     def embed(self, rows: Array, blocks: Sequence[int], sink: Sink, progress: Any) -> None:
         """Copy the rows of some samples, if they have their checksums."""
@@ -175,7 +175,7 @@ class CopyJob:
                 "their checksums. What was imported before is intact."
             )
         for i in numbers:
-            if not _are_numbers(self.layer.rows(i)):
+            if not are_numbers(self.layer.rows(i)):
                 raise ValueError(
                     f"{str(self.layer.path)!r} holds NaN or infinity in the rows of its sample "
                     f"{i}. What was imported before is intact."

@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from skact.progress import token_bar
-from skact.rows import Array, Sink, runs
+from skact.rows import Array, Sink, offsets_of, rows_of, runs
 from skact.store._chunk import ChunkSink, Worker
 from skact.store._claims import Owner
 from skact.store._entries import missing
@@ -29,9 +29,10 @@ from skact.store._shards import ShardFolder
 from skact.store._upkeep import remove_unnamed
 from skact.store._windows import Window, windows
 
-__all__ = ["Filled", "Job", "fill"]
+__all__ = ["CHUNK_BYTES", "Filled", "Job", "fill"]
 
-_CHUNK_BYTES = 2**28  # of a shard
+#: Of a shard.
+CHUNK_BYTES = 2**28
 _POLL = 0.05, 1.0  # seconds to wait for other writers: the first time, and at most
 
 
@@ -40,15 +41,17 @@ class Job(Protocol):
 
     ``n_rows`` says how many rows each gives, of ``n_features`` numbers, and ``n_tokens`` how many
     tokens the model puts out for it; ``shapes`` their rows and columns where they are grids, None
-    where they are runs. ``embed`` writes the rows of the samples with the given numbers, in any
-    order, into the room that the sink gives for the first, second, and so on of them, and reports
-    tokens to a bar.
+    where they are runs; ``segments``, for each row of all samples, which run of adjacent rows it
+    lies in, None where no sample has a gap. ``embed`` writes the rows of the samples with the given
+    numbers, in any order, into the room that the sink gives for the first, second, and so on of
+    them, and reports tokens to a bar.
     """
 
     n_rows: Array
     n_tokens: Array
     n_features: int
     shapes: Array | None
+    segments: Array | None
 
     def embed(self, rows: Array, blocks: Sequence[int], sink: Sink, progress: Any) -> object: ...
 
@@ -136,7 +139,7 @@ class _ChunkWriter:
             n_behind = int(job.n_tokens.sum()) * (1 + n_later / len(window.places))
             n_bytes = job.n_rows * job.n_features * RAW[self.dtype].itemsize
             order = np.argsort(-job.n_tokens, kind="stable")
-            for part in runs(n_bytes[order], _CHUNK_BYTES, self.chunk_size):
+            for part in runs(n_bytes[order], CHUNK_BYTES, self.chunk_size):
                 rows = order[part]
                 n_behind -= int(job.n_tokens[rows].sum())
                 free = self.owner.claim([window.keys[i] for i in rows], window.layers)
@@ -157,6 +160,9 @@ class _ChunkWriter:
             job.n_rows[chunk.rows],
             job.n_features,
             None if job.shapes is None else job.shapes[chunk.rows],
+            None
+            if job.segments is None
+            else job.segments[rows_of(offsets_of(job.n_rows), chunk.rows)],
             self.writing,
         )
         self.n_chunks += 1

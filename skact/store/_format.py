@@ -3,8 +3,10 @@
 A file holds the tensor ``values`` (n_rows, n_features), the rows of one sample after the other, and
 for each sample its number of rows in ``lengths``, the 32 bytes of its key in ``samples``, and the
 CRC-32 of its key and rows in ``checksums``. Where samples are grids, ``shapes`` (n_samples, 2)
-tells their rows and columns. The metadata say in ``identity`` what the numbers are.
-Shards and exports are such files; ``safetensors.safe_open`` reads both.
+tells their rows and columns; where some have gaps, ``segments`` (n_rows,) tells the run of adjacent
+rows that each lies in, and the checksum of such a sample goes on with its segments. The metadata
+say in ``identity`` what the numbers are. Shards and exports are such files;
+``safetensors.safe_open`` reads both.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import errno
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from zlib import crc32
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from skact.cached import cached_property
 from skact.files import parse_json
-from skact.rows import Array, FileRows, offsets_of, runs
+from skact.rows import Array, FileRows, offsets_of, rows_of, runs
 from skact.store._records import RAW, Identity
 
 __all__ = ["CODES", "FORMAT", "KEY_BYTES", "LayerFile", "checksums", "read_layer"]
@@ -43,8 +45,10 @@ _UNFIT = (
 )
 
 
-def checksums(values: Array, lengths: Array, samples: Sequence[bytes]) -> Array:
-    """CRC-32 of each sample's key followed by its rows.
+def checksums(
+    values: Array, lengths: Array, samples: Sequence[bytes], segments: Array | None = None
+) -> Array:
+    """CRC-32 of each sample's key followed by its rows, and by its segments if it has gaps.
 
     Parameters
     ----------
@@ -54,6 +58,8 @@ def checksums(values: Array, lengths: Array, samples: Sequence[bytes]) -> Array:
         Rows of each sample, one after another.
     samples : sequence of bytes
         The keys.
+    segments : ndarray of shape (n_rows,), dtype int32, or None, default=None
+        Run of each row; None where no sample has a gap.
 
     Returns
     -------
@@ -61,14 +67,13 @@ def checksums(values: Array, lengths: Array, samples: Sequence[bytes]) -> Array:
         The checksums.
     """
     offsets = offsets_of(lengths).tolist()
-    raw = values.view(np.uint8)
-    return np.array(
-        [
-            crc32(raw[start:end], crc32(sample))
-            for (start, end), sample in zip(pairwise(offsets), samples, strict=True)
-        ],
-        "<u4",
-    )
+    raw, runs = values.view(np.uint8), None if segments is None else segments.astype("<i4")
+    sums = []
+    for (start, end), sample in zip(pairwise(offsets), samples, strict=True):
+        sums.append(crc32(raw[start:end], crc32(sample)))
+        if runs is not None and runs[start:end].any():
+            sums[-1] = crc32(runs[start:end], sums[-1])
+    return np.array(sums, "<u4")
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class LayerFile:
         Their checksums, as they are written.
     shapes : ndarray of shape (n_samples, 2), dtype int64, or None
         Their grids; None where they are runs.
+    segments : ndarray of shape (n_rows,), dtype int32, or None
+        Run of each row; None where no sample has a gap.
     """
 
     path: Path
@@ -103,6 +110,7 @@ class LayerFile:
     keys: Array
     checksums: Array
     shapes: Array | None
+    segments: Array | None
 
     @cached_property
     def samples(self) -> list[bytes]:
@@ -117,6 +125,12 @@ class LayerFile:
         """Show the rows of a sample."""
         rows: Array = self.values[self._offsets[i] : self._offsets[i + 1]]
         return rows
+
+    def runs(self, samples: Sequence[int] | Array) -> Array | None:
+        """Give the segments of some samples, one after another; None where none has a gap."""
+        if self.segments is None:
+            return None
+        return self.segments[rows_of(self._offsets, np.asarray(samples, np.int64))]
 
     def damaged(self, samples: Sequence[int] | Array) -> list[int]:
         """Give the numbers of those samples whose rows do not have their checksums.
@@ -150,7 +164,8 @@ class LayerFile:
         if len(content) < lengths.sum() * width * self.values.itemsize:
             return samples
         rows = np.frombuffer(content, self.values.dtype).reshape(-1, width)
-        sums = checksums(rows, lengths, [self.keys[i].tobytes() for i in samples])
+        keys = [self.keys[i].tobytes() for i in samples]
+        sums = checksums(rows, lengths, keys, self.runs(samples))
         return samples[sums != self.checksums[samples]]
 
 
@@ -162,7 +177,11 @@ def _read_layer(path: Path) -> LayerFile:
             if about["format"] != FORMAT:
                 raise ValueError(f"its format is {about['format']!r}, expected {FORMAT!r}")
             lengths, samples, sums = map(content.get_tensor, ("lengths", "samples", "checksums"))
-            shapes = content.get_tensor("shapes") if "shapes" in content.keys() else None  # noqa: SIM118
+            names = set(content.keys())
+            shapes, segments = (
+                content.get_tensor(name) if name in names else None
+                for name in ("shapes", "segments")
+            )
         entry = parse_json(file.read(n_header).decode(), "the header")["values"]
     settings = parse_json(about["identity"], "the identity")
     dtype, shape = settings["stored_as"], tuple(entry["shape"])
@@ -173,6 +192,7 @@ def _read_layer(path: Path) -> LayerFile:
         or lengths.min() < 1
         or lengths.sum() != shape[0]
         or (shapes is not None and (shapes.shape != (n, 2) or (shapes.prod(1) != lengths).any()))
+        or (segments is not None and (segments.shape, segments.dtype) != (shape[:1], np.int32))
     ):
         raise ValueError("its parts do not fit together")
     identity = Identity(
@@ -183,7 +203,7 @@ def _read_layer(path: Path) -> LayerFile:
     )
     start = 8 + n_header + entry["data_offsets"][0]
     values = FileRows(path, RAW[dtype], shape, start)
-    return LayerFile(path, identity, dtype, values, lengths, samples, sums, shapes)
+    return LayerFile(path, identity, dtype, values, lengths, samples, sums, shapes, segments)
 
 
 def read_layer(path: Path) -> LayerFile:

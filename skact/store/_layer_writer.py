@@ -88,6 +88,8 @@ class LayerWriter:
         What will be written.
     has_shapes : bool, default=False
         Whether samples are grids, whose shapes will be written too.
+    has_segments : bool, default=False
+        Whether some samples have gaps, so that the run of each row will be written too.
 
     Attributes
     ----------
@@ -112,6 +114,7 @@ class LayerWriter:
         n_rows: int,
         n_features: int,
         has_shapes: bool = False,
+        has_segments: bool = False,
     ) -> None:
         n_bytes = n_rows * n_features * RAW[dtype].itemsize
         tensors = {
@@ -122,6 +125,8 @@ class LayerWriter:
         }
         if has_shapes:
             tensors["shapes"] = ("I64", [n_samples, 2], 16 * n_samples)
+        if has_segments:
+            tensors["segments"] = ("I32", [n_rows], 4 * n_rows)
         header = _header(identity, tensors)
         self.path = path
         self.start = len(header)
@@ -130,6 +135,8 @@ class LayerWriter:
         self._samples: list[bytes] = []
         self._checksums: list[Array] = []
         self._shapes: list[Array] = []
+        self._segments: list[Array] = []
+        self._has_segments = has_segments
         with _naming_a_full_disk(path, self.n_bytes):
             self._file = open(path, "xb")  # noqa: SIM115
             try:
@@ -148,6 +155,7 @@ class LayerWriter:
         samples: Sequence[bytes],
         sums: Array,
         shapes: Array | None = None,
+        segments: Array | None = None,
     ) -> None:
         """Append samples.
 
@@ -163,6 +171,8 @@ class LayerWriter:
             Their checksums.
         shapes : ndarray of shape (n_new, 2) or None, default=None
             Their grids, where samples have some.
+        segments : ndarray of shape (n_new_rows,) or None, default=None
+            Their runs; None where these have no gaps.
         """
         content = memoryview(rows.reshape(-1).view(np.uint8))
         with _naming_a_full_disk(self.path, self.n_bytes):
@@ -172,6 +182,8 @@ class LayerWriter:
         self._samples += samples
         self._checksums.append(sums)
         self._shapes += [] if shapes is None else [shapes]
+        if self._has_segments:
+            self._segments.append(np.zeros(len(rows)) if segments is None else segments)
 
     def finish(self) -> None:
         """Write what is left, and bring the file to the disk.
@@ -187,6 +199,8 @@ class LayerWriter:
             self._file.write(np.concatenate(self._checksums).astype("<u4").tobytes())
             for shapes in self._shapes:
                 self._file.write(shapes.astype("<i8").tobytes())
+            for segments in self._segments:
+                self._file.write(segments.astype("<i4").tobytes())
             if self._file.tell() != self.n_bytes:
                 raise RuntimeError(f"{str(self.path)!r} did not get all of its samples.")
             self._file.flush()
@@ -236,6 +250,7 @@ def copy_layer(
         n_rows=sum(int(layer.lengths[list(slots)].sum()) for slots, layer in parts),
         n_features=int(first.values.shape[1]),
         has_shapes=first.shapes is not None,
+        has_segments=any(layer.segments is not None for _, layer in parts),
     )
     try:
         for slots, layer in parts:
@@ -247,6 +262,7 @@ def copy_layer(
                     layer.samples[one],
                     layer.checksums[one],
                     None if layer.shapes is None else layer.shapes[one],
+                    layer.runs([i]),
                 )
         writer.finish()
         os.replace(temporary, file)

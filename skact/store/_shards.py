@@ -177,13 +177,17 @@ class ShardFolder:
             )
         return layer
 
-    def map(self, held: Held, digest: bytes, *, check: bool) -> Array:
-        """Map the values of a shard, float32, float16 or uint16; see :meth:`open`."""
-        values: Array = self.open(held, digest, check=check).values
+    def map(self, held: Held, digest: bytes, *, check: bool) -> tuple[Array, Array | None]:
+        """Map the values of a shard, float32, float16 or uint16, with their segments or None.
+
+        See :meth:`open`.
+        """
+        layer = self.open(held, digest, check=check)
+        values: Array = layer.values
         mapped = self._mapped.get(held.row.name)
         if mapped is None or mapped.inode != values.inode:  # type: ignore[attr-defined]
             self._mapped[held.row.name] = mapped = values
-        return mapped
+        return mapped, layer.segments
 
     def remove(self, names: Iterable[str]) -> int:
         """Remove files that no row names, nor will name.

@@ -19,11 +19,12 @@ from skact.store._fill import Filled, Job, fill
 from skact.store._forget import forget
 from skact.store._format import KEY_BYTES, read_layer
 from skact.store._index import Index
+from skact.store._recorded import RecordedMixin, recorded_key
 from skact.store._records import RAW, Identity
 from skact.store._shards import ShardFolder
 from skact.store._upkeep import describe, prune
 from skact.store._verify import verify
-from skact.tokens import Source, TokenArray, join_shapes
+from skact.tokens import Source, TokenArray, join_segments, join_shapes
 
 __all__ = ["ActivationStore"]
 
@@ -58,13 +59,21 @@ def _is_layer(layer: Any) -> bool:
 
 
 _KEYS = Such("a list of keys of samples, 32 bytes each", _are_keys)
+_KEYS_OR_NAMES = Such(
+    "a list of keys of samples, 32 bytes each, or of names of recorded ones",
+    lambda keys: (
+        _are_keys([key for key in keys if not isinstance(key, str)])
+        if isinstance(keys, Sequence) and not isinstance(keys, str | bytes)
+        else False
+    ),
+)
 _IDENTITIES = Such("a dict of blocks to Identity(...)", _are_identities)
 _SOME_IDENTITIES = Such(
     "a dict of one or more blocks to Identity(...)", lambda value: _are_identities(value) and value
 )
 
 
-class ActivationStore:
+class ActivationStore(RecordedMixin):
     """A folder of activations, so that no sample goes through a model twice.
 
     Given to :class:`~skact.embedding.TransformerEmbedder` as ``store``. Each sample is kept at
@@ -228,8 +237,8 @@ class ActivationStore:
             max_bytes=max_bytes,
         )
 
-    @checked(keys=[_KEYS])
-    def forget(self, keys: Sequence[bytes]) -> int:
+    @checked(keys=[_KEYS_OR_NAMES])
+    def forget(self, keys: Sequence[bytes] | Sequence[str]) -> int:
         """Remove samples for good, at all layers of all models: when a person asks for it.
 
         Their rows and keys are neither in the shards nor in the index afterwards. Shards that hold
@@ -241,16 +250,18 @@ class ActivationStore:
 
         Parameters
         ----------
-        keys : sequence of bytes
+        keys : sequence of bytes or str
             Names of the samples, 32 bytes each; see
-            :meth:`~skact.embedding.TransformerEmbedder.forget`, which knows them.
+            :meth:`~skact.embedding.TransformerEmbedder.forget`, which knows them. Or those that
+            recorded samples have in :meth:`put`.
 
         Returns
         -------
         n_samples : int
             How many of them were there.
         """
-        return forget(self._index, self._folder, keys)
+        named = [recorded_key(key) if isinstance(key, str) else key for key in keys]
+        return forget(self._index, self._folder, named)
 
     @checked(
         file=[PATH],
@@ -284,9 +295,9 @@ class ActivationStore:
         Returns
         -------
         n_samples : int
-            Samples written. The tensors are values, lengths, samples (the keys), checksums, and
-            shapes where samples are grids. Of a model that lies in a folder the file has the last
-            part of the path.
+            Samples written. The tensors are values, lengths, samples (the keys), checksums, shapes
+            where samples are grids, and segments where they have gaps. Of a model that lies in a
+            folder the file has the last part of the path.
 
         Raises
         ------
@@ -318,7 +329,8 @@ class ActivationStore:
             another width than those of the same layer here.
         """
         layer = read_layer(Path(file).expanduser().absolute())
-        check_width(self._index, layer)
+        width = int(layer.values.shape[1])
+        check_width(self._index, layer.identity, width, repr(str(layer.path)))
         filled = fill(
             self._index,
             self._folder,
@@ -426,12 +438,13 @@ class ActivationStore:
                 return None
             places, shards = found
             try:
-                parts = [self._folder.map(s, identity.digest, check=self.check) for s in shards]
+                mapped = [self._folder.map(s, identity.digest, check=self.check) for s in shards]
                 break
             except OSError:
                 if are_there(self._index, shards):
                     raise
                 # They were pruned meanwhile: ask again.
+        parts = [values for values, _ in mapped]
         rows = [held.row for held in shards]
         bfloat16 = rows[0].dtype == "bfloat16"
         one = len(parts) == 1 and not bfloat16
@@ -442,6 +455,7 @@ class ActivationStore:
             n_slots[places[:, 0]] + places[:, 1],
             source=source,
             shapes=join_shapes([row.shapes for row in rows]),
+            segments=join_segments([(runs, len(values)) for values, runs in mapped]),
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,7 +11,7 @@ import numpy as np
 from skact.rows import Array
 from skact.store._records import Identity
 
-__all__ = ["Window", "windows"]
+__all__ = ["Window", "window_slices", "windows"]
 
 # Chunks of a window, and samples of the first one: nothing else is done while it is prepared.
 _WINDOW, _FIRST = 4, 256
@@ -46,10 +46,15 @@ def windows(
     for number, pattern in enumerate(patterns):
         members = places[group.reshape(-1) == number].tolist()
         wanted = {blocks[column]: layers[blocks[column]] for column in np.flatnonzero(pattern)}
-        start = 0
-        while start < len(members):
-            size = _WINDOW * chunk_size if out else min(chunk_size, _FIRST)
-            part = members[start : start + size]
+        for span in window_slices(len(members), chunk_size, small_first=not out):
+            part = members[span]
             out.append(Window(part, [samples[place] for place in part], wanted))
-            start += size
     return out
+
+
+def window_slices(n_samples: int, chunk_size: int, *, small_first: bool = True) -> Iterator[slice]:
+    """Cut samples into windows, of which the first is small where nothing comes before it."""
+    start, size = 0, min(chunk_size, _FIRST) if small_first else _WINDOW * chunk_size
+    while start < n_samples:
+        yield slice(start, start + size)
+        start, size = start + size, _WINDOW * chunk_size

@@ -15,18 +15,23 @@ that scikit-learn's splitters and meta-estimators ask for.
 """
 
 from skact.tokens._array import TokenArray
-from skact.tokens._shapes import join_shapes, same_shapes
-from skact.tokens._source import Columns, Source, rescaled
+from skact.tokens._shapes import check_segments, join_segments, join_shapes, same_shapes
+from skact.tokens._source import Columns, Labels, Site, Source, rescaled
 from skact.tokens._stack import LayerStack
-from skact.tokens._view import SampleView
+from skact.tokens._view import SampleView, with_row_labels
 
 __all__ = [
     "Columns",
+    "Labels",
     "LayerStack",
     "SampleView",
+    "Site",
     "Source",
     "TokenArray",
+    "check_segments",
+    "join_segments",
     "join_shapes",
     "rescaled",
     "same_shapes",
+    "with_row_labels",
 ]

@@ -15,11 +15,12 @@ import numpy as np
 from skact.arguments import SEQUENCE, checked, is_name
 from skact.rows import Array, FileRows, Mapped, Shards, as_numpy, may_hold, offsets_of, on_disk
 from skact.tokens._reading import TokenReader
-from skact.tokens._shapes import check_shapes, join_shapes
+from skact.tokens._shapes import check_segments, check_shapes, join_segments, join_shapes
 from skact.tokens._source import Source, common
 
 __all__ = ["TokenArray"]
 
+_MOST_NAMES = 10  # that a person is shown
 _DTYPES = ("float16", "float32", "float64", "bool")
 
 
@@ -30,13 +31,17 @@ def _as_values(values: Any) -> Any:
         values = values.astype(np.float32)
     if values.dtype.name not in _DTYPES:
         raise TypeError(f"values must have one of the dtypes {_DTYPES}, got {values.dtype}.")
-    return FileRows.of(values) if values.flags.c_contiguous else np.ascontiguousarray(values)
+    rows = FileRows.of(values) if values.flags.c_contiguous else np.ascontiguousarray(values)
+    foreign = type(rows) is np.ndarray and not rows.dtype.isnative
+    return rows.astype(rows.dtype.newbyteorder("=")) if foreign else rows
 
 
 def _as_integers(numbers: Any, name: str) -> Array:
     array = np.asarray(numbers)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ValueError(f"{name} must be 1-D integers, got {array.ndim}-D of dtype {array.dtype}.")
+    if array.size and (largest := int(array.max())) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must hold 64-bit integers with a sign, got {largest}.")
     return array.astype(np.int64, copy=False)
 
 
@@ -76,6 +81,9 @@ class TokenArray(TokenReader):
     shapes : array-like of int of shape (n_all_samples, 2), default=None
         Rows and columns of each stored sample whose tokens are a grid, row by row, as the patches
         of an image are. None means runs of tokens.
+    segments : array-like of int of shape (n_all_tokens,), default=None
+        Where context was left out inside of samples, as between the turns of a chat: neighbours of
+        one sample with unequal numbers are not adjacent. None means that every sample is one run.
 
     Attributes
     ----------
@@ -85,12 +93,18 @@ class TokenArray(TokenReader):
         Tokens per sample.
     shapes : ndarray of shape (n_samples, 2), dtype int64, or None
         Rows and columns of each sample shown.
+    segments : ndarray of shape (n_tokens,), dtype int32, or None
+        Run of adjacent tokens that each row of ``flat()`` lies in, from 0 in each sample; None
+        where no sample shown has a gap.
+    row_labels : pandas.Index or None
+        The index of the Series or data frame that the samples came in, which follows them into the
+        data frames that ``set_output`` asks for.
 
     Raises
     ------
     ValueError
-        If the offsets do not fit the values, a sample is empty, or its shape does not fit its
-        tokens.
+        If the offsets do not fit the values, a sample is empty, its shape does not fit its tokens,
+        or there is not one segment per token.
     TypeError
         If the values have a dtype that is not listed above.
 
@@ -117,6 +131,7 @@ class TokenArray(TokenReader):
         feature_names: Sequence[str] | None = None,
         source: Source | None = None,
         shapes: Any = None,
+        segments: Any = None,
     ) -> None:
         if getattr(values, "ndim", None) != 2:
             raise ValueError(
@@ -150,11 +165,21 @@ class TokenArray(TokenReader):
             raise TypeError(f"source must be a Source(...) or None, got {source!r}.")
         self.source = source
         self._shapes = None if shapes is None else check_shapes(shapes, np.diff(self.offsets))
+        self._segments = None if segments is None else check_segments(segments, self.offsets)
+        if self._shapes is not None and self._segments is not None:
+            raise ValueError("samples have shapes or segments: a grid has no gaps.")
+        self.row_labels = None
 
     @property
     def shapes(self) -> Array | None:
         """Rows and columns of each sample, int64 of shape (n_samples, 2); None for runs."""
         return None if self._shapes is None else self._shapes[self.index]
+
+    @property
+    def segments(self) -> Array | None:
+        """Run of adjacent tokens that each token lies in, int32 of shape (n_tokens,), or None."""
+        shown = None if self._segments is None else self._segments[self._rows()]
+        return shown if shown is not None and shown.any() else None
 
     @classmethod
     @checked(samples=["array-like"])
@@ -165,6 +190,7 @@ class TokenArray(TokenReader):
         feature_names: Sequence[str] | None = None,
         source: Source | None = None,
         shapes: Any = None,
+        segments: Any = None,
     ) -> Self:
         """Lay samples one after another; copies the tokens once.
 
@@ -178,6 +204,8 @@ class TokenArray(TokenReader):
             Where the activations come from.
         shapes : array-like of int of shape (n_samples, 2), default=None
             Rows and columns of each sample, if they are grids.
+        segments : array-like of int of shape (n_tokens,), default=None
+            Runs of adjacent tokens, if samples have gaps.
 
         Returns
         -------
@@ -209,6 +237,7 @@ class TokenArray(TokenReader):
             feature_names=feature_names,
             source=source,
             shapes=shapes,
+            segments=segments,
         )
 
     @classmethod
@@ -227,7 +256,7 @@ class TokenArray(TokenReader):
         -------
         tokens : TokenArray
             Names and each field of the source are kept where all parts agree, shapes where all
-            parts have them.
+            parts have them, and segments where one has them.
 
         Raises
         ------
@@ -248,6 +277,7 @@ class TokenArray(TokenReader):
             values: Any = Shards([part.values for part in parts])
             lengths = [np.diff(part.offsets) for part in parts]
             shapes = [part._shapes for part in parts]
+            segments = [(part._segments, len(part.values)) for part in parts]
             starts = offsets_of([len(stored) for stored in lengths])[:-1]
             index = np.concatenate(
                 [part.index + start for part, start in zip(parts, starts, strict=True)]
@@ -256,7 +286,8 @@ class TokenArray(TokenReader):
             values = np.concatenate([part.flat() for part in parts])
             lengths = [part.lengths for part in parts]
             shapes = [part.shapes for part in parts]
-        return cls(
+            segments = [(part.segments, part.n_tokens) for part in parts]
+        joined = cls(
             values,
             offsets_of(np.concatenate(lengths)),
             index,
@@ -267,13 +298,12 @@ class TokenArray(TokenReader):
             ),
             source=common(part.source for part in parts),
             shapes=join_shapes(shapes),
+            segments=join_segments(segments),
         )
-
-    def _view(self, index: Array) -> Self:
-        # The stored part was checked once; a view can skip the checks.
-        view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, index=index)
-        return view
+        labels = [part.row_labels for part in parts]
+        if all(known is not None for known in labels):
+            joined.row_labels = labels[0].append(labels[1:])
+        return joined
 
     def __getstate__(self) -> dict[str, Any]:
         # Rows in memory that are not shown stay behind; rows in files travel as names of files.
@@ -314,16 +344,19 @@ class TokenArray(TokenReader):
         Returns
         -------
         tokens : TokenArray
-            The new values, cut into samples of the same lengths and shapes; nothing else is
-            stored.
+            The new values, cut into samples of the same lengths, shapes and segments; nothing else
+            is stored.
         """
-        return type(self)(
+        renewed = type(self)(
             values,
             offsets_of(self.lengths),
             feature_names=feature_names,
             source=source,
             shapes=self.shapes,
+            segments=self.segments,
         )
+        renewed.row_labels = self.row_labels
+        return renewed
 
     def with_stored_values(
         self,
@@ -345,16 +378,19 @@ class TokenArray(TokenReader):
         Returns
         -------
         tokens : TokenArray
-            The samples shown, with their index and shapes, in the new values.
+            The samples shown, with their index, shapes and segments, in the new values.
         """
-        return type(self)(
+        renewed = type(self)(
             values,
             self.offsets,
             self.index,
             feature_names=feature_names,
             source=source,
             shapes=self._shapes,
+            segments=self._segments,
         )
+        renewed.row_labels = self.row_labels
+        return renewed
 
     def map(
         self,
@@ -453,6 +489,13 @@ class TokenArray(TokenReader):
             A view.
         """
         return self.with_stored_values(self.values, self.feature_names, source)
+
+    def _facts(self) -> dict[str, Any]:
+        names = self.feature_names
+        facts = {"features": f"{self.n_features:,}, {self.dtype}"}
+        if names is not None:
+            facts["names"] = ", ".join(names[:_MOST_NAMES]) + (", ..." * (len(names) > _MOST_NAMES))
+        return facts if self.source is None else {**facts, "source": str(self.source)}
 
     def __repr__(self) -> str:
         source = f", source: {self.source}" if self.source else ""

@@ -1,4 +1,8 @@
-"""Rows and columns of samples whose tokens are a grid, row by row, as the patches of an image."""
+"""How the tokens of a sample lie beside one another: in a grid, or in runs with gaps between them.
+
+The patches of an image are a grid, row by row. The tokens of a text are one run, and several where
+context was left out between them, as between the turns of a chat.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 
 from skact.rows import Array
 
-__all__ = ["check_shapes", "join_shapes", "same_shapes"]
+__all__ = ["check_segments", "check_shapes", "join_segments", "join_shapes", "same_shapes"]
 
 
 def check_shapes(shapes: Any, lengths: Array) -> Array:
@@ -67,7 +71,60 @@ def join_shapes(parts: Sequence[Array | None]) -> Array | None:
 
 
 def same_shapes(shapes: Array | None, others: Array | None) -> bool:
-    """Tell whether samples have the same rows and columns, or have none alike."""
+    """Tell whether samples have the same shapes or the same segments, or have none alike."""
     if shapes is None or others is None:
         return shapes is others
     return np.array_equal(shapes, others)
+
+
+def check_segments(segments: Any, offsets: Array) -> Array | None:
+    """Count the runs of adjacent tokens within each sample.
+
+    Parameters
+    ----------
+    segments : array-like of int of shape (n_tokens,)
+        Neighbours in a sample that have unequal numbers are not adjacent.
+    offsets : ndarray of shape (n_samples + 1,), dtype int64
+        Where each sample begins, and at last the number of tokens.
+
+    Returns
+    -------
+    segments : ndarray of shape (n_tokens,), dtype int32, or None
+        From 0 in each sample; None if every sample is one run.
+
+    Raises
+    ------
+    ValueError
+        If they are not one integer per token.
+    """
+    array = np.asarray(segments)
+    if array.shape != (offsets[-1],) or (array.size and array.dtype.kind not in "biu"):
+        raise ValueError(
+            f"segments must be integers of shape ({offsets[-1]},), the number of the run that each "
+            f"token lies in; got dtype {array.dtype} of shape {array.shape}."
+        )
+    begins = array[1:] != array[:-1]
+    begins[offsets[1:-1] - 1] = False
+    if not begins.any():
+        return None
+    runs = np.zeros(len(array), np.int32)
+    np.cumsum(begins, out=runs[1:])
+    return runs - np.repeat(runs[offsets[:-1]], np.diff(offsets))
+
+
+def join_segments(parts: Sequence[tuple[Array | None, int]]) -> Array | None:
+    """Put segments of samples behind one another; None if no sample has any.
+
+    Parameters
+    ----------
+    parts : sequence of (ndarray of shape (n_tokens_i,) or None, int)
+        Runs of tokens, and how many tokens there are.
+
+    Returns
+    -------
+    segments : ndarray of shape (n_tokens,), dtype int32, or None
+        Those of all tokens.
+    """
+    if all(part is None for part, _ in parts):
+        return None
+    return np.concatenate([np.zeros(n, np.int32) if p is None else p for p, n in parts])

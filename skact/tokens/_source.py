@@ -7,9 +7,13 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal, get_args
 
-__all__ = ["Columns", "Source", "common", "rescaled"]
+__all__ = ["Columns", "Site", "Source", "common", "rescaled"]
 
 Columns = Literal["features", "concepts", "units"]
+Labels = Literal["samples", "tokens"]
+# What is said of scores, not of the activations behind them.
+_OF_SCORES = ("columns", "labels")
+Site = Literal["residual", "attention", "mlp", "heads"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,12 @@ class Source:
     columns : {"features", "concepts", "units"}
         What a column is: a feature of the model, the score of a labelled concept, or the score of
         a unit that was found without labels.
+    site : {"residual", "attention", "mlp", "heads"} or None
+        The residual stream after the block, what a branch of the block adds to it, or what enters
+        the output projection of its attention.
+    labels : {"samples", "tokens"} or None
+        Whether the concept method that the columns are scores of was given labels of tokens, or of
+        samples alone.
     """
 
     model: str | None = None
@@ -39,6 +49,8 @@ class Source:
     convention: str | None = None
     scaling: str | None = None
     columns: Columns = "features"
+    site: Site | None = None
+    labels: Labels | None = None
 
     def __post_init__(self) -> None:
         for name in ("model", "revision", "convention", "scaling"):
@@ -49,6 +61,12 @@ class Source:
             raise TypeError(f"block must be an int or None, got {self.block!r}.")
         if not isinstance(self.columns, str) or self.columns not in get_args(Columns):
             raise ValueError(f"columns must be one of {get_args(Columns)}, got {self.columns!r}.")
+        if not isinstance(self.site, str | None) or self.site not in (None, *get_args(Site)):
+            raise ValueError(f"site must be one of {get_args(Site)} or None, got {self.site!r}.")
+        if not isinstance(self.labels, str | None) or self.labels not in (None, *get_args(Labels)):
+            raise ValueError(
+                f"labels must be one of {get_args(Labels)} or None, got {self.labels!r}."
+            )
 
     def conflict(self, other: Source) -> str | None:
         """Name the first field in which two known sources disagree.
@@ -67,7 +85,7 @@ class Source:
         if not isinstance(other, Source):
             raise TypeError(f"other must be a Source(...), got {other!r}.")
         same_weights = self.revision is not None and self.revision == other.revision
-        for field in ("model", "revision", "block", "convention", "scaling"):
+        for field in ("model", "revision", "block", "site", "convention", "scaling"):
             mine, theirs = getattr(self, field), getattr(other, field)
             if None not in (mine, theirs) and mine != theirs:
                 if field == "model" and same_weights:
@@ -76,7 +94,7 @@ class Source:
         return None
 
     def __str__(self) -> str:
-        known = {k: v for k, v in vars(self).items() if v is not None and k != "columns"}
+        known = {k: v for k, v in vars(self).items() if v is not None and k not in _OF_SCORES}
         return ", ".join(f"{k} {v}" for k, v in known.items()) or "unknown"
 
 

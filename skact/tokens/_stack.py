@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from skact.arguments import SEQUENCE, checked
 from skact.rows import Array
 from skact.tokens._array import TokenArray
 from skact.tokens._shapes import same_shapes
-from skact.tokens._view import SampleView
+from skact.tokens._view import SampleView, with_row_labels
 
 __all__ = ["LayerStack"]
 
@@ -22,7 +23,7 @@ class LayerStack(SampleView):
     Parameters
     ----------
     layers : mapping of int to TokenArray
-        Tokens by block. All show the same samples with the same lengths and shapes.
+        Tokens by block. All show the same samples with the same lengths, shapes and segments.
 
     Attributes
     ----------
@@ -34,7 +35,7 @@ class LayerStack(SampleView):
     Raises
     ------
     ValueError
-        If there is no layer, or two layers differ in samples, lengths, shapes or width.
+        If there is no layer, or two layers differ in samples, lengths, shapes, segments or width.
 
     Examples
     --------
@@ -68,13 +69,15 @@ class LayerStack(SampleView):
                     f"layers must hold the same samples: layer {block} has {tokens!r}, "
                     f"layer {first_block} has {first!r}."
                 )
-            if not same_shapes(tokens.shapes, first.shapes):
-                raise ValueError(
-                    f"layers must hold the same samples: the shapes of layer {block} are not those "
-                    f"of layer {first_block}."
-                )
+            for name in ("shapes", "segments"):
+                if not same_shapes(getattr(tokens, name), getattr(first, name)):
+                    raise ValueError(
+                        f"layers must hold the same samples: the {name} of layer {block} are not "
+                        f"those of layer {first_block}."
+                    )
         self._layers = {block: layers[block] for block in sorted(layers)}
         self.index = np.arange(len(first))
+        self.row_labels = first.row_labels
 
     @property
     def layers(self) -> list[int]:
@@ -101,6 +104,11 @@ class LayerStack(SampleView):
         """Rows and columns of each sample, int64 of shape (n_samples, 2); None for runs."""
         return self.layer(self.layers[0]).shapes
 
+    @property
+    def segments(self) -> Array | None:
+        """Run of adjacent tokens that each token lies in, int32 of shape (n_tokens,), or None."""
+        return self.layer(self.layers[0]).segments
+
     def layer(self, block: int) -> TokenArray:
         """Take one layer out; the tokens are not copied.
 
@@ -124,17 +132,13 @@ class LayerStack(SampleView):
             block = blocks[block]
         if not isinstance(block, int | np.integer) or block is True or block not in blocks:
             raise ValueError(f"layer must be one of {blocks} (or negative), got {block!r}.")
-        return self._layers[block][self.index]
-
-    def _view(self, index: Array) -> Self:
-        view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, index=index)
-        return view
+        return with_row_labels(self._layers[block][self.index], self.row_labels)
 
     def __getstate__(self) -> dict[str, Any]:
         # Each layer leaves behind what is not shown.
         layers = {block: self.layer(block) for block in self._layers}
-        return {"_layers": layers, "index": np.arange(len(self))}
+        index = np.arange(len(self))
+        return {"_layers": layers, "index": index, "row_labels": self.row_labels}
 
     def _sample(self, i: int) -> dict[int, Array]:
         return {block: tokens[self.index[i]] for block, tokens in self._layers.items()}
@@ -169,6 +173,12 @@ class LayerStack(SampleView):
         return cls(
             {b: TokenArray.concatenate([p.layer(b) for p in parts]) for b in parts[0].layers}
         )
+
+    def _facts(self) -> dict[str, Any]:
+        first = self._layers[self.layers[0]]
+        source = first.source and replace(first.source, block=None)
+        facts = {"layers": ", ".join(map(str, self.layers)), **first._facts()}
+        return facts if source is None else {**facts, "source": str(source)}
 
     def __repr__(self) -> str:
         return f"LayerStack(layers {self.layers}, {len(self)} samples, {self.n_features} features)"

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from html import escape
 from numbers import Integral
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 from sklearn.utils._array_api import get_namespace
 
 from skact.rows import Array
 
-__all__ = ["SampleView"]
+__all__ = ["SampleView", "with_row_labels"]
 
 
 class SampleView(ABC):
     """Indexing along samples, in the forms that scikit-learn uses."""
 
     index: Array
+    #: The index of the pandas object that the samples came in, which data frames are joined by.
+    row_labels: Any
 
     @property
     @abstractmethod
     def n_features(self) -> int:
         """Number of features of a token."""
 
+    def _view(self, key: Any) -> Self:
+        """Show some of the samples shown: those at a slice, at integers or of a mask."""
+        # What is stored was checked once; a view can skip the checks.
+        view = object.__new__(type(self))
+        labels = None if self.row_labels is None else self.row_labels[key]
+        view.__dict__.update(self.__dict__, index=self.index[key], row_labels=labels)
+        return view
+
+    @property
     @abstractmethod
-    def _view(self, index: Array) -> Self:
-        """Show the stored samples ``index``."""
+    def lengths(self) -> Array:
+        """Tokens of each sample, int64 of shape (n_samples,)."""
 
     @abstractmethod
     def _sample(self, i: int) -> Any:
@@ -48,6 +60,12 @@ class SampleView(ABC):
     def __iter__(self) -> Iterator[Any]:
         return (self._sample(i) for i in range(len(self)))
 
+    @overload
+    def __getitem__(self, key: int | np.integer) -> Any: ...
+
+    @overload
+    def __getitem__(self, key: Any) -> Self: ...
+
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, tuple):
             # scikit-learn indexes whatever has a shape as array[key, ...].
@@ -63,7 +81,7 @@ class SampleView(ABC):
                 raise IndexError(f"sample {key} is out of range for {len(self)} samples.")
             return self._sample(int(key) % len(self))
         if isinstance(key, slice):
-            return self._view(self.index[key])
+            return self._view(key)
         return self.take(key)
 
     def take(
@@ -103,7 +121,21 @@ class SampleView(ABC):
             )
         if keys.dtype.kind == "b" and len(keys) != len(self):
             raise IndexError(f"the mask has {len(keys)} entries for {len(self)} samples.")
-        return self._view(self.index[keys])
+        return self._view(keys)
+
+    @abstractmethod
+    def _facts(self) -> dict[str, Any]:
+        """Say what a person wants to know first, line by line."""
+
+    def _repr_html_(self) -> str:
+        lengths = self.lengths
+        spread = f"{lengths.min()} to {lengths.max()} each" if len(lengths) else "none"
+        facts = {"samples": f"{len(self):,}", "tokens": f"{lengths.sum():,} ({spread})"}
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+            for name, value in {**facts, **self._facts()}.items()
+        )
+        return f"<table><caption>{type(self).__name__}</caption><tbody>{rows}</tbody></table>"
 
     def __array_namespace__(self, *, api_version: str | None = None) -> ModuleType:
         # The namespace of the index, whose take calls ours: so folds are cut under
@@ -116,3 +148,26 @@ class SampleView(ABC):
             "(X.max(), X.mean(), X.last() give one row per sample), or take X.flat() for one "
             "row per token."
         )
+
+
+View = TypeVar("View", bound=SampleView)
+
+
+def with_row_labels(samples: View, labels: Any) -> View:
+    """Say what the rows of a data frame of these samples are called.
+
+    Parameters
+    ----------
+    samples : TokenArray or LayerStack
+        Samples.
+    labels : pandas.Index of length n_samples, or None
+        Their labels; None where they are unknown.
+
+    Returns
+    -------
+    samples : TokenArray or LayerStack
+        A view.
+    """
+    view = samples[:]
+    view.row_labels = labels
+    return view

@@ -5,10 +5,11 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import clone
+from sklearn import clone, config_context
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import f1_score
 from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
 
 from skact import (
     ConceptDetector,
@@ -100,7 +101,11 @@ def test_vectors_of_classes_come_back_as_classes(bert_folder, texts):
     many = detector_of(bert_folder).fit(texts, pd.Series(three, dtype="category"))
     assert many.concept_names_.tolist() == ["a", "b", "c"]
     assert set(many.predict(texts)) <= {"a", "b", "c"}
-    np.testing.assert_allclose(many.predict_proba(texts).sum(axis=1), 1)
+    chances = many.predict_proba(texts)
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+    assert many.decision_function(texts).shape == chances.shape == (60, 3)
+    best = many.classes_[chances.argmax(axis=1)]
+    np.testing.assert_array_equal(many.predict(texts), best)
     assert many.score(texts, three) == pytest.approx(
         f1_score(three, many.predict(texts), average="weighted")
     )
@@ -121,6 +126,66 @@ def test_what_is_unknown_is_passed_over(bert_folder, texts, y, fitted):
     known = gaps.notna().to_numpy()
     assert detector.score(texts, gaps) == pytest.approx(
         weighted_f1_score(y.to_numpy() * known, found * known)
+    )
+
+
+def test_a_weight_counts_as_repeating_a_sample_in_its_fold_does(bert_folder, texts, y):
+    rng = np.random.default_rng(1)
+    weight, fold = rng.integers(0, 4, 60), rng.integers(0, 3, 60)
+    rows = np.repeat(np.arange(60), weight)
+
+    def folds(of):
+        return [(np.flatnonzero(of != k), np.flatnonzero(of == k)) for k in range(3)]
+
+    detector, twin, plain = (
+        ConceptDetector(bert_folder, layer=[0, -1], cv=folds(of), random_state=0)
+        for of in (fold, fold[rows], fold)
+    )
+    detector.fit(texts, y, sample_weight=weight)
+    twin.fit([texts[i] for i in rows], y.iloc[rows])
+    plain.fit(texts, y)
+    for ours, theirs, other in zip(
+        *(
+            [e.results_[k] for k in ("f1", "floor", "gain", "auroc", "average_precision")]
+            for e in (detector, twin, plain)
+        ),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+        assert np.abs(ours - other).max() > 2e-3
+    for key in ("layer", "method", "pool", "cut"):
+        assert detector.results_[key].tolist() == twin.results_[key].tolist()
+    assert detector.results_["n_known"].tolist() == [np.count_nonzero(weight)] * 2
+    chances = detector.predict_proba(texts)
+    np.testing.assert_allclose(chances, twin.predict_proba(texts), atol=2e-3)
+    assert np.abs(chances - plain.predict_proba(texts)).max() > 0.02
+    assert detector.score(texts, y, sample_weight=weight) == pytest.approx(
+        detector.score([texts[i] for i in rows], y.iloc[rows])
+    )
+    with pytest.raises(ValueError, match="sample_weight must have one entry per sample"):
+        detector.fit(texts, y, sample_weight=weight[1:])
+
+
+def test_weights_are_routed_to_whoever_asks(bert_folder, texts, y):
+    weight = np.arange(60) % 3
+    with config_context(enable_metadata_routing=True):
+        asks = detector_of(bert_folder).set_fit_request(sample_weight=True)
+        pipe = make_pipeline(asks).fit(texts, y, sample_weight=weight)
+    alone = detector_of(bert_folder).fit(texts, y, sample_weight=weight)
+    np.testing.assert_array_equal(pipe.predict_proba(texts), alone.predict_proba(texts))
+
+
+def test_listed_splits_speak_of_all_samples_where_some_are_unknown(bert_folder, texts, y):
+    gaps = y.astype(float)
+    gaps.loc[:19, "happy"] = np.nan
+    folds = [(np.arange(60)[np.arange(60) % 3 != k], np.arange(k, 60, 3)) for k in range(3)]
+    detector = ConceptDetector(bert_folder, layer=0, cv=iter(folds), random_state=0)
+    detector.fit(texts, gaps)
+    later = [(train[train >= 20] - 20, test[test >= 20] - 20) for train, test in folds]
+    alone = ConceptDetector(bert_folder, layer=0, cv=later, random_state=0)
+    alone.fit(texts[20:], y[["happy"]][20:])
+    np.testing.assert_allclose(
+        detector.predict_proba(texts)[:, 1], alone.predict_proba(texts)[:, 0]
     )
 
 
@@ -243,3 +308,31 @@ def test_labels_of_other_samples_are_refused(fitted, texts, y):
 def test_an_embedder_that_pools_is_refused(bert_folder, texts, y):
     with pytest.raises(ValueError, match="pooling='mean', which leaves no tokens"):
         ConceptDetector(TransformerEmbedder(bert_folder, pooling="mean")).fit(texts, y)
+
+
+def test_labels_mean_what_they_meant_in_fit(fitted, y):
+    some = y[:4].astype(float)
+    some.iloc[1, 0] = np.nan
+    np.testing.assert_array_equal(fitted.encode(some), some.to_numpy())
+    with pytest.raises(ValueError, match=r"y holds 7\.0, fit had only"):
+        fitted.encode(some.replace(0.0, 7.0))
+    with pytest.raises(ValueError, match=r"y names its columns \['cat'\], in fit they were"):
+        fitted.encode(some[["cat"]])
+
+
+def test_columns_of_y_are_found_by_their_names(fitted, texts, y):
+    turned = y[y.columns[::-1]]
+    assert fitted.score(texts, turned) == fitted.score(texts, y) == fitted.score(texts, y.values)
+    assert fitted.score(texts, turned.values) < fitted.score(texts, y)
+    with pytest.raises(ValueError, match="y names its columns"):
+        fitted.score(texts, y.rename(columns={"cat": "cow"}))
+
+
+def test_plot_draws_a_list_of_samples_on_one_scale(fitted, texts):
+    display = fitted.plot(texts[:3], "happy", cmap="viridis")
+    assert display.axes_.shape == (3, 1)
+    table = fitted.explain(texts[:3])
+    for i, one in enumerate(display.displays):
+        rows = table[(table["sample"] == i) & (table["concept"] == "happy")]
+        np.testing.assert_allclose(one.scores, rows["score"], rtol=1e-5)
+        np.testing.assert_array_equal(one.superactivators, rows["mark"])

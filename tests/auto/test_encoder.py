@@ -68,6 +68,14 @@ def test_names_alone_make_a_table():
             "column 'b' of y holds one value only",
         ),
         (np.array(["a", 1, 2], object), "y mixes types"),
+        (pd.DataFrame([[0, 1], [1, 0], [0, 0]], columns=["a", " "]), "column 1 of y must have a"),
+        (["a", "", "b"], "class 0 of y must have a name"),
+        ([0.25, 0.75, 2.0], r"y is continuous, as 0\.25 shows"),
+        (np.float32([0.25, 1, 1]), r"y is continuous, as 0\.25 shows"),
+        (
+            pd.DataFrame({"a": [0, 1, 0], "b": pd.array([0.5, None, 1.5], "Float64")}),
+            r"column 'b' of y is continuous, as 0\.5 shows",
+        ),
         (pd.DataFrame([[0, 1], [1, 0], [0, 0]], columns=["a", "a"]), "two concepts 'a'"),
         ([["a"], ["a", "b"], []], "lists of labels"),
         ("yes", "y must be an array"),
@@ -84,4 +92,15 @@ def test_labels_that_fit_had_not_are_refused():
     with pytest.raises(ValueError, match="y holds 'd', fit had only"):
         encoder.encode(["a", "d"])
     with pytest.raises(ValueError, match="y has 2 columns, fit had 1"):
-        encoder.encode([["a", "b"]])
+        encoder.encode(np.array([["a", "b"]]))
+
+
+def test_columns_are_found_by_their_names():
+    table = pd.DataFrame(TABLE)
+    encoder = read_labels(table, 3)
+    for given in (table[["wet", "joy", "colour"]], table.to_numpy()):
+        np.testing.assert_array_equal(encoder.encode(given), encoder.encode(table))
+    with pytest.raises(ValueError, match=r"y names its columns .*'dry'.*, in fit they were"):
+        encoder.encode(table.rename(columns={"wet": "dry"}))
+    unnamed = read_labels(table.to_numpy(), 3)
+    np.testing.assert_array_equal(unnamed.encode(table), unnamed.encode(table.to_numpy()))

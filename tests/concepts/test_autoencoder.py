@@ -1,6 +1,7 @@
 import pickle
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from skact.concepts._autoencoder_model import Architecture, Autoencoder, _jumpre
 from skact.concepts._autoencoder_training import ScaledRows
 from skact.concepts._autoencoder_weights import AutoencoderWeights, encode
 
-ACTIVATIONS = ["relu", "topk", "jumprelu"]
+pytestmark = pytest.mark.filterwarnings("ignore:the autoencoder did not converge")
+ACTIVATIONS = ["relu", "topk", "jumprelu", "afa"]
 
 
 def planted(n_tokens=4000, n_features=16, n_directions=24, seed=0):
@@ -62,6 +64,16 @@ def ragged(rng):
     )
 
 
+def nearest_to_norm(pre, decoder, norm):
+    """Units of the prefix of the sorted shares whose root sum of squares is nearest to a norm."""
+    shares = [max(p, 0) * np.linalg.norm(w) for p, w in zip(pre, decoder, strict=True)]
+    order = sorted(range(len(pre)), key=lambda j: -shares[j])
+    gaps = [
+        abs(np.sqrt(sum(shares[j] ** 2 for j in order[:k])) - norm) for k in range(1, len(pre) + 1)
+    ]
+    return order[: int(np.argmin(gaps)) + 1]
+
+
 def slow_encode(method, tokens):
     """The formula of the class, token by token and unit by unit, in float64."""
     out = np.zeros((len(tokens), len(method.concept_vectors_)))
@@ -73,10 +85,12 @@ def slow_encode(method, tokens):
         ]
         if method.activation == "topk":
             winners = sorted(range(len(pre)), key=lambda j: -pre[j])[: method.k]
+        if method.activation == "afa":
+            winners = nearest_to_norm(pre, method.concept_vectors_, np.linalg.norm(z))
         for j, p in enumerate(pre):
             if method.activation == "relu":
                 out[i, j] = max(p, 0)
-            elif method.activation == "topk":
+            elif method.activation in ("topk", "afa"):
                 out[i, j] = max(p, 0) if j in winners else 0
             else:
                 out[i, j] = p if p > method.threshold_[j] else 0
@@ -105,7 +119,27 @@ def test_no_more_than_k_units_fire_among_equals():
     assert scores.tolist() == [[1, 2, 1, 0, 0, 0], [2, 4, 2, 0, 0, 0], [0, 0, 0, 0, 0, 1], [0] * 6]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_each_token_has_as_many_units_as_its_norm_needs(rng):
+    # Rows of norms that differ, and tokens of one, two and three directions.
+    decoder = np.diag([2.0, 1, 0.5, 1]).astype(np.float32)
+    weights = AutoencoderWeights(
+        np.linalg.inv(decoder), np.zeros(4, np.float32), decoder, np.full(4, 3.0, np.float32), "afa"
+    )
+    tokens = np.array([[5.0, 0, 0, 0], [4, 3, 0, 0], [1, 1, 1, 0], [-1, 0, 0, 0], [0] * 4]) + 3
+    scores = encode(tokens, weights)
+    assert (scores > 0).sum(axis=1).tolist() == [1, 2, 3, 0, 0]
+    np.testing.assert_allclose(scores[:3] @ decoder + 3, tokens[:3], atol=1e-6)
+    # A bias that lifts every unit: the largest alone has more than the norm, and stays.
+    lifted = replace(weights, encoder_bias=np.array([9.0, 8, 7, 6], np.float32))
+    assert (encode(tokens[4:], lifted) > 0).sum() == 1
+    # The same for tokens and weights of any scale, as training folds one into the weights.
+    pre = rng.normal(size=(30, 4)).astype(np.float32)
+    apart = replace(weights, decoder_bias=np.zeros(4, np.float32))
+    np.testing.assert_allclose(encode(7 * pre, apart), 7 * encode(pre, apart), rtol=1e-5)
+
+
+# Not "afa": nothing in it asks for few units, and it fires a dozen of 32 on these tokens.
+@pytest.mark.parametrize("activation", ACTIVATIONS[:3])
 def test_planted_directions_are_found(fitted, activation):
     directions, tokens, methods = fitted
     found = cosines(directions, methods[activation].concept_vectors_)
@@ -131,7 +165,7 @@ def test_what_training_leaves_behind(fitted, activation):
     np.testing.assert_allclose(np.linalg.norm(method.concept_vectors_, axis=1), 1, rtol=1e-5)
     scores = method.transform(tokens)
     active = (scores > 0).sum(axis=1)
-    assert 0 < active.mean() < 10
+    assert 0 < active.mean() < (16 if activation == "afa" else 10)
     if activation == "topk":
         assert active.max() == method.k_ == 4
     if activation == "jumprelu":
@@ -304,7 +338,14 @@ def test_nothing_to_restart_at_where_all_is_reconstructed():
 
 def test_restart_touches_the_given_units_only(rng):
     architecture = Architecture(
-        n_concepts=5, activation="jumprelu", k=2, l1=0.1, l0=0.1, threshold=0.1, bandwidth=0.1
+        n_concepts=5,
+        activation="jumprelu",
+        k=2,
+        l1=0.1,
+        l0=0.1,
+        afa=0.1,
+        threshold=0.1,
+        bandwidth=0.1,
     )
     model = Autoencoder(3, architecture, AutoencoderTraining(0.01), np.random.RandomState(0))
     model.step(torch.tensor(rng.normal(size=(20, 3)), dtype=torch.float32))
@@ -544,6 +585,7 @@ def test_progress_is_shown_when_asked_for(rng, capsys):
         ({"training": AutoencoderTraining}, None, "'training' parameter of SparseAutoencoder must"),
         ({"l1": -1.0}, None, "'l1' parameter"),
         ({"l0": -1.0}, None, "'l0' parameter"),
+        ({"afa": -1.0}, None, "'afa' parameter"),
         ({"threshold": 0.0}, None, "'threshold' parameter"),
         ({"bandwidth": 0.0}, None, "'bandwidth' parameter"),
         ({"training__learning_rate": 0.0}, None, "'learning_rate' parameter of AutoencoderT"),
@@ -577,7 +619,7 @@ def test_bad_input_after_fit(ragged):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_battery(activation):
     results = check_estimator(
-        SparseAutoencoder(activation=activation, training=AutoencoderTraining(max_epochs=5)),
+        SparseAutoencoder(activation=activation, training=AutoencoderTraining(max_epochs=2)),
         on_fail=None,
         on_skip=None,
     )

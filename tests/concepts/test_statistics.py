@@ -135,10 +135,14 @@ def test_labelled_sums_go_label_by_label(tokens, rng, working_memory, monkeypatc
 def test_scatter_sums_outer_products_in_any_cut(rng, monkeypatch):
     X, shift = rng.normal(size=(90, 3)).astype(np.float32), np.array([1.0, -2.0, 0.5])
     expected = sum(np.outer(z - shift, z - shift) for z in X)
-    np.testing.assert_allclose(scatter([X[:89], X[89:]], shift), expected)
+    whole = [(None, X)]
+    np.testing.assert_allclose(scatter([(None, X[:89]), (None, X[89:])], shift), expected)
     monkeypatch.setattr(_statistics, "_ROWS", 7)
-    np.testing.assert_allclose(scatter([X], shift), expected)
-    assert not np.allclose(scatter([X], np.zeros(3)), expected)
+    np.testing.assert_allclose(scatter(whole, shift), expected)
+    assert not np.allclose(scatter(whole, np.zeros(3)), expected)
+    times = rng.integers(0, 3, 90)
+    again = np.repeat(X, times, axis=0)
+    np.testing.assert_allclose(scatter([(times, X)], shift), scatter([(None, again)], shift))
 
 
 def test_weights_make_both_classes_count_the_same():

@@ -64,7 +64,7 @@ DETECTORS = [
 @pytest.fixture
 def problem(rng):
     """Non-negative float16 tokens of 40 samples with two concepts."""
-    lengths = rng.integers(5, 12, size=40)
+    lengths = rng.integers(3, 7, size=40)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     labels = rng.random((offsets[-1], 2)) < 0.2
     labels[0] = labels[offsets[1] - 1] = True

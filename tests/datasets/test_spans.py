@@ -248,3 +248,11 @@ def test_real_texts(data_folder, name, shape, n_positive):
         for span in spans:
             piece = text[span.start : span.end]
             assert piece == piece.strip()
+
+
+def test_groups_are_read_where_there_are_any(tmp_path):
+    write(tmp_path, [GOOD | {"group": 7}, GOOD | {"id": "2", "group": "g"}, GOOD | {"id": "3"}])
+    assert load_spans(tmp_path).groups.tolist() == ["7", "g", "3"]
+    write(tmp_path, [GOOD | {"group": 0.5}])
+    with pytest.raises(ValueError, match=r"'group' must be a string or an integer, got 0\.5"):
+        load_spans(tmp_path)

@@ -348,7 +348,6 @@ def test_bad_settings_of_weak_labels(params, message, problem):
         ({"match_columns": "never"}, {}, r"'match_columns' parameter"),
         ({"match_columns": False}, {"y": np.eye(4, 2, dtype=int)}, "one column per concept, got 3"),
         ({}, {"y": None}, "requires y to be passed, but the target y is None"),
-        ({}, {"y": [0, 1, 2, 1]}, "Only binary classification"),
         ({}, {"y": [1, 1, 1, 1]}, "one class only"),
         ({}, {"y": [0, 1, 1]}, "inconsistent numbers of samples"),
         ({}, {"y": np.eye(4, 5, dtype=int)}, "concept 4 has no positive sample"),

@@ -99,7 +99,7 @@ def test_tops_are_the_sorted_heads_of_samples(samples, share, part):
     sizes, fewer = top_sizes(lengths, share), top_sizes(lengths, share * part)
     ((_, tops),) = SortedTops.each(tokens, np.array([0]), sizes)
     present = np.arange(len(samples)) % 2 == 0
-    scores, positive = tops.among(fewer, present)
+    scores, positive, _ = tops.among(fewer, present)
     heads = [sorted(s, reverse=True)[:n] for s, n in zip(samples, fewer, strict=True)]
     assert scores[:, 0].tolist() == sorted((x for head in heads for x in head), reverse=True)
     of_present = [x for head, here in zip(heads, present, strict=True) for x in head if here]

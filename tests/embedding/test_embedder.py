@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
 from skact.embedding import TransformerEmbedder
+from skact.store import ActivationStore
 from skact.tokens import LayerStack, TokenArray
 from tests import tiny_models
 from tests.fresh import printed_by
@@ -25,14 +26,6 @@ def embedder(kind="bert", **params):
     text = kind in tiny_models.TEXT
     pair = tiny_models.text_pair(kind) if text else tiny_models.image_pair(kind)
     return TransformerEmbedder(pair, **params)
-
-
-def test_importing_loads_no_heavy_library():
-    code = (
-        "import sys, skact.embedding as e; e.TransformerEmbedder(layer=[0.5]).get_params();"
-        "print([m for m in ('torch', 'transformers', 'PIL', 'tqdm') if m in sys.modules])"
-    )
-    assert printed_by(code) == "[]"
 
 
 CHECKS = [
@@ -79,6 +72,13 @@ def test_output_for_each_form_of_layer(texts):
     np.testing.assert_array_equal(
         stack.layer(1).values, embedder(layer=0.5).transform(texts).values
     )
+
+
+def test_a_matrix_follows_set_output_and_tokens_do_not(texts):
+    pooled = embedder(pooling="mean").set_output(transform="pandas").transform(texts)
+    np.testing.assert_array_equal(pooled, embedder(pooling="mean").transform(texts))
+    assert pooled.columns.tolist() == embedder().get_feature_names_out().tolist()
+    assert isinstance(embedder().set_output(transform="pandas").transform(texts), TokenArray)
 
 
 def test_feature_names():
@@ -279,10 +279,11 @@ def pipeline(model, **params):
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_grid_search_over_layers_on_raw_texts(n_jobs, bert_folder):
+def test_grid_search_over_layers_on_raw_texts(n_jobs, bert_folder, tmp_path):
     y = [1, 1, 1, 0, 0, 0] * 3
+    store = None if n_jobs is None else ActivationStore(tmp_path, layers="all")
     search = GridSearchCV(
-        pipeline(bert_folder),
+        pipeline(bert_folder, store=store),
         {"transformerembedder__layer": [0, 0.5, -1]},
         cv=3,
         n_jobs=n_jobs,
@@ -294,6 +295,11 @@ def test_grid_search_over_layers_on_raw_texts(n_jobs, bert_folder):
     np.testing.assert_array_equal(
         search.predict(LABELLED), plain.fit(LABELLED, y).predict(LABELLED)
     )
+    if store is not None:
+        info = store.info()
+        # Had a sample been embedded twice, its rows would lie in two shards.
+        assert [(layer["samples"], layer["tokens"]) for layer in info["layers"]] == [(6, 6)] * 4
+        assert store.verify() == []
 
 
 def test_threads_that_share_a_model_do_not_mix_their_layers(texts):
@@ -314,10 +320,13 @@ def test_progress_is_shown_only_when_asked_for(capsys, texts):
     assert f"{n_tokens}/{n_tokens}" in capsys.readouterr().err
 
 
-def test_displaying_loads_nothing():
+def test_importing_and_displaying_load_nothing():
     code = """
 import inspect
 import sys
+import skact.embedding
+skact.embedding.TransformerEmbedder(layer=[0.5]).get_params()
+print([m for m in ("torch", "transformers", "PIL", "tqdm") if m in sys.modules])
 import skact
 from sklearn.pipeline import make_pipeline
 one = skact.TransformerEmbedder("no/such-model", store="nowhere")
@@ -327,7 +336,7 @@ for shown in (one, two, make_pipeline(one, skact.TokenScaler())):
     inspect.getmembers(shown)
 print("transform" in dir(one), [m for m in ("torch", "transformers") if m in sys.modules])
 """
-    assert printed_by(code) == "True []"
+    assert printed_by(code).splitlines() == ["[]", "True []"]
 
 
 def test_what_is_displayed_is_escaped():
@@ -354,3 +363,25 @@ def test_names_of_labels(texts, images, concepts, message):
 def test_texts_for_a_model_of_images_are_not_sent_to_what_it_refuses():
     with pytest.raises(ValueError, match="take a model of texts"):
         embedder("vit").transform(["a text"])
+
+
+def test_spans_and_masks_of_a_shuffled_frame_stay_with_their_samples():
+    frame = pd.DataFrame(
+        {
+            "text": ["the cat sat", "happy dog there"],
+            "spans": [[(4, 7, "animal")], [(6, 9, "animal")]],
+            "image": [np.zeros((32, 32, 3), np.uint8)] * 2,
+            "mask": [np.zeros((32, 32), bool), np.ones((32, 32), bool)],
+        }
+    )
+    shuffled = frame.iloc[::-1]
+    pairs = (
+        (embedder().align_spans, "text", "spans"),
+        (embedder("vit").align_masks, "image", "mask"),
+    )
+    for align, samples, said in pairs:
+        found = align(shuffled[samples], shuffled[said])
+        here = align(frame[samples].tolist(), frame[said].tolist())
+        for i in range(2):
+            assert np.array_equal(found[i], here[1 - i])
+        assert not np.array_equal(here[0], here[1])

@@ -1,6 +1,7 @@
 """Names of samples and layers: equal where the numbers are, and other where they are not."""
 
 import copy
+import io
 import pickle
 import shutil
 
@@ -151,6 +152,10 @@ def test_keys_of_samples(tmp_path, images):
     keys = sample_keys(forms, "image")
     assert keys[0] == keys[1] == keys[2]  # equal pixels
     assert keys[3] == keys[4] != keys[0]  # a file is named by its bytes
+    opened = io.BytesIO((tmp_path / "a.png").read_bytes())
+    opened.seek(3)
+    with open(tmp_path / "b.png", "rb") as file:
+        assert sample_keys([opened, file], "image") == keys[3:]
     turned = sample_keys([images[0].transpose(1, 0, 2), images[0][:, ::-1]], "image")
     assert len({*turned, keys[0]}) == 3
     Image.fromarray(images[1]).save(tmp_path / "a.png")

@@ -38,7 +38,7 @@ def cluster():
         yield own
 
 
-@pytest.fixture(params=["loky", "dask"])
+@pytest.fixture(params=["loky", pytest.param("dask", marks=pytest.mark.nightly)])
 def backend(request):
     """Two workers, by either backend of joblib."""
     if request.param == "dask":
@@ -194,6 +194,7 @@ def test_a_killed_worker_is_reported_and_the_next_call_goes_on(bert_folder, tmp_
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_what_workers_notice_is_said_once_here(bert_folder, tmp_path, n_jobs):
     texts = many_texts(40)

@@ -1,5 +1,7 @@
 """The embedder with a store: the same numbers, and no sample through a model twice."""
 
+import hashlib
+import io
 import os
 import pickle
 import subprocess
@@ -20,6 +22,7 @@ from sklearn.pipeline import Pipeline
 from skact import MeanPrototype, SuperActivator
 from skact.embedding import TransformerEmbedder
 from skact.embedding._stored import StoredSamples
+from skact.samples import HashedFile
 from skact.store import ActivationStore
 from tests import tiny_models
 from tests.watching import watch
@@ -208,6 +211,7 @@ print(sum(sizes), search.best_params_["embed__layer"])
 """
 
 
+@pytest.mark.nightly
 def test_a_sweep_costs_one_pass_per_sample_and_the_next_script_none(tmp_path, six_blocks):
     store = ActivationStore(tmp_path, layers="all")
     with counted(TransformerEmbedder(six_blocks)._load().base) as sizes:
@@ -227,6 +231,8 @@ def test_a_sweep_costs_one_pass_per_sample_and_the_next_script_none(tmp_path, si
     assert run.stdout.split()[0] == "0"
 
 
+# That nothing is embedded twice is seen by day where a grid of layers is searched.
+@pytest.mark.nightly
 def test_a_sweep_in_several_processes(tmp_path, six_blocks):
     store = ActivationStore(tmp_path, layers="all")
     search = sweep(store, six_blocks, [0.1, 0.5], cv=3, n_jobs=2).fit(TEXTS, Y)
@@ -433,3 +439,71 @@ def test_samples_are_forgotten_at_all_layers(tmp_path, texts):
     np.testing.assert_allclose(again, values_of(tokens), rtol=1e-3, atol=5e-6)
     with pytest.raises(ValueError, match="store is None"):
         embedder().forget(texts)
+
+
+def interrupted(X, model, after, **params):
+    """The notes of an interruption while the model reads its batch number ``after``."""
+    n_batches = 0
+
+    def stop(*args):
+        nonlocal n_batches
+        n_batches += 1
+        if n_batches > after:
+            raise KeyboardInterrupt
+
+    handle = watch(model, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt) as got:
+            embedder(batch_size=2, **params).transform(X)
+    finally:
+        handle.remove()
+    return got.value.__notes__
+
+
+def test_an_interruption_says_what_is_kept(tmp_path):
+    X = [f"the cat sat {i}" for i in range(6)]
+    store = ActivationStore(tmp_path, chunk_size=2)
+    model = tiny_models.text_pair("bert")[0]
+    notes = interrupted([*X, X[0]], model, 1, store=store)
+    n_kept = 6 - embedder(store=store).missing(X).sum()
+    assert 0 < n_kept < 6
+    assert notes == [
+        f"{n_kept} of 6 distinct samples are in the store; calling again embeds only the others."
+    ]
+    with counted(model) as sizes:
+        embedder(store=store).transform(X)
+    assert sum(sizes) == 6 - n_kept
+    (said,) = interrupted(X, model, 1)
+    assert said.startswith("None of the 6 samples is kept, as there is no store")
+
+
+def test_an_image_is_decoded_once(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 28, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg")
+    forms = {
+        "opened": lambda: Image.open(tmp_path / "a.jpg"),
+        "open file": lambda: io.BytesIO((tmp_path / "a.jpg").read_bytes()),
+        "path": lambda: tmp_path / "a.jpg",
+        "loaded": lambda: Image.open(tmp_path / "a.jpg").convert("RGB"),
+    }
+    decoded = []
+    decoder = Image._getdecoder
+    monkeypatch.setattr(Image, "_getdecoder", lambda *a: decoded.append(a) or decoder(*a))
+    expected = embedder("vit").transform([tmp_path / "a.jpg"]).flat()
+    for name, make in forms.items():
+        sample = make()
+        decoded.clear()
+        store = ActivationStore(tmp_path / name)
+        found = embedder("vit", store=store).transform([sample])
+        assert sum(given[1] == "jpeg" for given in decoded) == (name != "loaded"), name
+        assert np.array_equal(found.flat(), expected)
+
+
+def test_an_open_file_that_changes_meanwhile_is_noticed():
+    file = io.BytesIO(b"what was hashed")
+    hashed = HashedFile(file, hashlib.sha256(file.getvalue()).digest())
+    assert hashed.content(0) == b"what was hashed"
+    file.seek(0)
+    file.write(b"What")
+    with pytest.raises(RuntimeError, match=r"sample 3: the file .* was changed"):
+        hashed.content(3)

@@ -15,8 +15,9 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import make_pipeline
 
 import skact
-from skact import LayerStack, Source, Token, TokenArray
+from skact import LayerStack, Source, Token, TokenArray, theory
 from tests import tiny_models
+from tests.datasets import formats
 from tests.prompting import word_search
 from tests.store import toy_store
 
@@ -58,13 +59,33 @@ class Sum:
         return masks @ np.ones((3, 1))
 
 
+# What a sample holds, with scores or marks, and the settings of analyses.
+_HELD = {"scores": SOME, "y": Y, "token_labels": LABELS, "n_resamples": 2, "random_state": 0}
+_MARKED = {"marks": LABELS, **{name: _HELD[name] for name in _HELD if name != "scores"}}
+_SPLIT = {**_HELD, "calibration": np.arange(8) < 4, "deltas": [0.5]}
+_ANALYSES = {
+    "best_layers": ("BestLayersDisplay", _HELD),
+    "best_sparsity": ("BestSparsityDisplay", _HELD),
+    "coverage": ("CoverageDisplay", _HELD),
+    "depth_curve": ("DepthCurveDisplay", _SPLIT),
+    "score_distributions": ("ScoreDistributionsDisplay", _HELD),
+    "separability": ("SeparabilityDisplay", _HELD),
+    "sparsity_curve": ("SparsityCurveDisplay", _SPLIT),
+    "superactivator_counts": ("SuperActivatorCountsDisplay", _MARKED),
+    "superactivator_positions": ("SuperActivatorPositionsDisplay", _MARKED),
+}
 _FUNCTIONS = {
+    **{name: kwargs for name, (_, kwargs) in _ANALYSES.items()},
     "all_positive_f1_score": {"y_true": Y},
     "bootstrap_interval": {"y_true": Y, "y_pred": Y, "n_resamples": 3, "random_state": 0},
+    "concept_iou": {"labels_true": LABELS, "labels_pred": LABELS},
+    "rank_gaussian_filter": {"maps": np.ones((3, 4))},
+    "remove_interference": {"target": np.ones((3, 4)), "others": np.ones((2, 3, 4))},
     "check_tokens": {"estimator": skact.MeanPrototype(), "X": X},
     "concept_f1": {"present": Y, "predicted": Y},
     "deletion_curve": {"game": Sum(), "attribution": MAP},
     "depth_to_block": {"fraction": 0.5, "n_blocks": 6},
+    "draw_splits": {"groups": ["a", "b"]},
     "elbow_curve": {"X": X, "n_concepts_grid": [1], "max_iter": 2, "backend": "faiss"},
     "faithfulness": {"games": [Sum()], "attributions": [MAP]},
     "insertion_curve": {"game": Sum(), "attribution": MAP},
@@ -86,8 +107,13 @@ _FUNCTIONS = {
     "Source": {},
     "MaskFiles": {"paths": ["a"], "values": [1]},
 }
+_CODER = skact.SparseAutoencoder(
+    4, training=skact.AutoencoderTraining(max_epochs=2), random_state=0
+)
 _TWO_CUTS = {"delta": None, "cut": ("recall", "false_alarms"), "level": (0.5, 0.5)}
 _QUICK = {
+    "Cascade": {"first": skact.TopWindows(**_TWO_CUTS), "second": skact.MaxToken(0.5)},
+    "IsolatedConcepts": {"estimator": skact.DifferenceInMeans()},
     "KMeansConcepts": {"n_concepts": 2},
     "KMeansSeparator": {"n_concepts": 2, "max_iter": 3},
     "NMFConcepts": {"n_concepts": 2, "max_iter": 3},
@@ -105,8 +131,12 @@ _QUICK = {
         "cv": 2,
     },
     "TopWindows": _TWO_CUTS,
+    "MultiLayerAutoencoder": {"autoencoder": _CODER},
+    "UnitEdit": {"autoencoder": _CODER},
 }
 _RAW = {"ConceptDetector", "ConceptLocalizer", "PromptDetector", "TransformerEmbedder"}
+# What is not fitted on tokens and a label of each sample.
+_ARRAYS = {"ActivationSpaceMap", "ConceptBottleneckClassifier", "HeadPursuit", "SimultaneousOMP"}
 # Their constructors take parameters by name, from `get_params`.
 _BY_NAME = {n for n in skact.__all__ if hasattr(getattr(skact, n), "get_params")}
 _ON_TOKENS = {"y": Y, "pooled": X.max(), "scores": X[:, ...]}
@@ -143,7 +173,7 @@ def token_estimators():
         cls = getattr(skact, name)
         is_estimator = inspect.isclass(cls) and issubclass(cls, BaseEstimator)
         gives = hasattr(cls, "transform") or hasattr(cls, "predict")
-        if is_estimator and gives and name not in _RAW:
+        if is_estimator and gives and name not in _RAW | _ARRAYS:
             yield name, cls(**_QUICK.get(name, {}))
     yield "LinearSeparator", skact.LinearSeparator(skact.Minibatch(n_passes=1))
 
@@ -244,7 +274,16 @@ def _of_raw():
     yield Call(
         "TransformerEmbedder", lambda **p: clone(texts).set_params(**p).transform(TEXTS), params
     )
-    names = ("fit", "transform", "prepare", "tokens_of", "truncated", "missing", "forget")
+    names = (
+        "fit",
+        "transform",
+        "prepare",
+        "tokens_of",
+        "truncated",
+        "missing",
+        "distinct",
+        "forget",
+    )
     calls = {**dict.fromkeys(names, some), "get_feature_names_out": {}}
     calls["align_spans"] = {"texts": TEXTS, "spans": spans()}
     yield from _calls_of("TransformerEmbedder", partial(getattr, stored), calls)
@@ -265,6 +304,19 @@ def _of_raw():
     yield from _calls_of("PromptDetector", partial(getattr, asks), {**calls, "score": both})
 
 
+def _of_augmentation():
+    """A writer, and what it is given."""
+    writes = {"model": lambda prompts: [f"So. {p.sample}" for p in prompts]}
+    writer = skact.DraftWriter(**writes)
+    yield Call("DraftWriter", skact.DraftWriter, writes)
+    texts = {"texts": TEXTS, "labels": WORDS * 2, "writer": writer}
+    yield Call("embed_in_paragraphs", skact.embed_in_paragraphs, texts)
+    wanted = {"concept": "joy", "n_samples": 2, "writer": writer}
+    yield Call("write_paragraphs", skact.write_paragraphs, wanted)
+    quoted = {"original": "So.", "draft": "So. It rains."}
+    yield Call("find_original", skact.find_original, quoted)
+
+
 def _of_concept_detector():
     detector = skact.ConceptDetector(embedder().model, layer=0, cv=2, random_state=0)
     texts, some = TEXTS * 2, {"raw": TEXTS}
@@ -276,7 +328,8 @@ def _of_concept_detector():
     yield Call("ConceptDetector.fit", clone(detector).fit, located)
     fitted = clone(detector).fit(**both)
     calls = dict.fromkeys(("predict", "predict_proba", "decision_function", "explain"), some)
-    yield from _calls_of("ConceptDetector", partial(getattr, fitted), {**calls, "score": both})
+    calls |= {"score": both, "encode": {"y": both["y"]}}
+    yield from _calls_of("ConceptDetector", partial(getattr, fitted), calls)
     kept = Path(tempfile.mkdtemp(), "kept.safetensors")
     yield Call("ConceptDetector.save", fitted.save, {"path": kept})
     yield Call("ConceptDetector.plot", _closing(fitted.plot), {"sample": TEXTS[0]})
@@ -288,17 +341,134 @@ def _of_monitor():
     yield Call("Monitor", skact.Monitor, {"estimator": pipe})
     calls = {"update": {"tokens": X[0]}, "stream": {}, "reset": {}}
     yield from _calls_of("Monitor", partial(getattr, monitor), calls)
+    affine = make_pipeline(skact.DifferenceInMeans(), skact.MaxToken()).fit(X, Y)
+    given = {"path": Path(tempfile.mkdtemp(), "probe"), "source": Source("a", block=1)}
+    yield Call("Monitor.export", skact.Monitor(affine).export, given)
     pair = tiny_models.text_pair("gpt2", head=True)
     reader = skact.TransformerEmbedder(pair, layer=1, sink=None)
     line = make_pipeline(reader, skact.MeanPrototype(), skact.MaxToken()).fit(TEXTS, words())
-    watch = skact.Monitor(line).watch
+    yield Call("Monitor.watch", _entered(skact.Monitor(line).watch), {"model": pair[0]})
+
+
+def _half(texts):
+    return [0.5] * len(texts)
+
+
+def _of_steering():
+    model = tiny_models.text_pair("gpt2", head=True)[0]
+    width = tiny_models.WIDTH
+    edit = skact.Addition(np.arange(width)).fit(np.ones((2, width)))
+    steer = _entered(skact.steer)
+    given = {"model": model, "edit": edit, "layer": 1}
+    yield Call("steer", steer, given)
+
+    yield Call("bake_edit", _on_a_copy(skact.bake_edit), given)
+    pair = tiny_models.text_pair("gpt2", head=True)
+    few = {"neutral": ["the sun"], "n_random": 1, "max_new_tokens": 2, "n_resamples": 3}
+    few |= {"strengths": [1.0], "layer": 1}
+    report = {"model": pair, "edits": edit, "prompts": TEXTS[:2], "judges": _half, **few}
+    yield Call("steering_report", skact.steering_report, report)
+    display = skact.SteeringDisplay
+    shown = {"result": skact.steering_report(**report)}
+    yield Call("SteeringDisplay", display, shown)
+    yield Call("SteeringDisplay.plot", _closing(display(**shown).plot), {})
+    path = Path(tempfile.mkdtemp(), "vectors.safetensors")
+    yield Call("export_vectors", skact.export_vectors, {"edits": edit, "path": path})
+
+
+def _of_algebra():
+    space = skact.ActivationSpaceMap()
+    params, both = space.get_params(deep=False), {"X": X, "y": X}
+    yield Call("ActivationSpaceMap", partial(_fit, space, X, X), params)
+    yield Call("ActivationSpaceMap.fit", clone(space).fit, both)
+    fitted = clone(space).fit(**both)
+    read = skact.DifferenceInMeans().fit(X, Y)
+    names = ("affine_map", "get_feature_names_out", "token_function")
+    calls = {"transform": {"X": X}, "score": both, **{name: {} for name in names}}
+    calls |= {"carry": {"estimator": read}, "carry_vectors": {"vectors": read}}
+    yield from _calls_of("ActivationSpaceMap", partial(getattr, fitted), calls)
+    bottleneck = skact.ConceptBottleneckClassifier(skact.DifferenceInMeans(), max_iter=50)
+    params, kinds = bottleneck.get_params(deep=False), {"X": X, "y": Y[:, 0]}
+    yield Call("ConceptBottleneckClassifier", partial(_fit, bottleneck, *kinds.values()), params)
+    yield Call("ConceptBottleneckClassifier.fit", clone(bottleneck).fit, kinds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that little is learnt in few iterations
+        classifier = clone(bottleneck).fit(**kinds)
+    calls = {name: {"X": X} for name in ("decision_function", "predict", "predict_proba")}
+    yield from _calls_of("ConceptBottleneckClassifier", partial(getattr, classifier), calls)
+    said = [[Token("a", i, i + 1) for i in range(4)]] * 8
+    given = {**both, "X_tokens": said, "y_tokens": said}
+    yield Call("align_tokens", skact.align_tokens, given)
+    given = {"X": X, "Y": X, "n_permutations": 2, "random_state": 0}
+    yield Call("activation_drift", skact.activation_drift, given)
+    cls, shown = skact.DriftDisplay, {"result": skact.activation_drift(**given)}
+    yield Call("DriftDisplay", cls, shown)
+    yield Call("DriftDisplay.plot", _closing(cls(**shown).plot), {})
+    yield Call("DriftDisplay.from_activations", _closing(cls.from_activations), given)
+    given = {"vectors": np.eye(3), "first": [1, 0, 0], "second": [0, 1, 0]}
+    yield Call("concept_bias", skact.concept_bias, given)
+    given = {
+        "embedder": embedder(),
+        "samples": TEXTS,
+        "classes": [0] * 4,
+        "method": skact.DifferenceInMeans(),
+        "X": embedder().transform(TEXTS),
+        "y": words(),
+        "heads": {0: lambda output: output.last_hidden_state.mean(dim=(1, 2))},
+        "n_splits": 2,
+        "random_state": 0,
+    }
+    yield Call("concept_sensitivity", skact.concept_sensitivity, given)
+    yield Call("layer_consistency", skact.layer_consistency, {"scores": [[0.1, 0.2], [0.3, 0.2]]})
+
+
+def _on_a_copy(bake):
+    """A function that changes the weights of a copy, not those that the next call reads."""
+
+    def on_a_copy(model, *args, **kwargs):
+        return bake(deepcopy(model), *args, **kwargs)
+
+    on_a_copy.__signature__ = inspect.signature(bake)
+    return on_a_copy
+
+
+def _entered(context):
+    """A function that enters a context and leaves it."""
 
     def enter(*args, **kwargs):
-        with watch(*args, **kwargs):
+        with context(*args, **kwargs):
             pass
 
-    enter.__signature__ = inspect.signature(watch)
-    yield Call("Monitor.watch", enter, {"model": pair[0]})
+    enter.__signature__ = inspect.signature(context)
+    return enter
+
+
+def _of_heads():
+    reader = clone(embedder()).set_params(site="heads")
+    yield Call("head_writes", skact.head_writes, {"X": reader.transform(TEXTS), "model": reader})
+    given = {"vectors": np.eye(2, 32), "model": embedder()}
+    yield Call("head_alignment", skact.head_alignment, {**given, "layer": 1, "n_random": 2})
+    stack = clone(embedder()).set_params(layer=[1, 2]).transform(TEXTS)
+    yield Call("gap_growth", skact.gap_growth, {"X": stack, **given, "n_resamples": 2})
+    omp, samples, atoms = skact.SimultaneousOMP(2), RNG.random((8, 5)), RNG.random((6, 5))
+    both = {"X": samples, "dictionary": atoms}
+    yield Call("SimultaneousOMP", partial(_fit, omp, *both.values()), omp.get_params(deep=False))
+    fitted = clone(omp).fit(**both)
+    calls = {"transform": {"X": samples}, "inverse_transform": {"X": samples[:, :2]}}
+    yield Call("SimultaneousOMP.fit", clone(omp).fit, both)
+    yield from _calls_of("SimultaneousOMP", partial(getattr, fitted), calls)
+    writes = {(0, 0): samples, (0, 1): samples[::-1]}
+    pursuit = skact.HeadPursuit(atoms, [*"abcdef"], top_k=1)
+    yield Call("HeadPursuit", partial(_fit, pursuit, writes), pursuit.get_params(deep=False))
+    fitted = clone(pursuit).fit(writes)
+    yield Call("HeadPursuit.fit", clone(pursuit).fit, {"X": writes})
+    calls = {"describe": {"layer": 0, "head": 1}, "get_support": {}}
+    yield from _calls_of("HeadPursuit", partial(getattr, fitted), calls)
+    scaled = {"model": tiny_models.text_pair("gpt2", head=True), "heads": [(0, 1)], "factor": 1.0}
+    yield Call("scale_heads", skact.scale_heads, scaled)
+    yield Call("bake_heads", _on_a_copy(skact.bake_heads), scaled)
+    every = [[0, 0], [0, 1], [1, 0]]
+    yield Call("random_heads", skact.random_heads, {"ranking": every, "like": every[:1]})
 
 
 def _of_files():
@@ -309,6 +479,22 @@ def _of_files():
     )
     yield Call("load", skact.load, {"path": path, "model": embedder().model})
     yield Call("describe", skact.describe, {"path": path})
+
+
+def _of_pages():
+    given = {"estimator": line(), "samples": TEXTS, "y": words(), "n_resamples": 3}
+    yield Call("report", skact.report, given)
+    units = {"estimator": line()[:-1], "samples": TEXTS}
+    yield Call("unit_pages", skact.unit_pages, units)
+    yield Call("top_activations", skact.top_activations, units)
+    speaker = skact.TransformerEmbedder(tiny_models.text_pair("gpt2", head=True), layer=0)
+    training = skact.AutoencoderTraining(max_epochs=1)
+    method = skact.SparseAutoencoder(4, training=training, random_state=0)
+    coded = {"estimator": make_pipeline(speaker, method).fit(TEXTS), "samples": TEXTS}
+    yield Call("autoencoder_report", skact.autoencoder_report, coded)
+    yield Call("unit_input_scores", skact.unit_input_scores, coded)
+    yield Call("unit_output_scores", skact.unit_output_scores, coded)
+    yield Call("name_units", skact.name_units, {"table": skact.top_activations(**units)})
 
 
 def _listing(method):
@@ -369,6 +555,45 @@ def _of_displays():
         yield Call(f"{name}.from_estimator", _closing(cls.from_estimator), given)
         yield Call(f"{name}.plot", _closing(cls(**kwargs).plot), {})
         yield Call(f"{name}.to_html", cls(**kwargs).to_html, {})
+    several = {"displays": [skact.TokenHeatMapDisplay(**text)]}
+    shown = skact.SamplesDisplay(**several)
+    yield Call("SamplesDisplay", skact.SamplesDisplay, several)
+    yield Call("SamplesDisplay.plot", _closing(shown.plot), {})
+    yield Call("SamplesDisplay.to_html", shown.to_html, {})
+
+
+def _of_analyses():
+    detector = skact.SuperActivator(0.5).fit(SOME, Y, LABELS)
+    for name, (display, kwargs) in _ANALYSES.items():
+        cls, given = getattr(skact, display), dict(kwargs)
+        made = cls(getattr(skact, name)(**kwargs))
+        given["scores"] = given.pop("marks", SOME)
+        yield Call(display, cls, {"result": made.result})
+        yield Call(f"{display}.plot", _closing(made.plot), {})
+        yield Call(f"{display}.from_predictions", _closing(cls.from_predictions), dict(given))
+        del given["scores"]
+        given |= {"estimator": detector, "X": SOME}
+        yield Call(f"{display}.from_estimator", _closing(cls.from_estimator), given)
+    tokens = [Token("the", 0, 3), Token("cat", 4, 7)]
+    given = {"sample": "the cat", "tokens": tokens, "scores": {0: [0.1, 0.9]}}
+    name, cls = "LayerHeatMapDisplay", skact.LayerHeatMapDisplay
+    yield Call(name, cls, given)
+    yield Call(f"{name}.plot", _closing(cls(**given).plot), {})
+    yield Call(f"{name}.to_html", cls(**given).to_html, {})
+    given = {"estimator": {2: line()}, "sample": TEXTS[0]}
+    yield Call(f"{name}.from_estimator", _closing(cls.from_estimator), given)
+
+    cls, given = skact.DynamicsDisplay, {"activations": [-1.0, 0.5, 2.0], "n_layers": 2}
+    yield Call("DynamicsDisplay.from_activations", _closing(cls.from_activations), given)
+    simulation = theory.simulate(**given)
+    yield Call("DynamicsDisplay", cls, {"simulation": simulation})
+    yield Call("DynamicsDisplay.plot", _closing(cls(simulation).plot), {})
+    cls, given = skact.HeadScoresDisplay, {"scores": [[0.1, 0.2], [0.3, 0.4]]}
+    pursuit = skact.HeadPursuit(np.eye(5), top_k=1).fit({(0, 0): RNG.random((4, 5))})
+    yield Call("HeadScoresDisplay", cls, given)
+    yield Call("HeadScoresDisplay.plot", _closing(cls(**given).plot), {})
+    call = _closing(cls.from_estimator)
+    yield Call("HeadScoresDisplay.from_estimator", call, {"pursuit": pursuit})
 
 
 def _closing(method):
@@ -393,23 +618,27 @@ def _image_line():
 def _of_stores():
     folder = Path(tempfile.mkdtemp())
     toy_store.fill(skact.ActivationStore(folder / "first"), [0, 1])
+    recorded = X.with_source(Source("a model", "a commit", 0))
+    skact.ActivationStore(folder / "first").put(recorded[:1], ["a"])
 
     def store():
         path = Path(tempfile.mkdtemp(dir=folder), "copy")
         return skact.ActivationStore(shutil.copytree(folder / "first", path))
 
-    store().export(folder / "layer")
+    store().export(folder / "layer", model="toy")
     keys, names = [toy_store.key(0)], toy_store.identities(0)
     calls = {
         "info": {},
         "verify": {},
         "prune": {},
         "forget": {"keys": keys},
-        "export": {"file": folder / "out"},
+        "export": {"file": folder / "out", "model": "toy"},
         "import_": {"file": folder / "layer"},
         "lacking": {"keys": keys, "identities": names},
         "read": {"keys": keys, "identity": names[0]},
         "fill": {"keys": keys, "identities": names, "also": {}, "prepare": toy_store.Job},
+        "put": {"samples": recorded[1:2], "names": ["b"]},
+        "get": {"names": ["a"], "source": recorded.source},
     }
     yield Call("ActivationStore", skact.ActivationStore, {"path": folder / "new"})
     for method, kwargs in calls.items():
@@ -427,6 +656,8 @@ def _of_readers():
     spans, masks = _spans_folder(), _masks_folder()
     yield Call("load_spans", skact.load_spans, {"folder": spans})
     yield Call("load_masks", skact.load_masks, {"folder": masks})
+    for name, kwargs in formats.right_calls(Path(tempfile.mkdtemp())).items():
+        yield Call(name, getattr(skact, name), kwargs)
     tokens, y = embedder().transform(TEXTS), words()
     detector = skact.SuperActivator().fit(skact.MeanPrototype().fit_transform(tokens, y), y)
     scores = skact.MeanPrototype().fit_transform(tokens, y)
@@ -439,6 +670,23 @@ def _of_readers():
         given = {"estimator": maps, "X": tokens, "token_labels": truth}
         yield Call(f"{name}_scorer", getattr(skact, f"{name}_scorer"), given)
     yield Call("SparseAutoencoder.from_pretrained", skact.SparseAutoencoder.from_pretrained, _sae())
+
+
+def _of_recorded():
+    import pyarrow
+    from safetensors.numpy import save_file
+
+    folder = Path(tempfile.mkdtemp())
+    states = RNG.random((4, 2, 5), np.float32)
+    save_file({"token_ids": np.arange(4), "hidden_states": states}, folder / "a.safetensors")
+    np.savez(folder / "a.npz", values=X.values, offsets=X.offsets)
+    vllm = {"paths": [folder / "a.safetensors"], "layers": [3, 5]}
+    yield Call("read_vllm", skact.read_vllm, vllm)
+    yield Call("read_stacked", skact.read_stacked, {"arrays": [states], "blocks": [0, 2, 3, 4]})
+    yield Call("read_flat", skact.read_flat, {"path": folder / "a.npz"})
+    yield Call("read_padded", skact.read_padded, {"values": states, "mask": np.ones((4, 2))})
+    column = pyarrow.array([[[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]]])
+    yield Call("read_arrow", skact.read_arrow, {"column": column})
 
 
 def _spans_folder():
@@ -474,6 +722,12 @@ def right_calls():
         yield Call(name, getattr(skact, name), kwargs)
     for some in (_of_token_estimators, _of_settings, _of_raw, _of_containers):
         yield from some()
-    for some in (_of_concept_detector, _of_monitor, _of_files, _of_displays, _of_stores):
+    for some in (_of_concept_detector, _of_monitor, _of_heads, _of_files, _of_displays):
         yield from some()
-    yield from _of_readers()
+    for some in (_of_analyses, _of_stores, _of_readers):
+        yield from some()
+    yield from _of_steering()
+    yield from _of_algebra()
+    yield from _of_recorded()
+    yield from _of_pages()
+    yield from _of_augmentation()

@@ -73,11 +73,11 @@ def test_spans_are_read_about_as_fast_as_their_json(tmp_path):
             file.write(json.dumps(sample) + "\n")
     lines = path.read_text().splitlines()
     # Ten seconds for 10**6 lines are about four times as long as their JSON takes. Side by side,
-    # and the best of some rounds, for other processes disturb both.
-    ratios = [
-        seconds(load_spans, tmp_path) / seconds(lambda: [json.loads(line) for line in lines])
-        for _ in range(3)
-    ]
+    # and in some rounds until one is quick enough, for other processes disturb both.
+    ratios = []
+    while len(ratios) < 3 and min(ratios, default=4) >= 4:
+        json_takes = seconds(lambda: [json.loads(line) for line in lines])
+        ratios.append(seconds(load_spans, tmp_path) / json_takes)
     assert min(ratios) < 4, ratios
     assert load_spans(tmp_path).target.sum() == sum(
         1 + (i % 20 != i * 7 % 20) for i in range(20_000)

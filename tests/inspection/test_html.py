@@ -3,17 +3,15 @@
 import base64
 import io
 import os
+import re
 from html.parser import HTMLParser
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from skact import Patch, PatchHeatMapDisplay, Token, TokenHeatMapDisplay
 from skact.inspection import LocalizationDisplay
-
-matplotlib.use("Agg")
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -79,8 +77,9 @@ def test_text_comes_out_as_text(text, whole):
     html = TokenHeatMapDisplay(text, tokens, scores, scores > 0, concept=text).to_html()
     page = Page(html)
     check_harmless(page)
-    assert page.titles == [text]
-    assert text + text in page.shown
+    seen = text.replace("\0", "\u2400")
+    assert page.titles == [seen]
+    assert seen + seen in page.shown
     assert len(page.of("span")) == len(tokens)
 
 
@@ -91,6 +90,17 @@ def test_an_escape_that_is_left_out_would_be_seen(monkeypatch):
     html = TokenHeatMapDisplay(EVIL[0], [Token("", 0, 25)], [1.0], concept="a").to_html()
     with pytest.raises(AssertionError):
         check_harmless(Page(html))
+
+
+def test_control_characters_are_seen_and_the_direction_ends_with_the_text():
+    text = "a\0b\x1b[0m\x7f\tc\nd \u202e"
+    html = TokenHeatMapDisplay(text, [Token(text, 0, len(text))], [1.0], concept=text).to_html()
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", html)
+    page = Page(html)
+    seen = "a\u2400b\u241b[0m\u2421\tc\nd \u202e"
+    assert page.titles == [seen]
+    assert seen in page.shown
+    assert [attrs["dir"] for tag, attrs in page.tags if "dir" in attrs] == ["auto"]
 
 
 def test_names_of_special_tokens_and_text_between_tokens_are_shown():

@@ -25,8 +25,6 @@ from skact import (
 from skact.inspection import LocalizationDisplay
 from skact.localization import CALM, RISE, ConceptLocalizer
 
-matplotlib.use("Agg")
-
 TEXT = "so happy today"
 TOKENS = [Token("so", 0, 2), Token("happy", 3, 8), Token("today", 9, 14)]
 PATCHES = [Patch(0, c, (4.0 * c, 0.0, 4.0 * c + 4, 4.0)) for c in range(3)]
@@ -37,12 +35,6 @@ MAPS = {
     "calm": {"global": [0.0] * 3, "local": [1.0] * 3},
 }
 MARKS = [False, True, False]
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    matplotlib.pyplot.close("all")
 
 
 def titles(display):
@@ -73,12 +65,37 @@ def test_images_have_a_row_per_target_behind_the_image_itself():
     assert {p.get_facecolor()[3] for p in plain.patches} == {0}
     for ax in [plain, *maps]:
         assert len(ax.collections) == 2
-    # Under colours the image is grey; a map that is missing leaves it uncoloured.
-    assert len(set(maps[0].images[0].get_array()[0, 0])) == 1
+    # Under colours the image keeps its own; a map that is missing leaves it as it is.
+    np.testing.assert_array_equal(maps[0].images[0].get_array()[0, 0], [255, 0, 0])
     assert [p.get_facecolor()[3] > 0 for p in maps[0].patches] == [True, True, True]
     missing = display.axes_[1, 2]
     assert {p.get_facecolor()[3] for p in missing.patches} == {0}
     assert not display.axes_[1, 0].images
+
+
+@pytest.mark.parametrize(("sample", "tokens"), [(TEXT, TOKENS), (IMAGE, PATCHES)])
+def test_a_bar_beside_each_map_has_its_scale(sample, tokens):
+    display = LocalizationDisplay(sample, tokens, MAPS, MARKS)
+
+    def scales(**options):
+        figure = display.plot(**options).figure_
+        return sorted(ax.get_ylim() for ax in figure.axes if ax.get_ylabel() == "score")
+
+    assert scales() == []
+    # "rise" is centred on its mean; its local map has no score, and the image itself none either.
+    wanted = [(-20, 20), (-2, 2), (-1, 1), (-1, 1), (0.1, 0.3)]
+    np.testing.assert_allclose(scales(colorbar=True), wanted)
+
+
+def test_rows_of_many_maps_are_wrapped():
+    maps = {f"m{k}": {t: [0.0, 1.0, 2.0] for t in ("a", "b")} for k in range(8)}
+    display = LocalizationDisplay(IMAGE, PATCHES, maps).plot()
+    assert display.axes_.shape == (4, 7)
+    shown = [[title.replace("\n", " ") for title in row] for row in titles(display)]
+    assert shown[:2] == [
+        [lead, *(f"m{k} {t}" for k in range(6))] for lead, t in (("image", "a"), ("", "b"))
+    ]
+    assert shown[2:] == [["", f"m6 {t}", f"m7 {t}", *[""] * 4] for t in ("a", "b")]
 
 
 def test_the_page_holds_every_map():

@@ -13,7 +13,7 @@ from skact.localization import _inputs as inputs
 from tests.watching import watch
 
 SETTINGS = {"n_masks": 66, "n_steps": 1}
-N = 3
+N = 2
 Y = np.ones((N, 6), int)
 
 

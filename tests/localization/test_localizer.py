@@ -24,7 +24,16 @@ from skact import (
     TransformerEmbedder,
     token_f1_score,
 )
-from skact.localization import METHODS, RISE, ConceptLocalizer, FullGrad, LocalTarget, Target
+from skact.localization import (
+    LIME,
+    METHODS,
+    RISE,
+    ConceptLocalizer,
+    FullGrad,
+    IntegratedGradients,
+    LocalTarget,
+    Target,
+)
 from skact.localization._parts import take_apart
 from skact.localization._samples import Samples
 from skact.localization._targets import resolve_target
@@ -52,7 +61,7 @@ def samples_of(case, samples, target="global"):
 @pytest.mark.parametrize("method", METHODS)
 def test_planted_concepts_are_found(method, shapes, ranks):
     """Better than by chance: the mean rank of the object's patches over images and concepts."""
-    maps = shapes.fitted(method=method, n_masks=150, n_steps=8).transform(shapes.samples)
+    maps = shapes.fitted(method=method, n_masks=100, n_steps=8).transform(shapes.samples)
     assert maps.shape == (9, 6)
     assert maps.feature_names == tuple(shapes.labels.feature_names)
     found = ranks(maps, shapes.labels)
@@ -332,25 +341,24 @@ def test_method_and_target_are_hyperparameters(shapes, routing):
 
 
 def test_settings_of_a_method_are_hyperparameters(shapes, routing):
-    everything = np.arange(9)
+    rows, everything = [0, 4, 7], range(3)  # each concept once
+    samples, y, labels = [shapes.samples[i] for i in rows], shapes.y[rows], shapes.labels[rows]
     search = GridSearchCV(
         shapes.localizer("rise"),
-        {"method__n_masks": [70, 90], "method__baseline": ["mean", "black"]},
+        [{"method__n_masks": [66, 80]}, {"method__n_masks": [66], "method__baseline": ["black"]}],
         cv=[(everything, everything)],
         error_score="raise",
-    ).fit(shapes.samples, shapes.y, token_labels=shapes.labels)
-    assert len(set(search.cv_results_["mean_test_score"])) > 1
+    ).fit(samples, y, token_labels=labels)
+    assert len(set(search.cv_results_["mean_test_score"])) == 3
     best = search.best_estimator_
-    again = clone(best).fit(shapes.samples, shapes.y, token_labels=shapes.labels)
-    np.testing.assert_array_equal(
-        again.transform(shapes.samples).flat(), best.transform(shapes.samples).flat()
-    )
+    again = clone(best).fit(samples, y, token_labels=labels)
+    np.testing.assert_array_equal(again.transform(samples).flat(), best.transform(samples).flat())
 
 
 def test_clones_share_the_fitted_parts(shapes, routing):
     fitted = shapes.fitted().set_fit_request(token_labels=False)
     twin = clone(fitted)
-    assert twin.get_metadata_routing().fit.requests == {"token_labels": False}
+    assert twin.get_metadata_routing().fit.requests["token_labels"] is False
     assert twin.concepts is shapes.concepts
     assert twin.detector is shapes.detector
     assert twin.embedder is shapes.embedder
@@ -494,6 +502,7 @@ def other_names(case):
         ({"method": RISE}, ValueError, "The 'method' parameter of ConceptLocalizer must be"),
         ({"embedder": StandardScaler()}, TypeError, "embedder must be a TransformerEmbedder, got"),
         ({"embedder__layer": [1, 3]}, ValueError, r"embedder must read one layer, got layer=\[1"),
+        ({"embedder__site": "mlp"}, ValueError, "must read the residual stream, got site='mlp'"),
         ({"embedder__pooling": "mean"}, ValueError, "must keep the tokens, got pooling='mean'"),
         ({"embedder__special_tokens": True}, ValueError, "must leave special tokens out"),
         ({"concepts": StandardScaler()}, NotFittedError, "StandardScaler instance is not fitted"),
@@ -617,12 +626,12 @@ def test_missing_library(method, library, shapes, monkeypatch):
 
 def test_eight_threads_map_as_one_does(texts):
     """With gradients, hooks, modes and draws: all that threads share of a model and of torch."""
-    named = [m for m in METHODS if m != "calm"]
+    named, few = [m for m in METHODS if m != "calm"], texts.samples[:3]
     fitted = {m: texts.fitted(method=m, n_masks=60) for m in named}
-    expected = {m: fitted[m].transform(texts.samples).flat() for m in named}
+    expected = {m: fitted[m].transform(few).flat() for m in named}
 
     def same(method):
-        return np.array_equal(fitted[method].transform(texts.samples).flat(), expected[method])
+        return np.array_equal(fitted[method].transform(few).flat(), expected[method])
 
     model = texts.embedder.model[0]
     before = [(p.requires_grad, m.training) for m in model.modules() for p in m.parameters()]
@@ -630,12 +639,13 @@ def test_eight_threads_map_as_one_does(texts):
         assert all(threads.map(same, named * 3))
     after = [(p.requires_grad, m.training) for m in model.modules() for p in m.parameters()]
     assert after == before
-    assert not any(m._forward_hooks.keys() & _hooks._OURS for m in model.modules())
+    assert not any(m._forward_hooks.keys() & _hooks._OURS.keys() for m in model.modules())
 
 
 def test_a_search_in_threads_finds_what_one_without_finds(texts):
     def search():
-        grid = {"method": ["integrated_gradients", "full_grad", "lime", "direct"]}
+        walk, masks = IntegratedGradients(n_steps=5), LIME(n_masks=40)
+        grid = {"method": [walk, "full_grad", masks, "direct"]}
         localizer = texts.localizer().set_params(target="global")
         search = GridSearchCV(localizer, grid, cv=2, refit=False, error_score="raise", n_jobs=4)
         return search.fit(texts.samples, texts.y, token_labels=texts.labels).cv_results_
@@ -648,3 +658,20 @@ def test_a_search_in_threads_finds_what_one_without_finds(texts):
     assert np.ptp(alone["mean_test_score"]) > 0
     for name in ("split0_test_score", "split1_test_score"):
         assert threaded[name].tolist() == alone[name].tolist()
+
+
+def test_of_several_classes_each_is_a_concept(texts):
+    y = np.array(["animal", "mood", "thing", "animal", "mood", "thing"])
+    tokens = texts.embedder.transform(texts.samples)
+    concepts = MeanPrototype().fit(tokens, y)
+    detector = SuperActivator(0.5).fit(concepts.transform(tokens), y)
+    localizer = ConceptLocalizer(texts.embedder, concepts, detector, method="direct")
+    indicator = (y[:, None] == np.unique(y)).astype(int)
+    expected = clone(localizer).set_params(target="global", random_state=0)
+    expected.fit(texts.samples, indicator)
+    found = clone(localizer).set_params(target="global", random_state=0).fit(texts.samples, y)
+    assert found.classes_.tolist() == found.concept_names_.tolist() == sorted(set(y))
+    np.testing.assert_array_equal(found.thresholds_, expected.thresholds_)
+    assert found.score(texts.samples, y) == expected.score(texts.samples, indicator)
+    # A part need not hold every class.
+    assert 0 <= found.score(texts.samples[:2], y[:2]) <= 1

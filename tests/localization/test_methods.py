@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 
 import skact
 from skact.localization import (
@@ -57,8 +59,8 @@ def test_settings_are_those_that_a_method_has(method):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_name_and_its_object_give_the_same_maps(name, texts):
     fitted = texts.fitted(name, n_masks=1000, n_steps=50)
-    by_object = fitted.transform(texts.samples[:2])
-    by_name = fitted.set_params(method=name).transform(texts.samples[:2])
+    by_object = fitted.transform(texts.samples[:1])
+    by_name = fitted.set_params(method=name).transform(texts.samples[:1])
     np.testing.assert_array_equal(by_object.flat(), by_name.flat())
 
 
@@ -90,6 +92,57 @@ def test_calm_keeps_what_it_learnt_and_the_parameter_stays_as_it_was(texts):
     for use in (texts.fitted(), localizer.set_params(method="direct").fit(texts.samples, texts.y)):
         with pytest.raises(NotFittedError, match='need a localizer fitted with method="calm"'):
             use.set_params(method="calm").transform(texts.samples)
+
+
+@pytest.mark.parametrize("method", ["direct", "calm"])
+def test_a_weight_counts_as_repeating_a_sample_does(method, texts):
+    weight = np.array([1, 3, 0, 2, 1, 0])
+    rows = np.repeat(np.arange(6), weight)
+    localizer = texts.localizer(method)
+    weighed = clone(localizer).fit(
+        texts.samples, texts.y, token_labels=texts.labels, sample_weight=weight
+    )
+    repeated = clone(localizer).fit(
+        [texts.samples[i] for i in rows], texts.y[rows], token_labels=texts.labels[rows]
+    )
+    plain = clone(localizer).fit(texts.samples, texts.y, token_labels=texts.labels)
+    np.testing.assert_allclose(weighed.thresholds_, repeated.thresholds_, rtol=1e-4)
+    assert np.abs(weighed.thresholds_ - plain.thresholds_).max() > 1e-3
+    if method == "calm":
+        for name in ("position_", "evidence_"):
+            ours, theirs = getattr(weighed.method_, name), getattr(repeated.method_, name)
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+            assert np.abs(ours - getattr(plain.method_, name)).max() > 1e-2
+    weighed.thresholds_ -= 1e-4  # what lies on a threshold would be a matter of rounding
+    score = weighed.score(texts.samples, texts.y, texts.labels, sample_weight=weight)
+    assert score == pytest.approx(
+        weighed.score([texts.samples[i] for i in rows], texts.y[rows], texts.labels[rows])
+    )
+
+
+def test_weights_are_refused_by_a_method_that_learns_without_them(texts):
+    class Learns(CALM):
+        def fit(self, samples, present):
+            return super().fit(samples, present)
+
+    localizer = texts.localizer().set_params(method=Learns())
+    with pytest.raises(TypeError, match="sample_weight: Learns learns from samples and its fit"):
+        localizer.fit(texts.samples, texts.y, sample_weight=np.ones(6))
+    with pytest.raises(ValueError, match="sample_weight must have one entry per sample"):
+        texts.localizer().fit(texts.samples, texts.y, sample_weight=np.ones(5))
+
+
+def test_weights_reach_a_localizer_by_metadata_routing(texts):
+    weight = np.array([1, 3, 0, 2, 1, 0])
+    with sklearn.config_context(enable_metadata_routing=True):
+        localizer = texts.localizer().set_fit_request(sample_weight=True)
+        pipe = make_pipeline(localizer).fit(
+            texts.samples, texts.y, token_labels=texts.labels, sample_weight=weight
+        )
+    alone = texts.localizer().fit(
+        texts.samples, texts.y, token_labels=texts.labels, sample_weight=weight
+    )
+    np.testing.assert_array_equal(pipe[-1].thresholds_, alone.thresholds_)
 
 
 def test_games_take_the_players_of_the_method_or_other_ones(texts):

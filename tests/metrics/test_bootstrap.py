@@ -147,6 +147,34 @@ def test_known_scores_are_as_if_called_on_each_resample(rng, metric, paired):
     assert fast.low < fast.estimate < fast.high
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_sample_counts_by_its_weight_wherever_it_is_drawn(rng, paired):
+    true, pred = make_decisions(rng)
+    other, weight = make_decisions(rng)[1], rng.integers(0, 4, 60)
+
+    def statistic(rows):
+        rows = np.repeat(rows, weight[rows])
+        given = [pred, other] if paired else [pred]
+        f1 = [f1_score(true[rows], p[rows], average="weighted", zero_division=0) for p in given]
+        return f1[0] - f1[1] if paired else f1[0]
+
+    found = bootstrap_interval(
+        true,
+        pred,
+        baseline=other if paired else None,
+        sample_weight=weight,
+        n_resamples=50,
+        random_state=3,
+    )
+    np.testing.assert_allclose(found, slow_interval(60, statistic, 3, 50, 0.95))
+    plain = bootstrap_interval(true, pred, n_resamples=50, random_state=3)
+    assert abs(plain.estimate - found.estimate) > 1e-3
+    with pytest.raises(ValueError, match="sample_weight is for the scores of this package"):
+        bootstrap_interval(true, pred, metric=lambda t, p: 0.0, sample_weight=weight)
+    with pytest.raises(ValueError, match="sample_weight must have one entry per sample"):
+        bootstrap_interval(true, pred, sample_weight=weight[1:])
+
+
 def test_views_are_resampled_as_they_show(rng):
     true, pred = make_marks(rng, n_samples=30)
     order = rng.permutation(30)[:20]
@@ -332,6 +360,7 @@ def test_batches_change_nothing(rng, monkeypatch):
 
 def test_an_interval_reads_as_one():
     assert str(Interval(0.51234, 0.4, 0.6)) == "0.512 [0.400, 0.600]"
+    assert repr(Interval(0.51234567, 0.4, 2e-5)) == "Interval(estimate=0.5123, low=0.4, high=2e-05)"
 
 
 TRUE = np.array([[1, 0], [0, 1], [1, 1]])

@@ -7,13 +7,36 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.metrics import f1_score, jaccard_score
 
-from skact import TokenArray, token_f1_score, weighted_f1_score
+from skact import TokenArray, concept_iou, token_f1_score, weighted_f1_score
 from skact.metrics import token_iou_score
 from tests.metrics.marks import make_marks
 
 pairs = array_shapes(min_dims=2, max_dims=2, max_side=8).flatmap(
     lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape))
 )
+
+
+def test_set_iou_is_jaccard_of_all_tokens(rng):
+    true, pred = make_marks(rng)
+    found = concept_iou(true, pred)
+    expected = jaccard_score(true.flat(), pred.flat(), average=None)
+    np.testing.assert_allclose(found, expected)
+    slow = [
+        sum((t[:, c] & p[:, c]).sum() for t, p in zip(true, pred, strict=True))
+        / sum((t[:, c] | p[:, c]).sum() for t, p in zip(true, pred, strict=True))
+        for c in range(3)
+    ]
+    np.testing.assert_allclose(found, slow)
+    weight = rng.integers(0, 3, len(true))
+    rows = np.repeat(np.arange(len(true)), weight)
+    weighted = concept_iou(true, pred, sample_weight=weight)
+    np.testing.assert_allclose(weighted, concept_iou(true[rows], pred[rows]))
+    mean = np.average(found, weights=true.flat().sum(axis=0))
+    assert mean == pytest.approx(token_iou_score(true, pred))
+    nothing = true.with_values(np.zeros_like(true.flat()))
+    np.testing.assert_array_equal(concept_iou(nothing, nothing), 0)
+    with pytest.raises(ValueError, match="labels_pred must be a TokenArray of bool"):
+        concept_iou(true, pred.flat())
 
 
 @settings(max_examples=200, deadline=None)
@@ -28,6 +51,24 @@ def test_weighted_f1_is_that_of_scikit_learn(pair, dtype):
     else:
         expected = f1_score(true.astype(int), pred.astype(int), average="weighted", zero_division=0)
     assert score == pytest.approx(expected, abs=1e-12)
+
+
+def test_weights_are_those_of_scikit_learn(rng):
+    true, pred = make_marks(rng, n_concepts=3)
+    weight = rng.integers(0, 4, len(true))
+    present, found = true.max().astype(int), pred.max().astype(int)
+    expected = f1_score(present, found, average="weighted", sample_weight=weight, zero_division=0)
+    assert weighted_f1_score(present, found, sample_weight=weight) == pytest.approx(expected)
+    names = np.array(list("abc"))
+    classes = names[rng.integers(0, 3, len(true))], names[rng.integers(0, 3, len(true))]
+    expected = f1_score(*classes, average="weighted", sample_weight=weight)
+    assert weighted_f1_score(*classes, sample_weight=list(weight)) == pytest.approx(expected)
+    flat = true.flat(), pred.flat()
+    of_tokens = np.repeat(weight, true.lengths)
+    for score, theirs in ((token_f1_score, f1_score), (token_iou_score, jaccard_score)):
+        expected = theirs(*flat, average="weighted", sample_weight=of_tokens, zero_division=0)
+        assert score(true, pred, sample_weight=weight) == pytest.approx(expected)
+        assert score(true, pred, sample_weight=weight) != pytest.approx(score(true, pred))
 
 
 def test_weighted_f1_by_hand():

@@ -73,6 +73,19 @@ def test_pointing_game_is_a_loop_over_pairs(rng, n_values):
     assert backwards == pytest.approx(slow_pointing_game(labels, scores))
 
 
+def test_weights_are_repetitions(rng):
+    labels, scores = make_maps(rng, n_samples=30)
+    weight = rng.integers(0, 4, 30)
+    again = np.repeat(np.arange(30), weight)
+    for score in (token_average_precision_score, pointing_game_score):
+        found = score(labels, scores, sample_weight=weight)
+        assert found == pytest.approx(score(labels[again], scores[again]))
+        assert found == pytest.approx(score(labels, scores, sample_weight=weight / 1e3))
+        assert found != pytest.approx(score(labels, scores))
+    with pytest.raises(ValueError, match="sample_weight must have one entry per sample"):
+        pointing_game_score(labels, scores, sample_weight=weight[:-1])
+
+
 def test_pointing_game_by_hand():
     labels = TokenArray(np.array([[1, 0], [0, 0], [0, 1], [1, 1]], bool), [0, 2, 4])
     scores = labels.with_values(np.array([[0.9, 0], [0.1, 0], [0.7, 0.3], [0.2, 0.1]]))

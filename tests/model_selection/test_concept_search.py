@@ -1,6 +1,7 @@
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -52,11 +53,11 @@ def problem():
     return stack, tokens.max().astype(int), tokens
 
 
-def pipeline(concepts=None, detector=None):
+def pipeline(concepts=None, detector=None, scale=None):
     return Pipeline(
         [
             ("layer", SelectLayer()),
-            ("scale", TokenScaler()),
+            ("scale", scale or TokenScaler()),
             ("concepts", concepts or MeanPrototype()),
             ("detect", detector or SuperActivator()),
         ]
@@ -64,7 +65,10 @@ def pipeline(concepts=None, detector=None):
 
 
 def concept_scorer(c):
-    return make_scorer(lambda t, p: f1_score(t[:, c], p[:, c], zero_division=0))
+    def f1(true, found, sample_weight=None):
+        return f1_score(true[:, c], found[:, c], sample_weight=sample_weight, zero_division=0)
+
+    return make_scorer(f1)
 
 
 @pytest.mark.parametrize(
@@ -368,6 +372,67 @@ def test_results_table_is_complete(problem):
         np.testing.assert_allclose(results[f"mean_test_{name}"], splits.mean(axis=0))
         np.testing.assert_allclose(results[f"std_test_{name}"], splits.std(axis=0))
         assert results[f"rank_test_{name}"].min() == 1
+
+
+def test_winners_are_a_table(problem):
+    X, y, labels = problem
+    grid = [{"layer__layer": [2]}, {"detect__delta": DELTAS}]
+    search = ConceptSearchCV(pipeline(), grid, cv=FOLDS).fit(X, y, token_labels=labels)
+    table, names = search.winners(), ["cat", "dog", "owl"]
+    assert table.index.tolist() == search.get_feature_names_out().tolist() == names
+    assert table.candidate.tolist() == search.best_index_.tolist()
+    np.testing.assert_array_equal(table.mean_score, search.best_score_)
+    for name in names:
+        row = table.loc[name]
+        assert row.std_score == search.cv_results_[f"std_test_{name}"][row.candidate]
+        won = {key: row[key] for key in ("layer__layer", "detect__delta") if not pd.isna(row[key])}
+        assert won == search.best_params_[name]
+    frame = pd.DataFrame(search.predict(X), columns=search.get_feature_names_out())
+    assert frame.columns.tolist() == names
+    with pytest.raises(NotFittedError):
+        clone(search).winners()
+
+
+def test_weights_reach_whoever_asks_for_them(problem, routing):
+    X, y, labels = problem
+    weight = np.arange(90) % 3
+    asks = MeanPrototype().set_fit_request(sample_weight=True)
+    scale = TokenScaler().set_fit_request(sample_weight=True)
+    grid = {"layer__layer": [2, 5], "detect__delta": DELTAS}
+    search = ConceptSearchCV(pipeline(asks, scale=scale), grid, cv=FOLDS)
+    search.fit(X, y, token_labels=labels, sample_weight=weight)
+    detector = SuperActivator().set_fit_request(sample_weight=True)
+    for counts in (True, False):
+        if not counts:
+            search.set_params(scoring=lambda t, p: f1_score(t, p, zero_division=0))
+            search.fit(X, y, token_labels=labels, sample_weight=weight)
+        for c, name in enumerate(("cat", "dog", "owl")):
+            alone = GridSearchCV(
+                pipeline(asks, detector, scale),
+                grid,
+                scoring=concept_scorer(c).set_score_request(sample_weight=counts),
+                cv=FOLDS,
+            )
+            alone.fit(X, y, token_labels=labels, sample_weight=weight)
+            np.testing.assert_allclose(
+                search.cv_results_[f"mean_test_{name}"], alone.cv_results_["mean_test_score"]
+            )
+    plain = ConceptSearchCV(pipeline(), grid, cv=FOLDS).fit(X, y, token_labels=labels)
+    changed = [f"mean_test_{name}" for name in ("cat", "dog", "owl")]
+    assert any((plain.cv_results_[k] != search.cv_results_[k]).any() for k in changed)
+    with pytest.raises(ValueError, match="TokenScaler can weigh samples, and does not say"):
+        ConceptSearchCV(pipeline(asks), grid, cv=FOLDS).fit(X, y, sample_weight=weight)
+    with pytest.raises(ValueError, match="MeanPrototype can weigh samples, and does not say"):
+        ConceptSearchCV(pipeline(scale=scale), grid, cv=FOLDS).fit(X, y, sample_weight=weight)
+    refuses = MeanPrototype().set_fit_request(sample_weight=False)
+    ConceptSearchCV(pipeline(refuses, scale=scale), grid, cv=FOLDS).fit(X, y, sample_weight=weight)
+    with pytest.raises(ValueError, match="sample_weight must not be zero for every sample"):
+        search.fit(X, y, sample_weight=0 * weight)
+    held_out = np.ones(90)
+    held_out[next(iter(FOLDS.split(np.zeros(90), y)))[1]] = 0
+    search.set_params(scoring="f1")
+    with pytest.raises(ValueError, match="in fold 1 of 3 of the search: sample_weight must not"):
+        search.fit(X, y, token_labels=labels, sample_weight=held_out)
 
 
 def rare(problem):

@@ -114,6 +114,49 @@ def test_lists_and_matrices_are_taken_like_tokens():
     assert type(crossed.transform(matrix)) is np.ndarray
 
 
+def test_matrices_follow_set_output_of_the_cross_fit_alone(rng):
+    X, y = rng.normal(size=(20, 3)), np.arange(20) % 2
+    inner = MeanPrototype().set_output(transform="pandas")
+    crossed = CrossFitTransformer(inner, cv=2, random_state=0)
+    expected = crossed.fit_transform(X, y)
+    assert type(expected) is type(crossed.transform(X)) is np.ndarray
+    frame = crossed.set_output(transform="pandas").fit_transform(X, y)
+    assert frame.columns.tolist() == ["1"]
+    np.testing.assert_array_equal(frame, expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_are_cut_with_the_folds(method):
+    X, y, token_labels = make_problem()
+    weight = np.arange(len(y)) % 4
+    folds = list(StratifiedKFold(4).split(np.zeros(len(y)), y))
+    crossed = CrossFitTransformer(method, cv=folds)
+    result = crossed.fit_transform(X, y, token_labels, sample_weight=weight)
+    for train, test in folds:
+        alone = clone(method).fit(X[train], y[train], token_labels[train], weight[train])
+        np.testing.assert_array_equal(result[test].flat(), alone.transform(X[test]).flat())
+    whole = clone(method).fit(X, y, token_labels, weight).transform(X)
+    np.testing.assert_array_equal(crossed.transform(X).flat(), whole.flat())
+    plain = CrossFitTransformer(method, cv=folds).fit_transform(X, y, token_labels)
+    assert np.abs(plain.flat() - result.flat()).max() > 1e-3
+    with pytest.raises(ValueError, match="sample_weight must have one entry per sample"):
+        crossed.fit_transform(X, y, sample_weight=weight[1:])
+
+
+@pytest.mark.usefixtures("routing")
+def test_weights_reach_a_cross_fit_in_a_pipeline():
+    X, y, token_labels = make_problem()
+    weight = np.arange(len(y)) % 4
+    crossed = CrossFitTransformer(MeanPrototype(), cv=3, random_state=0)
+    line = make_pipeline(
+        crossed.set_fit_request(sample_weight=True),
+        SuperActivator().set_fit_request(sample_weight=True),
+    ).fit(X, y, token_labels=token_labels, sample_weight=weight)
+    scores = clone(crossed).fit_transform(X, y, token_labels, sample_weight=weight)
+    expected = SuperActivator().fit(scores, y, token_labels, weight).thresholds_
+    np.testing.assert_array_equal(line[-1].thresholds_, expected)
+
+
 class WhoFittedMe(TokensOutMixin, BaseEstimator):
     """Scores a sample by the number of its tokens among the training tokens."""
 

@@ -1,12 +1,16 @@
 """Chats as samples."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
 
-from skact.embedding import TransformerEmbedder
+from skact import DifferenceInMeans, Monitor, TokenArray, TopWindows
+from skact.embedding import TransformerEmbedder, _reader
 from tests import tiny_models
 
 TEMPLATE = (
@@ -51,6 +55,61 @@ def test_turns_that_count(pair, which, expected):
     layers = found.transform(CHATS)
     assert layers.lengths.tolist() == [len(tokens) for tokens in found.tokens_of(CHATS)]
     assert which in layers.source.convention
+
+
+@pytest.mark.parametrize("which", ["all", "last", "assistant", "user"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_turns_are_runs_with_gaps_between_them(pair, tmp_path, which, stored):
+    store = tmp_path if stored else None
+    found = TransformerEmbedder(pair, layer=[1, 2], chat_tokens=which, store=store)
+    layers = found.transform(CHATS)
+    turns = [[token.message for token in tokens] for tokens in found.tokens_of(CHATS)]
+    if which in ("last", "assistant"):
+        assert layers.segments is None  # one turn of each chat
+        assert {len(set(one)) for one in turns} == {1}
+    else:
+        expected = [np.unique(one, return_inverse=True)[1] for one in turns]
+        np.testing.assert_array_equal(layers.segments, np.concatenate(expected))
+        labels = found.align_spans(CHATS, [[(0, 0, 3, "a")], []], ["a"])
+        np.testing.assert_array_equal(labels.segments, layers.segments)
+    if stored:
+        np.testing.assert_array_equal(found.transform(CHATS).layer(1).segments, layers.segments)
+    assert found.transform(["the cat", "happy"]).segments is None
+    pooled = TransformerEmbedder(pair, layer=1, chat_tokens=which, pooling="mean", store=store)
+    assert pooled.transform(CHATS).shape == (2, 32)
+
+
+def test_what_was_stored_before_gaps_were_is_not_taken_for_whole(pair, tmp_path, monkeypatch):
+    found = TransformerEmbedder(pair, layer=1, store=tmp_path, chat_tokens="all")
+    with monkeypatch.context() as before:
+        named = partial(_reader.layer_identities, has_gaps=False)
+        before.setattr(_reader, "layer_identities", lambda *a, has_gaps, **k: named(*a, **k))
+        found.transform([*CHATS])
+        found.transform(["the cat"])
+    assert found.missing(CHATS).all()
+    # Texts have no gaps, and pooled chats need none: they stay where they are.
+    assert not found.missing(["the cat"]).any()
+    cases = (CHATS, None, True), (CHATS, "mean", False), (["a"], None, False)
+    for samples, pooling, has_gaps in cases:
+        reader = clone(found).set_params(pooling=pooling)._in_store(samples)
+        assert ('"gaps":"stored"' in reader.identities[1].json) == has_gaps
+
+
+def test_no_window_reaches_from_one_turn_into_another(pair):
+    found = TransformerEmbedder(pair, layer=1, chat_tokens="all")
+    tokens, y = found.transform([*CHATS, *CHATS]), [0, 1, 0, 1]
+    pipe = make_pipeline(DifferenceInMeans(), TopWindows(None, window=4, top=2, cut="f1"))
+    pipe.fit(tokens, y)
+    monitor = Monitor(pipe)
+    scale = float(np.abs(pipe[0].transform(tokens).flat()).max())
+    crossing = pipe.decision_function(TokenArray(tokens.values, tokens.offsets))
+    for i, offline in enumerate(pipe.decision_function(tokens)[:2]):
+        live, runs = monitor.stream(), tokens[[i]].segments
+        for turn in range(runs[-1] + 1):
+            for number, token in enumerate(tokens[i][runs == turn]):
+                live.update(token, after_gap=number == 0)
+        assert live.state.decision[0] == pytest.approx(offline, abs=1e-6 * scale)
+        assert abs(crossing[i] - offline) > 1e-3 * scale
 
 
 def test_the_model_reads_the_whole_chat(pair):

@@ -33,6 +33,8 @@ def test_hooks_of_others_are_named_and_ours_are_not(model):
     with hooked(model, after=[(block, steer)], before=[(block, lambda m, a, k: None)]):
         assert find_outside(model) == []
     assert find_outside(model) == []
+    with hooked(model, after=[(block, steer)], edit="something"), hooked(model, edit=""):
+        assert find_outside(model) == ["something"]
 
 
 def test_hooks_on_all_modules_other_forwards_and_autocast(model):

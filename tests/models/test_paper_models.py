@@ -231,6 +231,7 @@ def test_pooling_of_llama_images(pooling, images):
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "options",
     [

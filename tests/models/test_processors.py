@@ -101,7 +101,7 @@ def test_threads_with_different_settings_do_not_disturb_each_other(tokenizer):
 
     def work(limit):
         embedder = TransformerEmbedder((model, tokenizer), layer=0, max_length=limit)
-        for _ in range(20):
+        for _ in range(8):
             if not np.array_equal(embedder.prepare(texts).n_tokens, expected[limit]):
                 wrong.append(limit)
 

@@ -6,7 +6,7 @@ import torch
 
 from skact.embedding import TransformerEmbedder
 from skact.models import find_sink
-from skact.models._sink import _is_causal
+from skact.models._sink import is_causal
 from tests import tiny_models
 
 TEXTS = ["the cat sat on", "happy", "angry cat"]
@@ -27,7 +27,7 @@ def test_causal_models_without_a_first_token_of_their_own_get_one(kind):
     _, tokenizer = tiny_models.text_pair(kind)
     loaded = embedder(kind).reader.loaded
     sink = find_sink(loaded, "auto")
-    if not _is_causal(loaded) or begins(tokenizer):
+    if not is_causal(loaded) or begins(tokenizer):
         assert sink is None
     elif sink is not None:
         assert sink in tokenizer.all_special_ids or sink in tokenizer.added_tokens_decoder
@@ -41,7 +41,7 @@ def test_causality_is_what_a_changed_end_leaves_alone(kind):
     with torch.no_grad():
         states = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
     deaf = torch.allclose(states[0, :-1], states[1, :-1], atol=1e-5)
-    assert _is_causal(embedder(kind).reader.loaded) == deaf
+    assert is_causal(embedder(kind).reader.loaded) == deaf
 
 
 def test_a_text_is_read_behind_the_token_and_has_none_more():

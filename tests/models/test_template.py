@@ -1,13 +1,14 @@
 """Chats as tokens: ids as the template gives them, and for each where it comes from."""
 
 import copy
+import sys
 
 import numpy as np
 import pytest
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from skact.models import chat_tokens
+from skact.models import _template, chat_tokens
 from tests.tiny_models import bytes_tokenizer, llama3_tokenizer, wordpiece_tokenizer
 
 TURN, END, THINK = "<|turn|>", "<|end|>", "<think>"
@@ -210,3 +211,24 @@ def test_chats_that_cannot_be_read(template, messages, error, match):
 def test_options_that_do_nothing_are_refused(options, match):
     with pytest.raises(ValueError, match=match):
         chat_tokens(chatty(bytes_tokenizer()), user("a"), template_options=options)
+
+
+LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize("where", ["loop", "macro", "appended"])
+def test_a_template_that_does_not_end_is_stopped(monkeypatch, where):
+    template = {
+        "loop": TURNS + LOOP,
+        "macro": "{% macro m() %}" + LOOP + "{% endmacro %}{{ m() }}" + TURNS,
+        "appended": "{% set l = [1] %}{% for i in l %}{{ l.append(1) or '' }}{% endfor %}",
+    }[where]
+    monkeypatch.setattr(_template, "_MOST_STEPS", 20_000)
+    chat = [{"role": "user", "content": "Hello."}]
+    tokenizer, before = chatty(bytes_tokenizer(), template), sys.gettrace()
+    error = "was stopped after 20,000 steps|refuses the chat.*append.*unsafe"
+    with pytest.raises(ValueError, match=error):
+        _template.apply_template(tokenizer, chat, tokenize=False)
+    assert sys.gettrace() is before
+    many = chat * 2000
+    assert len(_template.apply_template(chatty(bytes_tokenizer()), many, tokenize=False)) > 2000

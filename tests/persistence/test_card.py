@@ -5,9 +5,20 @@ import time
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
 
 import skact
-from skact import MaxToken, Source, TokenScaler, TopWindows, TransformerEmbedder
+from skact import (
+    ConceptSearchCV,
+    LayerStack,
+    MaxToken,
+    MeanPrototype,
+    SelectLayer,
+    Source,
+    TokenScaler,
+    TopWindows,
+    TransformerEmbedder,
+)
 from skact.auto import _choice
 from skact.persistence._container import write_file
 from tests.hostile import right_calls
@@ -76,6 +87,12 @@ def test_the_detector_is_described(bert_folder, tmp_path, monkeypatch):
     assert [row["concept"] for row in card.decisions] == ["concept0", "concept1"]
     for key in ("f1", "floor", "gain", "auroc"):
         assert [row[key] for row in card.decisions] == made.results_[key].tolist()
+    # Both blocks were compared, and only those of the winners are read, scaled.
+    assert len({head[0].layer for head in made.heads_}) == 2
+    read = {made.pipelines_[name][0].layer for name in made.concept_names_}
+    assert {row["block, from 0"] for row in card.sources} == read
+    assert all(row["scaling"] for row in card.sources)
+    assert len({str(row) for row in card.sources}) == len(card.sources)
     text = str(card)
     assert str(bert_folder).replace("_", r"\_") in text
     assert "sink='auto', chat\\_tokens='all'" in text
@@ -86,7 +103,7 @@ def test_the_detector_is_described(bert_folder, tmp_path, monkeypatch):
     )
 
 
-EVIL = "<script>alert(1)</script> | **x** [a](javascript:b) `c`\n# d\u202e\x07"
+EVIL = "<script>alert(1)</script> | **x** [a](javascript:b) `c` $x$\n# d\u202e\x07"
 
 
 def test_texts_of_a_file_are_only_shown(tmp_path):
@@ -97,10 +114,21 @@ def test_texts_of_a_file_are_only_shown(tmp_path):
     assert "<" not in text
     assert "\u202e" not in text
     assert "\n# d" not in text
-    assert r"\*\*x\*\* \[a\](javascript:b) \`c\`" in text
+    assert r"\*\*x\*\* \[a\](javascript:b) \`c\` \$x\$" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.replace(r"\|", "").count("|") for line in rows[:3]}) == 1
     assert "<" not in card_of(TransformerEmbedder(EVIL), tmp_path)._repr_markdown_()
+
+
+def test_what_is_read_is_listed_once(tmp_path):
+    X = LayerStack({b: kept.X.with_source(Source("m", "r", b)) for b in (1, 2, 3)})
+    line = make_pipeline(SelectLayer(), TokenScaler(), MeanPrototype(), MaxToken())
+    search = ConceptSearchCV(line, {"selectlayer__layer": [1, 2, 3]}, cv=2)
+    card = card_of(search.fit(X, np.arange(40) % 2), tmp_path)
+    (row,) = card.sources
+    winner = search.best_estimators_[search.concept_names_[0]]
+    assert row["block, from 0"] == winner[0].layer
+    assert row["scaling"] == winner[-1].source_.scaling is not None
 
 
 def test_it_is_a_record(tmp_path):

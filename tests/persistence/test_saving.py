@@ -3,13 +3,16 @@
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+import torch
 import transformers
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
@@ -59,10 +62,22 @@ def test_nobody_is_left_out():
     kept_here = {name.partition("-")[0] for name in SINGLE}
     settings = {"Adam", "AutoencoderTraining", "LBFGS", "Minibatch"}  # parameters of others
     raw = {"ConceptDetector", "ConceptLocalizer", "PromptDetector", "TransformerEmbedder"}
+    raw |= {"HeadPursuit", "SimultaneousOMP"}  # of arrays
+    raw |= {"ActivationSpaceMap"}  # of pairs of tokens
+    raw |= {"ConceptBottleneckClassifier"}  # of classes
     methods = {n for n in public if getattr(skact, n).__module__.startswith("skact.localization")}
     assert public - settings - raw - methods == kept_here
     for cls in (getattr(skact, name) for name in settings | methods - {"ConceptLocalizer"}):
         assert skact.persistence._classes.name_of(cls) is not None
+
+
+def test_a_pursuit_answers_the_same(tmp_path):
+    data, atoms = np.random.default_rng(0).normal(size=(2, 12, 6))
+    omp = skact.SimultaneousOMP(3).fit(data, atoms)
+    back = again(omp, tmp_path)
+    assert set(vars(back)) == set(vars(omp))
+    assert_says_the_same(omp, back, data)
+    np.testing.assert_array_equal(back.support_, omp.support_)
 
 
 @pytest.mark.parametrize("name", ["LBFGS", "Adam", "RISE", "SHAPIQ", "AutoencoderTraining"])
@@ -123,7 +138,9 @@ def test_what_partial_fit_has_lost_is_said(tmp_path):
 def test_what_is_asked_for_is_kept(tmp_path):
     with sklearn.config_context(enable_metadata_routing=True):
         made = LinearSeparator().set_fit_request(token_labels=False)
-        assert again(made, tmp_path)._metadata_request.fit.requests == {"token_labels": False}
+        made.set_fit_request(sample_weight=True)
+        kept = again(made, tmp_path)._metadata_request.fit.requests
+        assert kept == {"token_labels": False, "sample_weight": True}
         default = again(LinearSeparator(), tmp_path).get_metadata_routing()
         assert default.fit.requests == LinearSeparator().get_metadata_routing().fit.requests
 
@@ -208,6 +225,59 @@ def test_a_loaded_model_is_named_and_found_again(bert_folder, tmp_path, monkeypa
     tokenizer.truncation_side = "left"
     with pytest.raises(ValueError, match="the model given has another tokenizer or processor than"):
         skact.load(path, model=(model, tokenizer))
+
+
+@pytest.mark.usefixtures("few")
+def test_a_pair_takes_the_place_of_a_folder_of_the_same_weights(bert_folder, tmp_path):
+    home = shutil.copytree(bert_folder, tmp_path / "home")
+    made = detector(str(home))
+    path = tmp_path / "kept.safetensors"
+    made.save(path)
+    pair = (
+        transformers.AutoModel.from_pretrained(bert_folder),
+        transformers.AutoTokenizer.from_pretrained(bert_folder),
+    )
+    expected = made.predict_proba(TEXTS)
+    shutil.rmtree(home)
+    given = skact.load(path, model=pair)
+    assert given.model is pair
+    assert given.pipelines_[given.concept_names_[0]][0].model is pair
+    np.testing.assert_array_equal(given.predict_proba(TEXTS), expected)
+    other = copy.deepcopy(pair[0])
+    other.embeddings.word_embeddings.weight.data[7] += 1
+    said = r"given, .* \(weights:\w+\), is another one than .*, \S+home \(weights:\w+\)\.$"
+    with pytest.raises(ValueError, match=said):
+        skact.load(path, model=(other, pair[1]))
+    # Where nothing was fitted, the name alone says which model it is.
+    skact.save(TransformerEmbedder(bert_folder), path)
+    assert skact.load(path, model=pair).model is pair
+    skact.save(TransformerEmbedder(tmp_path), path)
+    with pytest.raises(ValueError, match="is another one than it was saved with"):
+        skact.load(path, model=pair)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ((1, 2), r"model must be a loaded pair .*, got a tuple of \['int', 'int'\]"),
+        ((torch.nn.Linear(1, 1),), r"model must be a loaded pair .*, got a tuple of \['Linear'\]"),
+        ((torch.nn.Linear(1, 1), 5), "must be a transformers model, got Linear"),
+    ],
+)
+def test_what_is_no_pair_is_refused(bad, message, tmp_path):
+    skact.save(TransformerEmbedder("a/model"), tmp_path / "a")
+    with pytest.raises(ValueError, match=message):
+        skact.load(tmp_path / "a", model=bad)
+
+
+def test_a_pair_that_nothing_reads_is_refused(bert_folder, tmp_path):
+    skact.save(TokenScaler(), tmp_path / "a")
+    pair = (
+        transformers.AutoModel.from_pretrained(bert_folder),
+        transformers.AutoTokenizer.from_pretrained(bert_folder),
+    )
+    with pytest.raises(ValueError, match="nothing in it reads a model, so none can be given"):
+        skact.load(tmp_path / "a", model=pair)
 
 
 def test_another_tokenizer_in_the_folder_is_refused(bert_folder, tmp_path, monkeypatch):
@@ -295,7 +365,7 @@ parts = [skact.TokenArray(part, np.arange(0, 161, 4)) for part in X]
 layers = skact.LayerStack({{3: parts[0], 5: parts[1]}})
 said = search.predict_proba(layers)
 heavy = [m for m in ("torch", "transformers", "faiss", "matplotlib") if m in sys.modules]
-print(json.dumps([took, said.tolist(), heavy]))
+print(json.dumps([took, said.tolist(), heavy, skact.__file__]))
 """
 
 
@@ -306,17 +376,35 @@ def test_a_fresh_process_needs_no_torch_and_little_time(tmp_path):
     assert path.stat().st_size < 10**6
     np.save(data, np.stack([layers.layer(b).values for b in (3, 5)]))
     code = FRESH.format(path=str(path), data=str(data))
-    # Compiled modules, as an installed package has them.
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    env["PYTHONPYCACHEPREFIX"] = str(tmp_path / "compiled")
+    # A copy of its own may keep its compiled modules, as an installed package does.
+    shutil.copytree(Path(skact.__file__).parent, tmp_path / "skact")
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
+    }
     times = []
-    for _ in range(3):
+    while len(times) < 4 and min(times, default=1) >= 0.2:
         run = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=env,
+            cwd=tmp_path,
         )
-        took, said, heavy = json.loads(run.stdout)
+        took, said, heavy, where = json.loads(run.stdout)
         times.append(took)
         assert heavy == []
+        assert where == str(tmp_path / "skact" / "__init__.py")
         np.testing.assert_array_equal(said, search.predict_proba(layers))
     # Alone on a machine it takes 70 ms, with the import of skact; a busy one takes longer.
     assert min(times) < 0.2, times
+
+
+def test_what_was_learnt_with_weights_goes_on(tmp_path):
+    weight, more = np.linspace(0.5, 3, 40), np.linspace(1, 2, 40)
+    for method in (MeanPrototype(), DifferenceInMeans(whiten=True)):
+        made = method.fit(X, Y, sample_weight=weight)
+        other = again(made, tmp_path)
+        assert_says_the_same(made, other, X)
+        made, other = (one.partial_fit(X, Y, sample_weight=more) for one in (made, other))
+        assert_says_the_same(made, other, X)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skact import LinearSeparator, MeanPrototype, Source, TokenArray, TokenScaler
@@ -243,3 +244,76 @@ def test_fits_on_a_thousand_parts_merge_to_the_fit_on_all(rng):
     np.testing.assert_allclose(merged.scale_, whole.scale_, rtol=1e-12)
     assert merged.n_tokens_seen_ == whole.n_tokens_seen_
     assert not np.allclose(parts[1].mean_, whole.mean_, rtol=0.01)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_weight_is_a_number_of_repetitions(rng, dtype):
+    samples, weight = make_list(rng, dtype=dtype), rng.permutation(12) % 4
+    mean, scale = slow_statistics(
+        [s for s, w in zip(samples, weight, strict=True) for _ in range(w)]
+    )
+    with config_context(working_memory=0):
+        found = TokenScaler().fit(samples, sample_weight=weight)
+    np.testing.assert_allclose(found.mean_, mean, rtol=1e-12)
+    np.testing.assert_allclose(found.scale_, scale, rtol=1e-12)
+    assert found.n_tokens_seen_ == weight @ [len(s) for s in samples]
+    # Scale does not count, and without weights it is another fit.
+    shares = TokenScaler().fit(samples, sample_weight=weight / 1e3)
+    np.testing.assert_allclose(shares.mean_, mean, rtol=1e-12)
+    assert np.abs(TokenScaler().fit(samples).mean_ - mean).max() > 1e-3
+
+
+def test_ones_change_no_bit_and_zeros_leave_out(rng):
+    samples, kept = make_list(rng), np.arange(12) % 3 > 0
+    wild = [s if k else s * 1e6 for s, k in zip(samples, kept, strict=True)]
+    part = [s for s, k in zip(samples, kept, strict=True) if k]
+    for weight, X, same in ((np.ones(12), samples, samples), (kept, wild, part)):
+        found, plain = TokenScaler().fit(X, sample_weight=weight), TokenScaler().fit(same)
+        np.testing.assert_array_equal(found.mean_, plain.mean_)
+        assert (found.scale_, found.n_tokens_seen_) == (plain.scale_, plain.n_tokens_seen_)
+
+
+def test_parts_with_weights_go_on_and_merge(rng):
+    samples, weight = make_list(rng), np.arange(12) % 3 + 1
+    whole = TokenScaler().fit(samples, sample_weight=weight)
+    cut = [slice(0, 5), slice(5, 12)]
+    stream = TokenScaler()
+    for part in cut:
+        stream.partial_fit(samples[part], sample_weight=weight[part])
+    one, other = (TokenScaler().fit(samples[p], sample_weight=weight[p]) for p in cut)
+    for found in (stream, one.merge(other)):
+        np.testing.assert_allclose(found.mean_, whole.mean_, rtol=1e-10)
+        np.testing.assert_allclose(found.scale_, whole.scale_, rtol=1e-12)
+        assert found.n_tokens_seen_ == whole.n_tokens_seen_
+
+
+def test_a_weighted_pipeline_is_that_of_repeated_samples(rng):
+    X, y, weight = TokenArray.from_list(make_list(rng)), np.arange(12) % 2, np.arange(12) % 4
+    again = np.repeat(np.arange(12), weight)
+
+    def vectors(ask, X, y, **weights):
+        steps = [TokenScaler(), MeanPrototype()]
+        for step, asks in zip(steps, ask, strict=True):
+            step.set_fit_request(sample_weight=asks)
+        return make_pipeline(*steps).fit(X, y, **weights)[-1].concept_vectors_
+
+    with config_context(enable_metadata_routing=True):
+        repeated = vectors([None, None], X[again], y[again])
+        found = vectors([True, True], X, y, sample_weight=weight)
+        unscaled = vectors([False, True], X, y, sample_weight=weight)
+    np.testing.assert_allclose(found, repeated, rtol=1e-6, atol=1e-9)
+    assert np.abs(unscaled - repeated).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([1, 2], "sample_weight must have one entry per sample"),
+        ([-1.0] * 12, "sample_weight must be finite and not negative; that of sample 0 is -1.0"),
+        ([0] * 12, "sample_weight must not be zero for every sample"),
+    ],
+)
+def test_bad_weights(rng, weight, message):
+    for fit in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match=message):
+            getattr(TokenScaler(), fit)(make_list(rng), sample_weight=weight)

@@ -23,6 +23,17 @@ def test_present_exactly_where_the_answer_is_yes():
     assert found.concept_names_.tolist() == CONCEPTS
 
 
+def test_columns_of_y_may_be_called_otherwise_than_the_words_asked_for():
+    y = pd.DataFrame(Y, columns=CONCEPTS)
+    named = PromptDetector(Model()).fit(TEXTS, y)
+    assert named.score(TEXTS, y[CONCEPTS[::-1]]) == detector().score(TEXTS, y) == 1
+    assert detector().score(TEXTS, y[CONCEPTS[::-1]]) == 1
+    others = y.set_axis(["a", "b"], axis=1)
+    assert detector().score(TEXTS, others) == 1
+    with pytest.raises(ValueError, match="y names its columns"):
+        named.score(TEXTS, others)
+
+
 def test_a_binary_target_gives_its_classes():
     found = PromptDetector(Model(), concepts=["joy"]).fit(TEXTS, ["b", "a", "b", "a"])
     assert found.classes_.tolist() == ["a", "b"]
@@ -133,7 +144,50 @@ def test_importing_stays_light():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_weight_counts_as_repeating_a_sample_does_and_0_leaves_it_unasked(monkeypatch):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, (40, 2))
+    odds, weight = y + rng.normal(size=(40, 2)), np.where(y[:, 0], 1, 5) * (np.arange(40) > 4)
+    asked = []
+
+    def look_up(_, X):
+        asked.append(X)
+        return odds[[int(text) for text in X]]
+
+    monkeypatch.setattr(PromptDetector, "_odds", look_up)
+    texts, rows = [str(i) for i in range(40)], np.repeat(np.arange(40), weight)
+    detector = PromptDetector("a model", concepts=["a", "b"], scores="logits")
+    weighed = clone(detector).fit(texts, y, sample_weight=weight).thresholds_
+    assert asked == [[text for text, times in zip(texts, weight, strict=True) if times]]
+    repeated = clone(detector).fit([texts[i] for i in rows], y[rows]).thresholds_
+    np.testing.assert_array_equal(weighed, repeated)
+    assert (weighed != clone(detector).fit(texts, y).thresholds_).any()
+    answers = PromptDetector(lambda prompts: ["No"] * len(prompts), concepts=["a", "b"])
+    answers.fit(texts, y, sample_weight=weight)
+    with pytest.raises(ValueError, match="sample_weight must have one entry per sample"):
+        answers.fit(texts, y, sample_weight=weight[1:])
+
+
 def test_the_example_of_the_docstring_runs():
     result = doctest.testmod(_detector)
     assert result.attempted >= 5
     assert result.failed == 0
+
+
+def test_of_several_classes_the_one_answered_yes_is_the_answer():
+    def ask(prompts):
+        return ["Yes" if p.concept in p.sample else "No" for p in prompts]
+
+    texts, y = ["a cat", "a dog", "the fox"], ["cat", "dog", "fox"]
+    detector = PromptDetector(ask).fit(texts, y)
+    assert detector.classes_.tolist() == detector.concept_names_.tolist() == y
+    assert detector.predict(texts[::-1]).tolist() == y[::-1]
+    assert detector.score(texts, y) == 1
+    with pytest.warns(
+        UserWarning, match="of 2 samples 1 got Yes for several classes and 1 for none"
+    ):
+        assert detector.predict(["fox and dog", "nothing"]).tolist() == ["dog", "cat"]
+    with pytest.raises(ValueError, match="a prompt needs names of concepts"):
+        PromptDetector(ask).fit(texts, [0, 1, 2])
+    numbered = PromptDetector(ask, concepts=y).fit(texts, [0, 1, 2])
+    assert numbered.predict(texts).tolist() == [0, 1, 2]

@@ -193,6 +193,7 @@ def test_what_is_on_disk(files, matrix):
     assert np.shares_memory(read(files[0], slice(3, 5)), files[0])
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", ["plain", "shards", "mapped", "shuffled"])
 def test_pages_that_were_read_are_let_go_of(tmp_path, kind, rng, way):

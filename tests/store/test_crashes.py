@@ -48,17 +48,21 @@ def test_a_hundred_killed_writers_leave_nothing_half_written(tmp_path):
     writer.kill()
     writer.join()
     before, n_litter = [], 0
-    for kill in range(100):
-        writer = start(fill, store, numbers, (0, 1))
-        time.sleep(chance.uniform(0, patience))
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.join()
+    for wave in range(25):  # four at a time, as most of this is waiting
+        writers = [start(fill, store, numbers, (0, 1)) for _ in range(4)]
+        moments = sorted(chance.uniform(0, patience) for _ in writers)
+        begin = time.monotonic()
+        for writer, moment in zip(chance.sample(writers, 4), moments, strict=True):
+            time.sleep(max(0, begin + moment - time.monotonic()))
+            os.kill(writer.pid, signal.SIGKILL)
+        for writer in writers:
+            writer.join()
         there = held(store, numbers)
         assert held(store, numbers, block=1) == there
         assert set(before) <= set(there)  # what was committed once stays
         check(store, sorted(set(there) - set(before)), block=1)
         before = there
-        if kill % 20 == 19:
+        if wave % 5 == 4:
             check(store, there)
             assert store.verify() == []
             known = sum(layer["shards"] for layer in store.info()["layers"])
@@ -98,7 +102,7 @@ def test_eight_writers_of_overlapping_sets_do_no_work_twice(tmp_path):
 
 
 def test_embedders_prunes_repairs_and_exports_side_by_side(tmp_path):
-    done, errors = store_side_by_side.run(tmp_path / "store", seconds=10, n_processes=4)
+    done, errors = store_side_by_side.run(tmp_path / "store", seconds=4, n_processes=4)
     assert errors == []
     assert min(done[role] for role in ("embed", "prune", "repair", "export")) > 0
 
@@ -280,7 +284,9 @@ def test_a_full_disk_that_shows_on_writing_only(tmp_path):
 
 def sink_for_one(folder, n_rows):
     layers, worker = identities(0), _chunk.Worker()
-    return _chunk.ChunkSink(folder, "abc-0", "float32", layers, [key(0)], [n_rows], 4, None, worker)
+    return _chunk.ChunkSink(
+        folder, "abc-0", "float32", layers, [key(0)], [n_rows], 4, None, None, worker
+    )
 
 
 def write_beyond_the_limit(folder):
@@ -638,7 +644,7 @@ def test_a_reader_that_cannot_write_beside_writers(in_the_open, journal):
     said = Path(in_the_open) / "said"
     said.touch()
     said.chmod(0o666)
-    reader = start(read_as_nobody, store, said, 3)
+    reader = start(read_as_nobody, store, said, 1.5)
     while reader.is_alive():
         fill(store, list(range(40)))
         store.prune(max_bytes=30000)

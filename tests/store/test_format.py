@@ -11,10 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from skact import LayerStack
 from skact.store import ActivationStore
 from skact.store._format import checksums
 from skact.store._layer_writer import LayerWriter
-from tests.store.toy_store import WIDTH, check, fill, held, identity, key, n_rows
+from tests.store.toy_store import WIDTH, check, fill, held, identity, key, n_rows, runs_of
 
 NUMBERS = list(range(23))
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -73,7 +74,7 @@ def test_values_are_mapped_where_a_block_of_the_disk_begins(tmp_path, dtype):
     assert part.offset == 8 + n_header == 4096
 
 
-PARTS = ["values", "lengths", "samples", "checksums", "shapes"]
+PARTS = ["values", "lengths", "samples", "checksums", "shapes", "segments"]
 PARTS += ["identity", "the length of the header"]
 
 
@@ -81,7 +82,7 @@ PARTS += ["identity", "the length of the header"]
 @pytest.mark.parametrize("part", PARTS)
 def test_a_flipped_bit_in_any_part_of_a_shard_is_found(tmp_path, dtype, part):
     store = ActivationStore(tmp_path, dtype)
-    about = {"model": "grids" if part == "shapes" else "toy"}
+    about = {"model": {"shapes": "grids", "segments": "chats"}.get(part, "toy")}
     fill(store, NUMBERS, **about)
     assert store.verify() == []  # the control
     (path,) = shards(store)
@@ -95,7 +96,7 @@ def test_a_flipped_bit_in_any_part_of_a_shard_is_found(tmp_path, dtype, part):
     else:
         place = 8 + n_header + header[part]["data_offsets"][0]
     damage(path, place)
-    n_lost = 1 if part in ("values", "samples", "checksums") else 23
+    n_lost = 1 if part in ("values", "samples", "checksums", "segments") else 23
     assert store.verify(repair=True) == [f"'{path}' is damaged in {n_lost} of 23 samples"]
     assert len(held(store, NUMBERS, **about)) == 23 - n_lost
     fill(store, NUMBERS, **about)
@@ -120,6 +121,42 @@ def test_shapes_go_with_their_samples(tmp_path):
         assert other.verify() == []
 
 
+def test_segments_go_with_their_samples(tmp_path):
+    store = ActivationStore(tmp_path / "a", chunk_size=5)
+    fill(store, NUMBERS, (0, 1), model="chats")
+    order = [8, 22, 0, 8, 3, 17, 2]
+    check(store, order, model="chats")
+    stack = LayerStack(
+        {b: store.read([key(1), key(5)], identity(b, model="chats")) for b in (0, 1)}
+    )
+    np.testing.assert_array_equal(stack.segments, np.append(runs_of(1), runs_of(5)))
+    other = ActivationStore(tmp_path / "b", chunk_size=4)
+    assert store.export(tmp_path / "file", layer=0) == 23
+    with safe_open(tmp_path / "file", framework="np") as content:
+        runs = [runs_of(n) for n in range(23)]
+        assert content.get_tensor("segments").sum() == sum(map(np.sum, runs))
+    assert other.import_(tmp_path / "file") == 23
+    check(other, order, model="chats")
+    assert other.forget([key(8), key(3)]) == 2
+    check(other, [22, 0, 17, 2], model="chats")
+    assert other.verify() == []
+    # The index is made anew of the files, and needs nothing else.
+    (tmp_path / "b" / "index.sqlite").unlink()
+    other.verify(repair=True)
+    check(other, [22, 0, 17, 2], model="chats")
+
+
+def test_files_without_gaps_are_as_they_were(tmp_path):
+    whole = [n for n in range(30) if not runs_of(n).any()]
+    assert len(whole) > 3
+    for model in ("chats", "toy"):
+        store = ActivationStore(tmp_path / model)
+        fill(store, whole, model=model)
+        with safe_open(shards(store)[0], framework="np") as content:
+            assert "segments" not in content.keys()  # noqa: SIM118
+        check(store, whole, model=model)
+
+
 def test_shapes_that_the_index_does_not_know_are_damage(tmp_path):
     store = ActivationStore(tmp_path)
     fill(store, [1, 2], model="grids")
@@ -128,6 +165,15 @@ def test_shapes_that_the_index_does_not_know_are_damage(tmp_path):
     assert content.count(grids.tobytes()) == 1
     path.write_bytes(content.replace(grids.tobytes(), grids[:, ::-1].tobytes()))
     assert store.verify() == [f"'{path}' is damaged in 2 of 2 samples"]
+
+
+def test_checksums_go_on_with_the_segments_of_samples_with_gaps(rng):
+    values, samples = rng.normal(size=(6, 5)).astype(np.float32), [b"a", b"bc"]
+    plain = checksums(values, np.array([4, 2]), samples)
+    runs = np.array([0, 0, 1, 1, 0, 0], np.int32)
+    first, second = checksums(values, np.array([4, 2]), samples, runs)
+    assert second == plain[1]
+    assert first == zlib.crc32(runs[:4].tobytes(), int(plain[0])) != plain[0]
 
 
 def test_checksums_are_those_of_zlib(rng):

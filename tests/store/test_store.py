@@ -112,7 +112,7 @@ def test_what_is_kept_for_another_model_or_dtype_is_not_given(tmp_path):
 
 @pytest.mark.parametrize(("n_bytes", "size", "n_shards"), [(2**28, 4, 6), (64, 100, 13)])
 def test_chunks_are_bounded_in_number_and_size(tmp_path, monkeypatch, n_bytes, size, n_shards):
-    monkeypatch.setattr(_fill, "_CHUNK_BYTES", n_bytes)
+    monkeypatch.setattr(_fill, "CHUNK_BYTES", n_bytes)
     store = ActivationStore(tmp_path, chunk_size=size)
     fill(store, NUMBERS)
     assert len(shards(store)) == n_shards

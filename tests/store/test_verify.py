@@ -253,9 +253,9 @@ def test_an_index_made_anew_beside_a_writer_loses_nothing(tmp_path, monkeypatch)
 
 
 def test_flipped_bits_of_the_index_give_no_wrong_number(tmp_path):
-    outcomes, wrong = store_flipped_bits.run(tmp_path, 25)
+    outcomes, wrong = store_flipped_bits.run(tmp_path, 12)
     assert wrong == []
-    assert sum(outcomes.values()) == 25
+    assert sum(outcomes.values()) == 12
     assert len(outcomes) > 1  # the control: some flips do show
 
 

@@ -32,6 +32,11 @@ def shape_of(number):
     return (1, n_rows(number)) if number % 2 else (n_rows(number), 1)
 
 
+def runs_of(number):
+    """Of the samples of the model "chats": some are one run, others two."""
+    return (np.arange(n_rows(number)) >= 2).astype(np.int32)
+
+
 def rows_of(number, block):
     """The truth: exact in every dtype of a store."""
     first = np.arange(n_rows(number))[:, None] + np.arange(WIDTH)
@@ -43,10 +48,12 @@ class Job:
 
     n_features = WIDTH
 
-    def __init__(self, numbers, log=None, pause=None, grids=False):
+    def __init__(self, numbers, log=None, pause=None, model="toy"):
         self.numbers = numbers
         self.n_rows = self.n_tokens = np.array([n_rows(n) for n in numbers])
-        self.shapes = np.array([shape_of(n) for n in numbers]) if grids else None
+        self.shapes = np.array([shape_of(n) for n in numbers]) if model == "grids" else None
+        runs = [runs_of(n) for n in numbers]
+        self.segments = np.concatenate(runs) if model == "chats" else None
         self.log = log
         self.pause = pause
 
@@ -67,12 +74,12 @@ class Job:
 
 def fill(store, numbers, blocks=(0,), also=(), log=None, pause=None, **about):
     """Put samples into a store; ``log`` then lists what was embedded."""
-    about, grids = {"dtype": store.dtype, **about}, about.get("model") == "grids"
+    about, model = {"dtype": store.dtype, **about}, about.get("model", "toy")
     return store.fill(
         [key(n) for n in numbers],
         identities(*blocks, **about),
         identities(*also, **about),
-        lambda places: Job([numbers[i] for i in places], log, pause, grids),
+        lambda places: Job([numbers[i] for i in places], log, pause, model),
     )
 
 
@@ -95,6 +102,11 @@ def check(store, numbers, block=0, **about):
         assert tokens.shapes.tolist() == [list(shape_of(n)) for n in numbers]
     else:
         assert tokens.shapes is None
+    runs = np.concatenate([runs_of(n) for n in numbers])
+    if about.get("model") == "chats" and runs.any():
+        np.testing.assert_array_equal(tokens.segments, runs)
+    else:
+        assert tokens.segments is None
     for n, rows in zip(numbers, tokens, strict=True):
         np.testing.assert_array_equal(rows, rows_of(n, block))
 

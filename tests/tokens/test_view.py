@@ -1,11 +1,14 @@
 """Indexing along samples against a plain list of 2-D arrays."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skact import LayerStack, TokenArray
+from skact import LayerStack, Source, TokenArray
+from skact.tokens import with_row_labels
 from tests.tokens.samples import assert_same, draw_key, make_list, make_tokens, problems, quick
 
 
@@ -103,3 +106,36 @@ def test_only_samples_can_be_taken():
     for options in ({"axis": 1}, {"out": np.empty(1)}, {"mode": "clip"}):
         with pytest.raises(ValueError, match="only samples"):
             tokens.take([0], **options)
+
+
+def test_labels_of_rows_follow_the_samples():
+    pd = pytest.importorskip("pandas")
+    tokens = TokenArray(np.arange(10.0).reshape(5, 2), [0, 2, 3, 5], [2, 0, 0])
+    index = pd.Index(["c", "a", "b"])
+    called = with_row_labels(tokens, index)
+    assert tokens.row_labels is None
+    stack = LayerStack({0: called, 1: called})
+    for samples in (called, stack):
+        for key in ([2, 0], np.array([True, False, True]), slice(None, None, -1), slice(0, 0)):
+            assert samples[key].row_labels.equals(index[key])
+        assert pickle.loads(pickle.dumps(samples[1:])).row_labels.equals(index[1:])
+        twice = type(samples).concatenate([samples, samples[:1]])
+        assert twice.row_labels.tolist() == ["c", "a", "b", "c"]
+    assert stack[[1]].layer(1).row_labels.tolist() == ["a"]
+    assert called.map(np.sqrt).columns([0]).compact().row_labels.equals(index)
+    assert TokenArray.concatenate([called, tokens]).row_labels is None
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_notebook_shows_a_table_that_holds_nothing_unescaped(stacked):
+    source = Source("<script>alert(1)</script>", block=3)
+    names = ["<b>&", *map(str, range(20))]
+    tokens = TokenArray(np.zeros((5, 21)), [0, 2, 5], feature_names=names, source=source)
+    shown = LayerStack({3: tokens, 7: tokens}) if stacked else tokens
+    html = shown._repr_html_()
+    for raw in ("<script>", "<b>", "19"):
+        assert raw not in html
+    for said in ("&lt;script&gt;alert", "&lt;b&gt;&amp;, 0, 1", "5 (2 to 3 each)", "21, float64"):
+        assert said in html
+    assert ("<td>3, 7</td>" in html, "block 3" in html) == (stacked, not stacked)
+    assert "0 (none)" in shown[:0]._repr_html_()

@@ -1,0 +1,247 @@
+"""Make all files of results anew, one command after the other; it takes hours.
+
+A journal says which commands have run; one that has run on the present code is not run again, so
+that what was interrupted goes on where it stopped. The code is what git has of ``skact`` and of the
+script, so it must be committed. Each file then states commit, machine, date and its commands.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+_EMOTIONS = "--concepts admiration amusement approval gratitude love"
+_CHATS = "--data {data}/goemotions --model {models}/smollm2"
+_LABELLED = "--methods LinearSeparator MeanPrototype DifferenceInMeans MaxSeparator"
+_HEADS = "head_alignment.py --data {data}"
+_PURSUIT = "head_pursuit.py --data {data}/axbench_fd --model {models}/smollm2"
+_TEXT = (
+    "I was stuck at the station all night. Thank you so much for driving out to get me. "
+    "It rained, the trains were late, and nobody knew why."
+)
+_REQUEST = (
+    "Book a table for four in Boston next Friday at noon, and tell me whether it will be warm "
+    "this weekend."
+)
+
+#: File, and the commands that fill it one after the other; ``--out FILE`` is added to each.
+COMMANDS = {
+    "detection_goemotions": ["detection_table.py --data {data}/goemotions --model {models}/minilm"],
+    "detection_isarcasm": ["detection_table.py --data {data}/isarcasm --model {models}/minilm"],
+    "detection_msrcv2_dinov2": [
+        "detection_table.py --data {data}/msrcv2 --model {models}/dinov2-small"
+    ],
+    **{
+        f"detection_{name}_minilm": [
+            f"detection_table.py --data {{data}}/{name} --model {{models}}/minilm "
+            f"--layers .25 .5 .75 1 {_LABELLED}"
+        ]
+        for name in ("snips", "bc5cdr")
+    },
+    "detection_isarcasm_smollm2": [
+        "detection_table.py --data {data}/isarcasm --model {models}/smollm2 "
+        f"--layers .17 .34 .5 .67 .84 1 {_LABELLED}"
+    ],
+    "axbench_minilm": ["axbench.py --data {data}/axbench_fd --model {models}/minilm"],
+    "localization_shapes": [
+        "localization_table.py --data shapes --layer 0.5 --per-concept 8 --masks 200 --steps 16 "
+        "--points 10"
+    ],
+    "localization_goemotions": [
+        "localization_table.py --data {data}/goemotions --model {models}/minilm --layer 0.34 "
+        f"{_EMOTIONS} --at-most 700 --per-concept 4 --masks 100 --steps 10 --points 6"
+    ],
+    "localization_msrcv2": [
+        "localization_table.py --data {data}/msrcv2 --layer 0.5 --per-concept 2 --masks 128 "
+        "--steps 12 --points 10"
+    ],
+    "beyond_goemotions": [
+        "beyond.py --data {data}/goemotions --model {models}/minilm --layers 2 4 "
+        "--decisions {new}/decisions.npz"
+    ],
+    "beyond_isarcasm": [
+        "beyond.py --data {data}/isarcasm --model {models}/minilm --layers 0 1 2 3 4 5 "
+        "--decisions {new}/decisions.npz"
+    ],
+    "analyses_goemotions_minilm": [
+        "analyses.py --data {data}/goemotions --model {models}/minilm --samples 1500"
+    ],
+    "analyses_msrcv2_dinov2": [
+        "analyses.py --data {data}/msrcv2 --model {models}/dinov2-small --layers 1 3 5 7 9 11"
+    ],
+    "analyses_snips_smollm2": [
+        "analyses.py --data {data}/snips --model {models}/smollm2 --samples 900 "
+        "--layers 0 5 11 17 23 29"
+    ],
+    "layer_maps_goemotions_minilm": [
+        "layer_maps.py --data {data}/goemotions --model {models}/minilm --concept gratitude "
+        f'--sample "{_TEXT}" --samples 1500'
+    ],
+    "layer_maps_msrcv2_dinov2": [
+        "layer_maps.py --data {data}/msrcv2 --model {models}/dinov2-small --concept building "
+        "--sample china.jpg --samples 250"
+    ],
+    "layer_maps_snips_smollm2": [
+        "layer_maps.py --data {data}/snips --model {models}/smollm2 --concept timeRange "
+        f'--sample "{_REQUEST}" --samples 600'
+    ],
+    "space_map_goemotions": [
+        "space_map.py --data {data}/goemotions --model {models}/minilm --other {models}/smollm2"
+    ],
+    "sensitivity_goemotions": ["sensitivity.py --data {data}/goemotions --model {models}/smollm2"],
+    "steering_smollm2": [
+        "steering.py --emotions {data}/goemotions --traits {data}/persona "
+        "--model {models}/smollm2 --judge {models}/minilm"
+    ],
+    **{
+        f"augmentation_{name}_smollm2": [
+            f"augmentation.py --data {{data}}/{name} --model {{models}}/smollm2 --tokens 150"
+        ]
+        for name in ("isarcasm", "goemotions")
+    },
+    "attention_sink_goemotions": [f"attention_sink.py {_CHATS}"],
+    "head_alignment": [
+        f"{_HEADS}/goemotions --model {{models}}/minilm",
+        f"{_HEADS}/goemotions --model {{models}}/smollm2",
+        f"{_HEADS}/msrcv2 --model {{models}}/dinov2-small",
+    ],
+    "head_pursuit_smollm2": [f"{_PURSUIT} --from-block 1 --parts edits", _PURSUIT],
+    "autoencoder_smollm2": [
+        f"autoencoder.py {_CHATS} --n-train 300 --n-test 60 --units 576 --k 32"
+    ],
+    "dilution_goemotions": [
+        "dilution.py --data {data}/goemotions --model {models}/minilm --block 4"
+    ],
+    "dilution_msrcv2_dinov2": [
+        "dilution_images.py --data {data}/msrcv2 --model {models}/dinov2-small"
+    ],
+    "whole_images_msrcv2": ["whole_images.py --data {data}/msrcv2 --model {models}/dinov2-small"],
+    "pooled_separators_goemotions": [
+        "pooled_separators.py --data {data}/goemotions --model {models}/minilm --layer 3 --also 1 5"
+    ],
+    "pooled_separators_snips": [
+        "pooled_separators.py --data {data}/snips --model {models}/minilm --layer 3 --also 1 5"
+    ],
+    "prompting_goemotions": [
+        f"prompting.py {_CHATS} --texts 120 --concepts amusement gratitude sadness"
+    ],
+    "prompting_isarcasm": [
+        "prompting.py --data {data}/isarcasm --model {models}/smollm2 --texts 200"
+    ],
+    "concept_search_goemotions": [
+        "concept_search.py --data {data}/goemotions --model {models}/minilm"
+    ],
+    "embedding_goemotions": [
+        "embedding.py --data {data}/goemotions --model {models}/minilm --rounds 7 --limit 1500"
+    ],
+    "streaming": ["streaming.py --gib 8 --folder {new}/store --group {group}"],
+    "resources": ["resources.py --folder {new}/tokens"],
+    "perturbation": [
+        "perturbation.py --model {models}/dinov2-small "
+        "--image {data}/msrcv2/images/msrc_04_01.jpg --rounds 1"
+    ],
+    "rise": ["rise.py --width 192 --blocks 6"],
+    "separators": ["separators.py --concepts 30"],
+    "matching": ["matching.py"],
+    "thresholds": ["thresholds.py"],
+    "dry_run": ["dry_run.py"],
+}
+
+
+def git(*words):
+    return subprocess.check_output(["git", "-C", ROOT, *words], text=True).strip()
+
+
+def code_of(command):
+    """Name what git has of the package and of the scripts that a command runs."""
+    script = shlex.split(command)[0]
+    return f"{git('rev-parse', 'HEAD:skact')} {git('rev-parse', f'HEAD:benchmarks/{script}')}"
+
+
+def machine():
+    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def stamp(path, commands):
+    """Write into a file of results from which code, machine and commands it is."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    about = {
+        "command": " && ".join(f"python benchmarks/{command}" for command in commands),
+        "commit": git("rev-parse", "--short", "HEAD"),
+        "machine": machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    text = json.dumps(about | {k: v for k, v in found.items() if k not in about}, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def make(name, commands, out, places):
+    """Run the commands of a file into a new one, which replaces the old when all have run."""
+    with tempfile.TemporaryDirectory(dir=out) as new:
+        fresh = Path(new) / f"{name}.json"
+        for command in commands:
+            script, *words = shlex.split(command.format(**places, new=new))
+            run = [sys.executable, str(ROOT / "benchmarks" / script), *words, "--out", str(fresh)]
+            subprocess.run(run, check=True)
+        named = {"data": "data", "models": "models", "group": "GROUP", "new": "NEW"}
+        stamp(fresh, [command.format(**named) for command in commands])
+        fresh.replace(out / fresh.name)
+
+
+def read_journal(path):
+    """Return what has run: file, commands and code of each line that is whole."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    done = set()
+    for line in lines:
+        try:
+            done.add(tuple(json.loads(line)))
+        except ValueError:  # cut off where the process was killed
+            continue
+    return done
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", default="data", help="folder with a folder per data set")
+    parser.add_argument("--models", default="models", help="folder of the models")
+    parser.add_argument("--group", help="folder of a control group that limits memory")
+    parser.add_argument("--only", nargs="+", choices=list(COMMANDS), metavar="NAME")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--journal", type=Path, default=ROOT / "results_journal.jsonl")
+    args = parser.parse_args()
+    if changed := git("status", "--porcelain", "--", "skact", "benchmarks/*.py"):
+        parser.error(f"results name a commit, so commit first:\n{changed}")
+    places = {"data": args.data, "models": args.models, "group": args.group}
+    done, failed = read_journal(args.journal), []
+    for name in args.only or COMMANDS:
+        commands = COMMANDS[name]
+        line = (name, *commands, *map(code_of, commands))
+        if line in done:
+            print(f"{name}: done before", flush=True)
+            continue
+        if args.group is None and "{group}" in " ".join(commands):
+            print(f"{name}: left out, it needs --group", file=sys.stderr, flush=True)
+            continue
+        print(f"{name}: {len(commands)} to run", flush=True)
+        try:
+            make(name, commands, args.out, places)
+        except subprocess.CalledProcessError as error:
+            failed.append(name)
+            print(f"{name}: failed with code {error.returncode}", file=sys.stderr, flush=True)
+            continue
+        with args.journal.open("a", encoding="utf-8") as journal:
+            journal.write(f"\n{json.dumps(line)}\n")  # what was cut off before stays by itself
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; the others are done and will not run again.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the site does by itself: the reference, its links, the menus, formulas without a script."""

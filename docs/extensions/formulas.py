@@ -1,0 +1,33 @@
+"""Formulas as MathML, which browsers draw by themselves: no script, no font, no network."""
+
+from latex2mathml.converter import convert
+
+
+def inline(translator, node):
+    """Write a formula within a line."""
+    translator.body.append(convert(node.astext()))
+
+
+def block(translator, node):
+    """Write a formula of its own, which scrolls by itself where the page is too narrow."""
+    translator.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>\n')
+
+
+def leave(translator, node):
+    """Write nothing more: the formula is all there is."""
+
+
+def render(visit):
+    """Make a visitor that writes a node without its children."""
+
+    def visitor(translator, node):
+        visit(translator, node)
+        node.children = []
+
+    return visitor, leave
+
+
+def setup(app):
+    """Register the renderer."""
+    app.add_html_math_renderer("mathml", render(inline), render(block))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

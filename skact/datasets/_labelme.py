@@ -1,0 +1,110 @@
+"""Images with regions as LabelMe writes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from skact.datasets._files import open_folder, read_description, reads_a_folder
+from skact.datasets._gather import Asked, Sample, gather
+from skact.datasets._regions import Region, Regions, read_corners, read_size, region_masks
+from skact.files import inside, read_json
+from skact.warning import warn
+
+_WITHOUT_AREA = ("line", "linestrip", "point", "points")
+
+
+@reads_a_folder
+def load_labelme(
+    folder: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    concepts: Iterable[str] | None = None,
+    min_samples: int = 0,
+) -> Bunch:
+    """Read a folder of LabelMe: a JSON for each image, with polygons, rectangles and circles.
+
+    Splits are drawn by :func:`draw_splits`.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Holds the JSON files and the images that they name; folders inside are looked into.
+    split : {"train", "cal", "test"} or None, default=None
+        Samples to return, all of them if None.
+    concepts : iterable of str or None, default=None
+        Labels to keep, in the order of the columns wanted; all labels if None.
+    min_samples : int, default=0
+        Labels of fewer samples, counted over all splits, are left out; of `concepts`, refused.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        As that of :func:`load_masks`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or an image is missing.
+    ValueError
+        If a file is damaged, or names an image outside of the folder; the message names it.
+
+    Warns
+    -----
+    UserWarning
+        If shapes without an area, such as lines and points, were left out.
+
+    Examples
+    --------
+    >>> from skact.datasets import load_labelme
+    >>> photos = load_labelme("photos", min_samples=20)  # doctest: +SKIP
+    """
+    root = open_folder(folder)
+    samples, n_without = [], 0
+    for path in sorted(root.rglob("*.json")):
+        content = read_json(path)
+        shapes = content.get("shapes") if isinstance(content, dict) else None
+        name = content.get("imagePath") if isinstance(content, dict) else None
+        if not isinstance(shapes, list) or not isinstance(name, str):
+            raise ValueError(f"{path} is not of LabelMe: 'imagePath' and 'shapes' are expected.")
+        beside = path.parent.relative_to(root) / name.replace("\\", "/")
+        image = inside(root, str(beside), f"{path}: 'imagePath'")
+        size = read_size(content.get("imageHeight"), content.get("imageWidth"), str(path))
+        found = [_read_shape(shape, f"{path}, shape {i}") for i, shape in enumerate(shapes, 1)]
+        regions = [region for region in found if region is not None]
+        n_without += len(found) - len(regions)
+        labels = [label for region in regions for label in region.labels]
+        identifier = str(path.relative_to(root).with_suffix(""))
+        samples.append(Sample(identifier, image, labels, Regions(size, regions)))
+    if n_without:
+        warn(f"{n_without} shapes of {root} are lines or points and were left out.")
+    names = sorted({label for sample in samples for label in sample.labels})
+    asked = Asked(split, concepts, min_samples)
+    return gather(samples, names, asked, root, region_masks, read_description(root))
+
+
+def _read_shape(shape: Any, where: str) -> Region | None:
+    """Read a shape, None if it has no area."""
+    kind = shape.get("shape_type", "polygon") if isinstance(shape, dict) else None
+    label = shape.get("label") if isinstance(shape, dict) else None
+    if not isinstance(label, str) or not label:
+        raise ValueError(f"{where}: 'label' must be a text, got {label!r}.")
+    if kind in _WITHOUT_AREA:
+        return None
+    points = shape.get("points")
+    if kind == "polygon":
+        return Region((label,), (read_corners(points, where),))
+    if kind not in ("rectangle", "circle"):
+        raise ValueError(f"{where}: shapes of type {kind!r} are not read.")
+    if not isinstance(points, list) or len(points) != 2:
+        raise ValueError(f"{where}: a {kind} must have 2 points, got {points!r:.80}.")
+    (x0, y0), (x1, y1), _ = read_corners([*points, points[0]], where)
+    if kind == "rectangle":
+        return Region((label,), (np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]),))
+    angle = np.linspace(0, 2 * np.pi, 128, endpoint=False)
+    circle = np.hypot(x1 - x0, y1 - y0) * np.c_[np.cos(angle), np.sin(angle)] + (x0, y0)
+    return Region((label,), (circle,))

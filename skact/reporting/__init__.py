@@ -1,0 +1,17 @@
+"""Pages for a person: what a detector finds and where it errs, and what units stand for."""
+
+from skact.reporting._autoencoder_report import autoencoder_report
+from skact.reporting._report import report
+from skact.reporting._unit_pages import unit_pages
+from skact.reporting._unit_scores import unit_input_scores, unit_output_scores
+from skact.reporting._units import name_units, top_activations
+
+__all__ = [
+    "autoencoder_report",
+    "name_units",
+    "report",
+    "top_activations",
+    "unit_input_scores",
+    "unit_output_scores",
+    "unit_pages",
+]

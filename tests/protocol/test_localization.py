@@ -1,0 +1,78 @@
+"""Maps judged as steps: by the localizer and the scores of their own rooms."""
+
+import numpy as np
+import pytest
+
+from skact import TransformerEmbedder, make_shapes, shapes_model_path, token_f1_score
+from skact.localization import METHODS, ConceptLocalizer, faithfulness
+from skact.metrics import keep_pairs
+from skact.protocol import LOCALIZERS, Localization, MapJudge
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*local target")
+
+
+@pytest.fixture(scope="module")
+def parts():
+    data = make_shapes(60, random_state=0)
+    data.split = np.resize(["train", "train", "train", "cal", "test"], 60)
+    embedder = TransformerEmbedder(shapes_model_path(), -1)
+    data.labels = embedder.align_masks(data.data, data.masks, data.target_names)
+    data.tokens = embedder.transform(data.data)
+    return data, embedder
+
+
+@pytest.fixture(scope="module")
+def judge(parts):
+    return MapJudge(*parts, Localization(per_concept=1, points=2, masks=128), 0, 3)
+
+
+def test_every_method_of_the_room_can_be_asked_for():
+    assert set(LOCALIZERS) == set(METHODS)
+
+
+def test_pairs_hold_the_concept_and_a_superactivator(parts, judge):
+    data, _ = parts
+    held, marked = data.labels.max(), judge.marks.max()
+    for rows, pairs in ((judge.test, judge.pairs),):
+        assert (data.split[rows] == "test").all()
+        np.testing.assert_array_equal(pairs, held[rows] & marked[rows])
+    assert (data.split[judge.cal] == "cal").all()
+    about = judge.about()
+    in_test = data.split == "test"
+    assert about["positive_test_pairs"] == held[in_test].sum()
+    without = (held & ~marked)[in_test].sum()
+    assert about["positive_test_pairs_without_superactivator"] == without
+
+
+def test_figures_are_those_of_the_localizer(parts, judge):
+    data, embedder = parts
+    made = judge.judge("direct")
+    assert [line["target"] for line in made["table"]] == ["global", "local"]
+    for line in made["table"]:
+        localizer = ConceptLocalizer(
+            embedder, judge.concepts, judge.detector, method="direct", target=line["target"]
+        )
+        seen, shown = ([data.data[i] for i in rows] for rows in (judge.cal, judge.test))
+        localizer.fit(seen, data.target[judge.cal], data.labels[judge.cal])
+        maps = localizer.transform(shown)
+        marks = maps.map(lambda rows, cut=localizer.thresholds_: rows >= cut)
+        truth = keep_pairs(data.labels[judge.test], judge.pairs)
+        f1 = token_f1_score(truth, keep_pairs(marks, judge.pairs))
+        assert line["f1"][0] == pytest.approx(f1, abs=1e-4)
+        games = list(localizer.games(shown))
+        gap = faithfulness(games, maps, pairs=judge.pairs, n_steps=2, random_state=0).gap
+        assert line["gap"][0] == pytest.approx(np.nanmean(gap), abs=1e-4)
+    one, other = (line["f1"][0] for line in made["table"])
+    assert made["gain_of_local"]["f1"][0] == pytest.approx(other - one, abs=2e-4)
+
+
+def test_a_judge_without_samples_says_so(parts):
+    with pytest.raises(ValueError, match=r"no sample in cal has a SuperActivator .* masks=10 "):
+        MapJudge(*parts, Localization(masks=10), 0)
+
+
+def test_one_target_has_no_gain(parts):
+    only = MapJudge(*parts, Localization(per_concept=1, points=2, targets=["local"]), 0, 2)
+    made = only.judge("direct")
+    assert [line["target"] for line in made["table"]] == ["local"]
+    assert made["gain_of_local"] is None
