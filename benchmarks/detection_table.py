@@ -46,6 +46,7 @@ from skact.protocol import (
     Problem,
     cells,
     held_out_scores,
+    mean_vectors,
     ranking,
     search,
     used,
@@ -69,15 +70,16 @@ class Row:
 
 
 def embed(model, samples, layers):
-    """Return activations of tokens and of samples, one forward pass for each.
+    """Return activations of tokens and of samples, all layers from one forward pass.
 
     Those of samples are read at the class token; the mean of tokens, where a model has none.
     """
     settings = {"layer": layers, "crop": "processor", "progress": sys.stderr.isatty()}
     reader = TransformerEmbedder(model, **settings)
-    pooling = "cls" if reader.reader.loaded.has_cls else "mean"
-    vectors = TransformerEmbedder(model, pooling=pooling, **settings)
-    return reader.transform(samples), vectors.transform(samples)
+    tokens = reader.transform(samples)
+    if not reader.reader.loaded.has_cls:
+        return tokens, mean_vectors(tokens)
+    return tokens, TransformerEmbedder(model, pooling="cls", **settings).transform(samples)
 
 
 def evaluate(problem, methods=("MeanPrototype", "LinearSeparator")):

@@ -19,7 +19,7 @@ from skact.datasets import (
 )
 from skact.embedding import TransformerEmbedder, embed_to_store
 from skact.extras import need
-from skact.protocol._analyses import enough_samples
+from skact.protocol._analyses import enough_samples, mean_vectors
 from skact.protocol._config import Setup
 from skact.protocol._detection import Problem
 from skact.tokens import LayerStack, TokenArray
@@ -93,12 +93,13 @@ def label_tokens(embedder: TransformerEmbedder, data: Bunch) -> TokenArray:
 
 
 def embedders(setup: Setup, store: Path) -> list[TransformerEmbedder]:
-    """Readers of tokens and of vectors of samples."""
+    """Readers of tokens and, where there is one, of the class token."""
     embedder = token_embedder(setup).set_params(store=store)
     loaded = embedder.reader.loaded
     embedder.set_params(layer=setup.chosen_layers(len(loaded.blocks)))
-    vector = TransformerEmbedder(**embedder.get_params(deep=False))
-    return [embedder, vector.set_params(pooling="cls" if loaded.has_cls else "mean")]
+    if not loaded.has_cls:
+        return [embedder]
+    return [embedder, TransformerEmbedder(**embedder.get_params(deep=False) | {"pooling": "cls"})]
 
 
 def embed(setup: Setup, data: Bunch, store: Path, jobs: int) -> dict[str, Any]:
@@ -124,11 +125,14 @@ def identity(setup: Setup) -> dict[str, Any]:
 
 
 def load_problem(setup: Setup, data: Bunch, store: Path) -> Problem:
-    """Read the activations of data, and label their tokens."""
-    of_tokens, of_samples = embedders(setup, store)
-    stacks = [one.transform(data.data) for one in (of_tokens, of_samples)]
-    assert all(isinstance(stack, LayerStack) for stack in stacks)
+    """Read the activations of data, and label their tokens.
+
+    The vector of a sample is the class token, or the mean of its tokens where a model has none.
+    """
+    of_tokens, *of_class = embedders(setup, store)
+    tokens = of_tokens.transform(data.data)
+    assert isinstance(tokens, LayerStack)
+    vectors = of_class[0].transform(data.data) if of_class else mean_vectors(tokens)
     labels = label_tokens(of_tokens, data)
-    tokens, vectors = stacks
     names = [str(name) for name in data.target_names]
     return Problem(tokens, vectors, labels, data.target, data.split, names)  # type: ignore[arg-type]

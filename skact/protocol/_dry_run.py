@@ -192,23 +192,25 @@ def _part(data: Bunch, rows: Array) -> Bunch:
 
 def _embedded(setup: Setup, data: Bunch, part: Bunch, store: Path, clock: Clock) -> Forecast:
     """Embed a part; what embedding all of it takes."""
-    of_tokens, of_samples = embedders(setup, store)
+    readers = embedders(setup, store)
+    of_tokens, has_cls = readers[0], len(readers) > 1
     lengths = np.asarray(of_tokens.prepare(data.data).n_tokens)[of_tokens.distinct(data.data)]
     n_warm = min(_WARM, len(part.data) // 2)
-    seconds = sum(_timed(one, part.data, n_warm, store, clock) for one in (of_tokens, of_samples))
+    seconds = sum(_timed(one, part.data, n_warm, store, clock) for one in readers)
     timed = np.asarray(of_tokens.prepare(part.data[n_warm:]).n_tokens)
     # Longer samples take longer.
-    per_second = float(2 * len(timed) / seconds * timed.mean() / lengths.mean())
+    per_second = float(len(readers) * len(timed) / seconds * timed.mean() / lengths.mean())
     layers = ActivationStore(store).info()["layers"]
     keeps_grids = of_tokens.reader.loaded.modality == "image"
     made = plan(
         len(lengths),
         lengths,
-        len(layers) // 2,
+        len(layers) // len(readers),
         layers[0]["features"],
         layers[0]["dtype"],
         per_second,
         grids=keeps_grids,
+        class_token=has_cls,
         n_header=_header(layers[0], keeps_grids),
     )
     counts = len(lengths), int(lengths.sum()), made.passes, made.n_bytes

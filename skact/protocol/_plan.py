@@ -25,8 +25,8 @@ class Plan:
     Parameters
     ----------
     passes : int
-        Samples that go through the model: each once for its tokens, and once more for the vector
-        that the baseline CLS decides by; all layers come from one pass.
+        Samples that go through the model: each once for its tokens, and once more for its class
+        token if it has one; all layers come from one pass.
     n_bytes : int
         Of the files of activations.
     hours : float
@@ -47,6 +47,7 @@ class Plan:
     passes_per_second=[Number(Real, 0, None, closed="neither")],
     devices=_COUNT,
     grids=["boolean"],
+    class_token=["boolean"],
     n_header=_COUNT,
 )
 def plan(
@@ -59,6 +60,7 @@ def plan(
     devices: int = 1,
     *,
     grids: bool = False,
+    class_token: bool = True,
     n_header: int = 4096,
 ) -> Plan:
     """Say what it takes to embed samples for the protocol.
@@ -81,6 +83,9 @@ def plan(
         Devices that share the samples.
     grids : bool, default=False
         Whether samples are images, whose files keep rows and columns of patches.
+    class_token : bool, default=True
+        Whether the model has one, which takes a pass of its own for the baseline CLS. Without, the
+        baseline decides by the mean of the tokens, which takes none.
     n_header : int, default=4096
         Bytes of the head of a file, in whole blocks.
 
@@ -111,8 +116,8 @@ def plan(
     lengths = _whole(each, samples)
     settings: dict[str, Any] = {"n_features": width, "dtype": dtype, "n_header": n_header}
     of_tokens = shard_bytes(lengths, grids=grids, **settings)
-    of_vectors = shard_bytes(np.ones(samples, np.int64), **settings)
-    passes = 2 * samples
+    of_vectors = class_token * shard_bytes(np.ones(samples, np.int64), **settings)
+    passes = (1 + class_token) * samples
     hours = passes / (passes_per_second * devices) / 3600
     return Plan(passes, layers * (of_tokens + of_vectors), hours)
 

@@ -7,6 +7,7 @@ from skact.cli import main
 from skact.protocol import _data, _dry_run, dry_run, forecast_table, read_configuration
 from skact.protocol._data import read_data
 from skact.store import ActivationStore
+from tests.tiny_models import save_pair, text_pair
 
 CONFIG = """
 resamples = 5
@@ -28,7 +29,13 @@ def config(tmp_path):
     return path
 
 
-def test_passes_and_bytes_are_those_of_the_run(config, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("data", "passes_of_each"), [("shapes", 2), ("paragraphs", 1)])
+def test_passes_and_bytes_are_those_of_the_run(data, passes_of_each, config, tmp_path, monkeypatch):
+    if data == "paragraphs":  # GPT-2 has no class token, and the mean takes no pass
+        model = save_pair(text_pair("gpt2"), tmp_path / "model")
+        lines = CONFIG.replace('data = "shapes"', 'data = "paragraphs"').replace("[3, 5]", "[0, 1]")
+        lines = lines.replace("90", "300")  # so that each split has each concept
+        config.write_text(lines.replace('"shapes"', f'"{model}"'), encoding="utf-8")
     made = read_configuration(config)
     (said,) = dry_run(made)
     real, passes = _data.embed_to_store, []
@@ -43,8 +50,8 @@ def test_passes_and_bytes_are_those_of_the_run(config, tmp_path, monkeypatch, ca
     _data.embed(made.setup[0], read_data(made.setup[0], 0), store, 1)
     info = ActivationStore(store).info()
     assert said.n_bytes == info["bytes"]
-    assert said.passes == sum(passes) == 180
-    assert said.samples == info["samples"] == 90
+    assert said.passes == sum(passes) == passes_of_each * said.samples
+    assert said.samples == info["samples"] >= 90
     assert said.tokens == info["layers"][0]["tokens"]
     assert said.embedding_hours > 0
     assert said.cells_hours > 0

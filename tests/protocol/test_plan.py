@@ -35,6 +35,10 @@ def test_passes_and_hours():
     assert (one.passes, one.hours) == (7200, 1.0)
     assert plan(3600, 10, 2, 4, "float32", 2.0, 8).hours == 1 / 8
     assert plan(3600, 10, 9, 4, "float32", 2.0).passes == one.passes  # all layers from one pass
+    without = plan(3600, 10, 2, 4, "float32", 2.0, class_token=False)
+    assert (without.passes, without.hours) == (3600, 0.5)
+    vectors = plan(3600, 1, 2, 4, "float32", 2.0, class_token=False)  # one token: a vector
+    assert one.n_bytes - without.n_bytes == vectors.n_bytes
 
 
 def test_a_mean_stands_for_as_many_tokens():
@@ -54,6 +58,7 @@ def test_a_mean_stands_for_as_many_tokens():
     ("passes_per_second", 0),
     ("devices", 0),
     ("grids", 2),
+    ("class_token", 2),
 ])  # fmt: skip
 def test_bad_figures_are_named(name, value):
     right = {"samples": 3, "tokens": 4, "layers": 1, "width": 2, "dtype": "float32"}
