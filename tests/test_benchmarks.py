@@ -61,6 +61,11 @@ RUNS = [
         "FEWEST = 2",
         "--data {texts} --model {model} --train 60 --test 5 --directions 5",
     ),
+    (
+        "paper",
+        "",
+        "--file {texts}/setups.toml --setup tiny --data {texts} --model {model}",
+    ),
     ("axbench", "", "--data {answers} --model {model} --layers .5 1"),
     ("detection_table", "", "--data {texts} --model {model} --layers 1 --methods MeanPrototype"),
     (
@@ -80,7 +85,18 @@ RUNS = [
     ),
 ]
 
-
+SETUPS = """
+resamples = 5
+[[setup]]
+name = "tiny"
+data = "{data}"
+model = "models/minilm"
+layers = [0, 1]
+methods = ["MeanPrototype"]
+detectors = ["MaxToken", "SuperActivator"]
+[setup.analyses]
+fewest = 2
+"""
 ANSWERED = {"version": "a", "concept_id": 3, "genre": "text"}
 
 
@@ -106,6 +122,7 @@ def places(tmp_path_factory):
             split = ("train", "cal", "test")[i % 3]
             sample = {"id": str(i), "text": text, "spans": [list(s) for s in spans], "split": split}
             file.write(json.dumps(sample) + "\n")
+    (folder / "setups.toml").write_text(SETUPS, encoding="utf-8")
     (folder / "answers").mkdir()
     (folder / "answers" / "concepts.jsonl").write_text(json.dumps(ANSWERED) + "\n")
     lines = [json.dumps({**one, "text": made.data[i]}) for i, one in enumerate(answers())]
