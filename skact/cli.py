@@ -96,10 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("detector", help="file of a saved ConceptDetector")
     detect.add_argument("input", help=_INPUT)
     detect.add_argument("--out", help="write there and not to the screen")
-    report = command("report", _report, "Write a page on what a detector finds and where it errs.")
-    report.add_argument("detector", help="file of a saved ConceptDetector")
-    report.add_argument("input", help=f"{_INPUT}, whose labels are then used")
-    report.add_argument("--out", required=True, help="the HTML file")
+    words = "Write a page on what a detector finds and where it errs, or that of a finished run."
+    report = command("report", _report, words)
+    report.add_argument(
+        "detector", help="file of a saved ConceptDetector, or folder of a run of skact paper alone"
+    )
+    report.add_argument("input", nargs="?", help=f"{_INPUT}, whose labels are then used")
+    report.add_argument("--out", help="the HTML file of a detector")
     report.add_argument("--title", help="of the page")
     _add_paper(command("paper", _paper, "Run the paper's protocol from one file."))
     describe = command("describe", _describe, "Say what a saved file holds, as Markdown.")
@@ -245,8 +248,19 @@ def _write(file: TextIO, heads: Sequence[str], rows: Sequence[Sequence[Any]]) ->
 
 def _report(asked: Any) -> None:
     from skact.files import check_folder
+    from skact.protocol import write_report
     from skact.reporting import report
 
+    if Path(asked.detector).is_dir():
+        if asked.input or asked.out or asked.title:
+            raise ValueError(
+                f"{asked.detector!r} is a folder, so the page is that of a run and goes there; "
+                "give nothing but the folder."
+            )
+        print(write_report(asked.detector))
+        return
+    if not asked.input or not asked.out:
+        raise ValueError("a detector needs an input, and --out names the page.")
     check_folder(asked.out)
     data, detector = _read(asked.input), _load_detector(asked.detector)
     report(detector, data.data, asked.out, _labels(data, detector), title=asked.title)
@@ -263,7 +277,7 @@ def _labels(data: Bunch, detector: Any) -> Any:
 
 
 def _paper(asked: Any) -> None:
-    from skact.protocol import dry_run, forecast_table, read_configuration, run
+    from skact.protocol import REPORT, dry_run, forecast_table, read_configuration, run
 
     configuration = read_configuration(asked.config, data=asked.data, model=asked.model)
     if asked.dry_run:
@@ -276,7 +290,7 @@ def _paper(asked: Any) -> None:
         n_jobs=asked.jobs,
         progress=sys.stderr.isatty(),
     )
-    print(*done, sep="\n")
+    print(*done, Path(asked.out) / REPORT, sep="\n")
 
 
 def _describe(asked: Any) -> None:

@@ -23,6 +23,7 @@ from skact.inspection._dynamics import DynamicsDisplay
 from skact.inspection._head_scores import HeadScoresDisplay
 from skact.inspection._heat_maps import PatchHeatMapDisplay, TokenHeatMapDisplay, outline_of
 from skact.inspection._html import document, escaped, text_pieces
+from skact.inspection._intervals import IntervalsDisplay, picture
 from skact.inspection._layer_maps import LayerHeatMapDisplay
 from skact.inspection._lines import Reading, is_of_one, lines_of, read_concepts, through
 from skact.inspection._localization import LocalizationDisplay
@@ -44,6 +45,7 @@ __all__ = [
     "DriftDisplay",
     "DynamicsDisplay",
     "HeadScoresDisplay",
+    "IntervalsDisplay",
     "LayerHeatMapDisplay",
     "LocalizationDisplay",
     "PatchHeatMapDisplay",
@@ -67,6 +69,7 @@ __all__ = [
     "is_of_one",
     "lines_of",
     "outline_of",
+    "picture",
     "read_concepts",
     "score_distributions",
     "separability",

@@ -5,8 +5,8 @@ of a table is a step in a journal (``_journal``). Scalers and concept vectors ar
 ConceptSearchCV sets thresholds on cal, matches units there, and takes for each concept the layer
 and delta with the best F1 (``_detection``); test is decided by these winners (``_tables``).
 Prompting, localization and analyses, where a setup asks for them (``_setups``), are cells of the
-same journal (``_steps``). What a run will take is arithmetic (``_plan``) on figures of a short one
-(``_dry_run``).
+same journal (``_steps``). Figures and one page are made of the tables alone (``_report``). What a
+run will take is arithmetic (``_plan``) on figures of a short one (``_dry_run``).
 """
 
 from skact.protocol._analyses import VECTOR, Analyst, chosen_marks, enough_samples, mean_vectors
@@ -27,8 +27,10 @@ from skact.protocol._dry_run import Forecast, dry_run, forecast_table
 from skact.protocol._localization import MapJudge
 from skact.protocol._plan import Plan, plan
 from skact.protocol._prompting import ask_about, asked_rows, prompt_gain
+from skact.protocol._report import write_report
 from skact.protocol._run import run
 from skact.protocol._setups import ANALYSES, LOCALIZERS, Analyses, Localization, Prompting
+from skact.protocol._tables import REPORT
 
 __all__ = [
     "ANALYSES",
@@ -45,6 +47,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Prompting",
+    "REPORT",
     "Setup",
     "VECTOR",
     "ask_about",
@@ -64,4 +67,5 @@ __all__ = [
     "run",
     "search",
     "used",
+    "write_report",
 ]

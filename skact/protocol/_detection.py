@@ -34,6 +34,7 @@ from skact.detection import (
     SuperActivator,
     WeakSuperActivator,
 )
+from skact.inspection import depth_curve
 from skact.metrics import tpr_at_fpr_score
 from skact.model_selection import ConceptSearchCV
 from skact.preprocessing import SelectLayer, TokenScaler
@@ -189,12 +190,17 @@ def cell(name: str, detector: str, scores: LayerStack, problem: Problem) -> dict
     found, predicted, decision = search(by, scores, problem, labels)
     truth = problem.y[problem.rows("test")]
     best = found.best_params_.values()
+    depth = depth_curve(found)
     return {
         "method": name,
         "detector": detector,
         "layers": [int(params["layer__layer"]) for params in best],
         "deltas": [float(params["detect__delta"]) for params in best],
         "cal_f1": np.round(found.best_score_, 4).tolist(),
+        "cal_f1_by_layer": {
+            "layers": depth.layers.tolist(),
+            "mean": np.round(depth.mean[0], 4).tolist(),
+        },
         "test_f1": np.round(concept_f1(truth.astype(bool), predicted), 4).tolist(),
         "ranking": ranking(truth, decision),
         "predicted": predicted.astype(int).tolist(),

@@ -11,6 +11,7 @@ from skact.progress import token_bar
 from skact.protocol._config import Configuration
 from skact.protocol._data import embed, identity, read_data
 from skact.protocol._journal import Journal
+from skact.protocol._report import write_report
 from skact.protocol._results import write_results
 from skact.protocol._steps import fill, steps_of, units_of
 
@@ -51,7 +52,7 @@ def run(
     -------
     tables : list of Path
         Markdown files of each setup: detection, and what else it asks for; JSON lies beside each,
-        and CSV beside those of detection.
+        and CSV beside those of detection. Figures and page are those of :func:`write_report`.
 
     Raises
     ------
@@ -83,8 +84,10 @@ def run(
         tasks = (delayed(fill)(unit, configuration, folder) for unit in units)
         for n_done in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks):
             bar.update(n_done)
-    return [
+    tables = [
         path
         for setup in configuration.setup
         for path in write_results(setup, configuration, journal)
     ]
+    write_report(folder)
+    return tables

@@ -17,13 +17,18 @@ from skact.metrics import all_positive_f1_score, bootstrap_interval
 from skact.protocol._detection import Problem
 
 __all__ = [
+    "REPORT",
     "analyses_rows",
+    "detection_rows",
     "localization_rows",
     "make_table",
     "prompting_rows",
     "write_rows",
     "write_table",
 ]
+
+#: File of the page that shows all setups, beside the tables.
+REPORT = "report.html"
 
 Rows = list[list[Any]]
 
@@ -60,6 +65,7 @@ def _entry(one: dict[str, Any], score: Any, gain: Any, names: list[str]) -> dict
         "gain_of_superactivator": round(gain.estimate, 4),
         "gain_interval": [round(gain.low, 4), round(gain.high, 4)],
         **one["ranking"],
+        "cal_f1_by_layer": one["cal_f1_by_layer"],
         "concepts": {
             name: {
                 "layer": one["layers"][c],
@@ -95,6 +101,7 @@ def write_rows(rows: Rows, made: dict[str, Any], folder: Path, name: str) -> Non
     """Write what was found as JSON and, by its rows of which the first are heads, as Markdown."""
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     text = "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+    text += f"\n[All tables and figures on one page]({REPORT})\n"
     with in_one_step(folder / f"{name}.json") as path:
         path.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     with in_one_step(folder / f"{name}.md") as path:
@@ -104,6 +111,21 @@ def write_rows(rows: Rows, made: dict[str, Any], folder: Path, name: str) -> Non
 def _with_ends(figures: Sequence[float]) -> str:
     """Say an estimate with its interval."""
     return "{:.3f} [{:.3f}, {:.3f}]".format(*figures)
+
+
+def detection_rows(made: dict[str, Any]) -> Rows:
+    """Rows of concept methods and detectors, for a person."""
+    heads = ["method, detector", "F1", "gain of SuperActivator", "AUROC", "average precision"]
+    rows = [
+        [
+            f"{entry['method']}, {entry['detector']}",
+            _with_ends([entry["weighted_test_f1"], *entry["interval"]]),
+            _with_ends([entry["gain_of_superactivator"], *entry["gain_interval"]]),
+            *(f"{entry[rank]:.3f}" for rank in ("auroc", "average_precision", "tpr_at_1_fpr")),
+        ]
+        for entry in made["table"]
+    ]
+    return [[*heads, "TPR at 1 % FPR"], *rows]
 
 
 def prompting_rows(found: dict[str, Any]) -> Rows:

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const form = document.getElementById("filter");
+  if (!form) return;
   const part = document.getElementById("part");
   const shown = document.getElementById("shown");
   const parts = [...document.querySelectorAll("[data-part]")];
@@ -20,8 +21,8 @@
       nSamples += section.querySelectorAll("[data-outcome]:not([hidden]) li.sample").length;
       nSamples += section.querySelectorAll(":scope > ol > li.sample").length;
     }
-    shown.textContent =
-      `Shown: ${nParts} of ${parts.length} ${form.dataset.parts}, ${nSamples} samples.`;
+    const samples = document.querySelector("li.sample") ? `, ${nSamples} samples` : "";
+    shown.textContent = `Shown: ${nParts} of ${parts.length} ${form.dataset.parts}${samples}.`;
   }
 
   // A link leads to its part even where the filter hides it.

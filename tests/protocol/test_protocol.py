@@ -61,8 +61,17 @@ def whole(tmp_path_factory):
 
 TABLES = [f"solids.{kind}" for kind in ("json", "csv", "md")]
 TABLES += [f"solids.{k}.{e}" for k in ("localization", "analyses") for e in ("json", "md")]
+TABLES += ["report.html"]
 # Embedding, six cells, two methods of localization and what they are judged on, two analyses.
 N_STEPS = 12
+
+
+def rows_of(path):
+    """Lines of a table in Markdown; what stands below it leads to the page."""
+    *lines, empty, link = path.read_text(encoding="utf-8").splitlines()
+    assert (empty, link) == ("", "[All tables and figures on one page](report.html)")
+    assert all(line.startswith("| ") for line in lines)
+    return lines
 
 
 def tables(folder):
@@ -71,7 +80,7 @@ def tables(folder):
 
 def test_maps_and_analyses_have_tables(whole):
     made = json.loads((whole / "solids.localization.json").read_text(encoding="utf-8"))
-    lines = (whole / "solids.localization.md").read_text(encoding="utf-8").splitlines()
+    lines = rows_of(whole / "solids.localization.md")
     assert [line.split(" | ")[:2] for line in lines[2:]] == [
         [f"| {method}", target]
         for method in ("direct", "grad_cam")
@@ -126,7 +135,7 @@ def test_tables_say_the_same(whole):
     made = json.loads((whole / "solids.json").read_text(encoding="utf-8"))["table"]
     with (whole / "solids.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    lines = (whole / "solids.md").read_text(encoding="utf-8").splitlines()
+    lines = rows_of(whole / "solids.md")
     assert len(made) == len(rows) == len(lines) - 2 == 6
     for entry, row, line in zip(made, rows, lines[2:], strict=True):
         assert float(row["F1"]) == entry["weighted_test_f1"]
