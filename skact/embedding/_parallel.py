@@ -12,13 +12,14 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import delayed, effective_n_jobs
 from sklearn.base import clone
 
 from skact import models
 from skact.arguments import N_JOBS, PATH, Number, checked, instance
 from skact.embedding._embedder import TransformerEmbedder
 from skact.embedding._stored import saying_what_is_left
+from skact.progress import as_they_come
 from skact.samples import as_list
 from skact.store import ActivationStore
 
@@ -186,8 +187,7 @@ def _share_out(
     tasks = (delayed(_embed_chunk)(embedder, [samples[i] for i in c], c) for c in chunks)
     n_embedded, seen = 0, models.Seen()
     with tqdm(total=len(todo), desc="Embedding", unit="sample", disable=not progress) as bar:
-        run = Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")
-        for n_samples, n_new, noticed in run(tasks):
+        for n_samples, n_new, noticed in as_they_come(tasks, n_jobs):
             n_embedded += n_new
             seen.add(noticed)
             bar.update(n_samples)

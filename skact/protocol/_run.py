@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from joblib import Parallel, delayed
+from joblib import delayed, parallel_config
+from sklearn.utils._param_validation import StrOptions
 
 from skact.arguments import N_JOBS, PATH, checked, instance
-from skact.progress import token_bar
+from skact.progress import as_they_come, token_bar
+from skact.protocol._backends import BACKENDS, workers
 from skact.protocol._config import Configuration
 from skact.protocol._data import embed, identity, read_data
 from skact.protocol._journal import Journal
 from skact.protocol._report import write_report
 from skact.protocol._results import write_results
-from skact.protocol._steps import fill, steps_of, units_of
+from skact.protocol._steps import Unit, fill, steps_of, units_of
 
 __all__ = ["run"]
 
@@ -23,6 +25,7 @@ __all__ = ["run"]
     folder=[PATH],
     resume=["boolean"],
     n_jobs=[N_JOBS],
+    backend=[StrOptions(set(BACKENDS)), None],
     progress=["boolean"],
 )
 def run(
@@ -31,6 +34,7 @@ def run(
     *,
     resume: bool = False,
     n_jobs: int = 1,
+    backend: str | None = None,
     progress: bool = False,
 ) -> list[Path]:
     """Do all that a configuration asks for, or what is left of it.
@@ -44,7 +48,13 @@ def run(
     resume : bool, default=False
         Whether to go on with a run of the same configuration, which was stopped at any moment.
     n_jobs : int, default=1
-        Processes; each works on a concept method, on prompting, localization or analyses.
+        Workers; each works on a concept method, on prompting, localization or analyses.
+    backend : {"loky", "threading", "dask", "ray"}, default=None
+        Who they are, as joblib knows them; None is what ``joblib.parallel_config`` says, and loky
+        outside of it. Those of dask and ray may be on other machines, if these see the folder, data
+        and models under the same paths: a client that is there is taken, then what
+        ``DASK_SCHEDULER_ADDRESS`` or ``RAY_ADDRESS`` names, and else ``n_jobs`` processes of this
+        machine are started. A cluster has as many workers as it has. What is found is the same.
     progress : bool, default=False
         Whether to show a bar of steps, with the time left.
 
@@ -58,18 +68,34 @@ def run(
     ------
     ValueError
         If the folder holds another run, or data and setup do not fit, before anything is embedded.
+    ImportError
+        If the library of the backend is not installed, naming its extra.
     """
     folder = Path(folder).absolute()
     for setup in configuration.setup:
         read_data(setup, configuration.seed)
         identity(setup)
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder)
-    journal.start(configuration.plain(), resume=resume)
-    store = folder / "store"
+    with workers(backend, n_jobs):
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = Journal(folder)
+        journal.start(configuration.plain(), resume=resume)
+        _embed(configuration, journal, n_jobs)
+        _fill(configuration, folder, n_jobs, progress)
+    tables = [
+        path
+        for setup in configuration.setup
+        for path in write_results(setup, configuration, journal)
+    ]
+    write_report(folder)
+    return tables
+
+
+def _embed(configuration: Configuration, journal: Journal, n_jobs: int) -> None:
+    """Embed what the store lacks, and see that data and models are those of the journal."""
     for setup in configuration.setup:
         step = f"{setup.name}/embed"
-        now = embed(setup, read_data(setup, configuration.seed), store, n_jobs)
+        data = read_data(setup, configuration.seed)
+        now = embed(setup, data, journal.folder / "store", n_jobs)
         if step not in journal.done():
             journal.record(step, now)
         elif journal.result(step) != now:
@@ -78,16 +104,19 @@ def run(
                 f"setup {setup.name}: {' and '.join(what)} differ from what the run began with; "
                 "give another folder."
             )
+
+
+def _fill(configuration: Configuration, folder: Path, n_jobs: int, progress: bool) -> None:
+    """Hand out all units; each records its own cells."""
     units = [unit for setup in configuration.setup for unit in units_of(setup)]
     n_steps = sum(len(steps_of(unit)) for unit in units)
     with token_bar(progress, n_steps, unit="step") as bar:
-        tasks = (delayed(fill)(unit, configuration, folder) for unit in units)
-        for n_done in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks):
+        tasks = (delayed(_fill_alone)(unit, configuration, folder) for unit in units)
+        for n_done in as_they_come(tasks, n_jobs):
             bar.update(n_done)
-    tables = [
-        path
-        for setup in configuration.setup
-        for path in write_results(setup, configuration, journal)
-    ]
-    write_report(folder)
-    return tables
+
+
+def _fill_alone(unit: Unit, configuration: Configuration, folder: Path) -> int:
+    """Fill cells without handing parts of them to the backend again."""
+    with parallel_config("sequential"):
+        return fill(unit, configuration, folder)

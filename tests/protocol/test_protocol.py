@@ -172,12 +172,6 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(config, whole, tmp_pa
     assert {p: kept[p] for p in again} == again
 
 
-@pytest.mark.nightly
-def test_several_processes_end_as_one(config, whole, tmp_path):
-    run(read_configuration(config), tmp_path / "out", n_jobs=2)
-    assert tables(tmp_path / "out") == tables(whole)
-
-
 def test_what_is_done_is_not_done_again(config, whole, monkeypatch):
     from skact.protocol import _steps
 
