@@ -117,7 +117,7 @@ def read_configuration(
     path : str or Path
         A TOML file, or the name of one of the package: "small", "folder" or "paper".
     data, model : str, default=None
-        What stands for ``{data}`` and ``{model}`` in the keys of that name.
+        What stands for ``{data}`` and ``{model}`` in the keys of that name, that of prompting too.
 
     Returns
     -------
@@ -135,23 +135,19 @@ def read_configuration(
     file = _SHIPPED / f"{path}.toml"
     file = file if str(path).isidentifier() and file.exists() else Path(path)
     try:
-        text = read_text(file)
-        raw = tomllib.loads(text)
+        raw = tomllib.loads(read_text(file))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{file} is no TOML: {error}.") from error
-    for name, value in (("data", data), ("model", model)):
-        if (f"{{{name}}}" in text) != (value is not None):
-            needs = "needs" if value is None else "has no place for"
-            raise ValueError(f"{file.name} {needs} --{name}.")
     setups = raw.get("setup")
     if not isinstance(setups, list) or not setups or not all(isinstance(s, dict) for s in setups):
         raise ValueError(f"{file.name}: it must hold one or more tables [[setup]].")
+    for name, value in (("data", data), ("model", model)):
+        if _put(setups, name, value) != (value is not None):
+            needs = "needs" if value is None else "has no place for"
+            raise ValueError(f"{file.name} {needs} --{name}.")
     filled = []
     for i, setup in enumerate(setups):
         where = f"{file.name}, setup {i + 1}"
-        for name, value in (("data", data), ("model", model)):
-            if value is not None and isinstance(setup.get(name), str):
-                setup[name] = setup[name].replace(f"{{{name}}}", value)
         for key, cls in _ASKED.items():
             if isinstance(setup.get(key), dict):
                 setup[key] = _build(cls, setup[key], f"{where}, {key}")
@@ -162,6 +158,15 @@ def read_configuration(
     if made.resamples < 1 or made.seed < 0:
         raise ValueError(f"{file.name}: resamples must be at least 1, and seed not negative.")
     return made
+
+
+def _put(setups: list[dict[str, Any]], name: str, value: str | None) -> bool:
+    """Put a value where its placeholder stands in the keys of its name; whether there is one."""
+    tables = [t for setup in setups for t in (setup, setup.get("prompting")) if isinstance(t, dict)]
+    places = [t for t in tables if isinstance(t.get(name), str) and f"{{{name}}}" in t[name]]
+    for table in places if value is not None else ():
+        table[name] = table[name].replace(f"{{{name}}}", value)
+    return bool(places)
 
 
 def _build(cls: Any, raw: dict[str, Any], where: str) -> Any:

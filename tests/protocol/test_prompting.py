@@ -8,7 +8,7 @@ from sklearn.utils import Bunch
 
 from skact import PromptDetector, weighted_f1_score
 from skact.cli import main
-from skact.protocol import Prompting, ask_about, asked_rows, prompt_gain
+from skact.protocol import Prompting, ask_about, asked_rows, prompt_gain, read_configuration
 from tests.prompting.word_search import Model
 
 SPLIT = np.resize(["train", "cal", "test"], 60)
@@ -111,3 +111,15 @@ def test_a_run_asks_and_goes_on(bert_folder, tmp_path, monkeypatch, capsys):
     assert line.startswith(f"| answer | {found['f1'][0]:.3f} [")
     assert found["method"] == "MeanPrototype"
     assert len(table) == 2
+
+
+@pytest.mark.parametrize("own", ["{model}", "{model}-chat"])
+def test_the_model_that_is_asked_may_be_that_of_the_command(tmp_path, own):
+    text = CONFIG.replace('model = "{model}"', 'model = "small"', 1)
+    path = tmp_path / "config.toml"
+    path.write_text(text + f'model = "{own}"\n', encoding="utf-8")
+    (setup,) = read_configuration(path, data="d", model="models/smollm2").setup
+    assert setup.model == "small"
+    assert setup.prompting.model == own.replace("{model}", "models/smollm2")
+    with pytest.raises(ValueError, match="needs --model"):
+        read_configuration(path, data="d")
