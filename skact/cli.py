@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     asked = _parser().parse_args(arguments)
     try:
-        asked.run(asked)
+        with _each_warning_once(asked.command):
+            asked.run(asked)
     except KeyboardInterrupt:
         print(f"skact {asked.command}: stopped.", file=sys.stderr)
         return 130
@@ -57,6 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"skact {asked.command}: {_sentence(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def _each_warning_once(command: str) -> Iterator[None]:
+    """Say each warning in a line of its own, without the place in the code, and never twice."""
+    said = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        line = f"skact {command}: warning: {' '.join(str(message).split())}"
+        if line not in said:
+            said.add(line)
+            print(line, file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _sentence(error: Exception) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from joblib import delayed, parallel_config
@@ -16,8 +20,11 @@ from skact.protocol._journal import Journal
 from skact.protocol._report import write_report
 from skact.protocol._results import write_results
 from skact.protocol._steps import Unit, fill, steps_of, units_of
+from skact.warning import warn
 
 __all__ = ["run"]
+
+Noticed = tuple[str, type[Warning]]
 
 
 @checked(
@@ -107,16 +114,37 @@ def _embed(configuration: Configuration, journal: Journal, n_jobs: int) -> None:
 
 
 def _fill(configuration: Configuration, folder: Path, n_jobs: int, progress: bool) -> None:
-    """Hand out all units; each records its own cells."""
+    """Hand out all units; each records its own cells. What several warn of is said once."""
     units = [unit for setup in configuration.setup for unit in units_of(setup)]
     n_steps = sum(len(steps_of(unit)) for unit in units)
-    with token_bar(progress, n_steps, unit="step") as bar:
-        tasks = (delayed(_fill_alone)(unit, configuration, folder) for unit in units)
-        for n_done in as_they_come(tasks, n_jobs):
+    with token_bar(progress, n_steps, unit="step") as bar, _each_once() as noticed:
+        tasks = (delayed(_fill_alone)(unit, configuration, folder, os.getpid()) for unit in units)
+        for n_done, said in as_they_come(tasks, n_jobs):
+            noticed += said
             bar.update(n_done)
 
 
-def _fill_alone(unit: Unit, configuration: Configuration, folder: Path) -> int:
-    """Fill cells without handing parts of them to the backend again."""
+def _fill_alone(
+    unit: Unit, configuration: Configuration, folder: Path, caller: int
+) -> tuple[int, list[Noticed]]:
+    """Fill cells without handing parts of them to the backend again; and what was warned of."""
     with parallel_config("sequential"):
-        return fill(unit, configuration, folder)
+        if os.getpid() == caller:  # who records already
+            return fill(unit, configuration, folder), []
+        with warnings.catch_warnings(record=True) as said:
+            n_done = fill(unit, configuration, folder)
+        return n_done, [(str(one.message), one.category) for one in said]
+
+
+@contextmanager
+def _each_once() -> Iterator[list[Noticed]]:
+    """Collect warnings, those of other processes as they are put in, and give each once."""
+    noticed: list[Noticed] = []
+    here: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as here:
+            yield noticed
+    finally:
+        noticed = [(str(one.message), one.category) for one in here] + noticed
+        for text, category in dict.fromkeys(noticed):
+            warn(text, category)

@@ -8,6 +8,7 @@ from skact.cli import _parser, main
 from skact.protocol import read_configuration, run
 from skact.protocol._backends import BACKENDS, workers
 from skact.protocol._journal import Journal
+from skact.warning import warn
 
 CONFIG = """
 resamples = 5
@@ -23,6 +24,7 @@ detectors = ["SuperActivator"]
 names = ["separability"]
 fewest = 2
 """
+NAMES = ["MeanPrototype", "DifferenceInMeans", "analyses"]
 # Embedding, four cells, one analysis.
 N_STEPS = 6
 
@@ -82,6 +84,27 @@ def test_a_client_of_dask_that_is_there_does_the_work(config, tmp_path, alone, c
 def test_processes_of_others_end_as_one(config, tmp_path, alone, backend, library):
     pytest.importorskip(library)
     check(config, tmp_path / "out", alone, backend)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_what_several_cells_warn_of_is_said_once(config, tmp_path, monkeypatch, n_jobs, capsys):
+    from skact.protocol import _steps
+
+    def fill(unit, left, configuration, folder):
+        for name in left:
+            warn(f"the {unit.setup.name} are small")
+            warn(f"{unit.name} is smaller", RuntimeWarning)
+            yield name, {}
+
+    made = dict.fromkeys(_steps._FILL, fill)
+    monkeypatch.setattr(_steps, "_FILL", made)
+    monkeypatch.setattr("skact.protocol._run.write_results", lambda *_: [])
+    monkeypatch.setattr("skact.protocol._run.write_report", lambda *_: [])
+    words = ["paper", str(config), "--out", str(tmp_path / "out"), "--jobs", str(n_jobs)]
+    assert main([*words, "--backend", "threading"]) == 0
+    expected = ["the solids are small", *(f"{name} is smaller" for name in NAMES)]
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(lines) == sorted(f"skact paper: warning: {text}" for text in expected)
 
 
 def test_the_backend_is_left_behind():

@@ -16,7 +16,16 @@ import pytest
 import skact
 from skact.cli import _parser, main
 from skact.models import resolve_layers
-from skact.protocol import METHODS, Configuration, Setup, make_method, read_configuration, run
+from skact.protocol import (
+    METHODS,
+    Configuration,
+    Problem,
+    Setup,
+    held_out_scores,
+    make_method,
+    read_configuration,
+    run,
+)
 from skact.protocol._data import load_problem, read_data
 from skact.protocol._journal import Journal
 
@@ -359,3 +368,14 @@ def test_shipped_configurations_can_be_read():
     assert (setup.data, setup.model, setup.methods) == ("photos", "dinov2", list(METHODS))
     with pytest.raises(ValueError, match="has no place for --data"):
         read_configuration("small", data="photos")
+
+
+@pytest.mark.parametrize(("n_layers", "read"), [(1, [0]), (2, [1]), (4, [2])])
+def test_units_are_found_at_some_layers_at_least_at_one(n_layers, read):
+    values = np.random.default_rng(0).normal(size=(12, 4)).astype("f4")
+    tokens = skact.TokenArray(values, np.arange(13))
+    stack = skact.LayerStack(dict.fromkeys(range(n_layers), tokens))
+    y, split = (np.arange(12) % 2)[:, None], np.resize(["train", "cal", "test"], 12)
+    problem = Problem(stack, stack, tokens.with_values(y.astype(bool)), y, split, ["a"])
+    found = held_out_scores(skact.PCAConcepts(2), stack, problem, None)
+    assert found.layers == read
