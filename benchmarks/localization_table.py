@@ -6,10 +6,11 @@ FOLDER holds texts with spans (``samples.jsonl``) or images with masks (``index.
 ``shapes`` renders images instead, for the model that comes with the package. Scaler and separators
 are fitted on train; SuperActivators, with the ``delta`` of the best F1, on cal; the threshold of
 each map on some positive cal samples. Maps are judged on some test samples, of at most half as many
-tokens as there are masks, on the pairs of sample and concept that hold the concept and at least one
-SuperActivator of it: the same pairs for every method and both targets. Intervals are 95 %
-percentile bootstraps over these samples, and the gain of the local target over the global one is
-paired. A run that was stopped goes on behind the last method in its ``--out`` file.
+players (tokens, or squares of patches) as there are masks, on the pairs of sample and concept that
+hold the concept and at least one SuperActivator of it: the same pairs for every method and both
+targets. Intervals are 95 % percentile bootstraps over these samples, and the gain of the local
+target over the global one is paired. A run that was stopped goes on behind the last method in its
+``--out`` file.
 """
 
 import argparse
@@ -63,6 +64,8 @@ def main():
     parser.add_argument("--at-most", type=int, help="samples of each split; default all")
     parser.add_argument("--per-concept", type=int, default=8, help="cal and test samples of each")
     parser.add_argument("--masks", type=int, default=200, help="masks of perturbation methods")
+    parser.add_argument("--unit", default="token", help="token, word, grid or segments")
+    parser.add_argument("--cell-size", type=int, default=2, help="patches along a square")
     parser.add_argument("--steps", type=int, default=16, help="steps of gradient paths")
     parser.add_argument("--points", type=int, default=16, help="steps of the curves")
     parser.add_argument("--out", help="write everything as JSON to this file")
@@ -78,9 +81,8 @@ def main():
     before, start = result["seconds"], time.process_time()
     model = args.model or shapes_model_path()
     data, embedder = load(args.data, model, args.layer, args.concepts, args.at_most)
-    asked = Localization(
-        per_concept=args.per_concept, masks=args.masks, steps=args.steps, points=args.points
-    )
+    own = ("per_concept", "masks", "steps", "points", "unit", "cell_size")
+    asked = Localization(**{name: settings[name] for name in own})
     judge = MapJudge(data, embedder, asked, SEED)
     if not result["table"]:
         result |= judge.about()

@@ -11,7 +11,14 @@ from typing import Any
 
 from skact.files import read_text
 from skact.protocol._detection import DETECTORS, METHODS, make_method
-from skact.protocol._setups import ANALYSES, LOCALIZERS, Analyses, Localization, Prompting
+from skact.protocol._setups import (
+    ANALYSES,
+    LOCALIZERS,
+    PLAYERS,
+    Analyses,
+    Localization,
+    Prompting,
+)
 
 __all__ = ["Configuration", "Setup", "read_configuration"]
 
@@ -241,6 +248,8 @@ def _check_asked(setup: Setup, where: str) -> None:
         for key, value in [] if record is None else asdict(record).items():
             if isinstance(value, int | float) and value < 1 and key != "layer":
                 raise ValueError(f"{where}, {kind}: {key} must be at least 1, got {value}.")
+    if setup.localization is not None:
+        _check_known(setup.localization.unit, PLAYERS, f"{where}, localization: unit has no")
     if setup.prompting is not None and "{concept}" not in (setup.prompting.prompt or "{concept}"):
         raise ValueError(f"{where}, prompting: prompt must hold {{concept}}.")
 

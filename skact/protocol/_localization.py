@@ -26,6 +26,7 @@ from skact.localization import (
     MFABA,
     RISE,
     SHAPIQ,
+    AttributionMethod,
     ConceptLocalizer,
     DirectAlignment,
     FullGrad,
@@ -111,13 +112,14 @@ class MapJudge:
     def _choose(self, split: str) -> tuple[Array, Array]:
         """Choose samples of a split with a labelled token and a SuperActivator of a concept."""
         data, settings = self.data, self.settings
-        short_enough = 2 * data.labels.lengths <= settings.masks
+        short_enough = 2 * n_players(data.labels, settings) <= settings.masks
         own = (np.asarray(data.split) == split) & short_enough
         pairs = data.labels.max() & self.marks.max() & own[:, None]
         if not pairs.any():
             raise ValueError(
                 f"localization: no sample in {split} has a SuperActivator of a concept that it "
-                f"holds, among those of at most half of masks={settings.masks} tokens."
+                f"holds, among those of at most half of masks={settings.masks} players "
+                f"(unit={settings.unit!r})."
             )
         order = np.random.default_rng(self.seed).permutation(len(pairs))
         each = [order[p[order]][: settings.per_concept] for p in pairs.T]
@@ -183,7 +185,7 @@ class MapJudge:
         return {"table": rows, "gain_of_local": gain}
 
     def _maps(self, name: str, target: str) -> dict[str, Any]:
-        method = _METHODS[name](*(getattr(self.settings, b) for b in LOCALIZERS[name]))
+        method = made_method(name, self.settings)
         localizer = self.localizers[target].set_params(method=method)
         cal, data = self.cal, self.data
         localizer.fit(self._samples(cal), data.target[cal], data.labels[cal])
@@ -231,6 +233,24 @@ class MapJudge:
             for g in ("global", "local")
         }
         return self._accuracy(local, globally) | by
+
+
+def n_players(tokens: TokenArray, settings: Localization) -> Array:
+    """Players of each sample, at most; an array of (n_samples,) int."""
+    if settings.unit == "segments":
+        return np.minimum(tokens.lengths, settings.n_segments)
+    if settings.unit == "grid" and tokens.shapes is not None:
+        return np.prod(-(-tokens.shapes // settings.cell_size), axis=1)
+    return tokens.lengths
+
+
+def made_method(name: str, settings: Localization) -> AttributionMethod:
+    """Make an attribution method with its budget, and its players where it takes some away."""
+    budgets = LOCALIZERS[name]
+    own: dict[str, Any] = {}
+    if "masks" in budgets:
+        own = {key: getattr(settings, key) for key in ("unit", "cell_size", "n_segments")}
+    return _METHODS[name](*(getattr(settings, budget) for budget in budgets), **own)
 
 
 def fit_parts(data: Bunch) -> tuple[Any, SuperActivator, TokenArray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["ANALYSES", "LOCALIZERS", "Analyses", "Localization", "Prompting"]
+__all__ = ["ANALYSES", "LOCALIZERS", "PLAYERS", "Analyses", "Localization", "Prompting"]
 
 #: Attribution methods, and the budget that each takes.
 LOCALIZERS: dict[str, tuple[str, ...]] = {
@@ -19,6 +19,8 @@ LOCALIZERS: dict[str, tuple[str, ...]] = {
     "calm": (),
     "mfaba": ("steps",),
 }
+#: What a perturbation method can take away at once.
+PLAYERS = ("token", "word", "grid", "segments")
 #: Analyses, in the order in which they are made.
 ANALYSES = (
     "score_distributions",
@@ -70,11 +72,16 @@ class Localization:
     per_concept : int, default=8
         Samples of each concept in cal, and in test.
     masks : int, default=200
-        Masks of perturbation methods; samples of more than half as many tokens are left out.
+        Masks of perturbation methods; samples of more than half as many players are left out.
     steps : int, default=16
         Steps of gradient paths.
     points : int, default=16
         Steps of insertion and deletion curves.
+    unit : str, default="token"
+        What is one player of a perturbation method: one of :data:`PLAYERS`, as
+        :class:`skact.localization.RISE` takes it.
+    cell_size, n_segments : int, default=2, 50
+        Patches along the side of a square of ``unit = "grid"``, and superpixels of "segments".
     """
 
     layer: float = 0.5
@@ -84,6 +91,9 @@ class Localization:
     masks: int = 200
     steps: int = 16
     points: int = 16
+    unit: str = "token"
+    cell_size: int = 2
+    n_segments: int = 50
 
 
 @dataclass(frozen=True)

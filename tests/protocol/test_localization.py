@@ -7,6 +7,7 @@ from skact import TransformerEmbedder, make_shapes, shapes_model_path, token_f1_
 from skact.localization import METHODS, ConceptLocalizer, faithfulness
 from skact.metrics import keep_pairs
 from skact.protocol import LOCALIZERS, Localization, MapJudge
+from skact.protocol._localization import made_method, n_players
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*local target")
 
@@ -28,6 +29,26 @@ def judge(parts):
 
 def test_every_method_of_the_room_can_be_asked_for():
     assert set(LOCALIZERS) == set(METHODS)
+
+
+def test_players_are_what_a_method_takes_away(parts, judge):
+    data, embedder = parts
+    image = [data.data[judge.test[0]]]
+    for settings in (
+        Localization(masks=40, unit="grid", cell_size=3),
+        Localization(masks=40, unit="segments", n_segments=9),
+    ):
+        method = made_method("lime", settings)
+        localizer = ConceptLocalizer(
+            embedder, judge.concepts, judge.detector, method=method, target="global"
+        )
+        seen = [data.data[i] for i in judge.cal]
+        localizer.fit(seen, data.target[judge.cal], data.labels[judge.cal])
+        (own,) = localizer.transform(image)
+        most = n_players(data.labels[judge.test[:1]], settings)[0]
+        assert 1 < len(np.unique(own[:, 0])) <= most < data.labels.lengths[0]
+    assert n_players(data.labels, Localization()).tolist() == data.labels.lengths.tolist()
+    assert not hasattr(made_method("direct", Localization(unit="grid")), "unit")
 
 
 def test_pairs_hold_the_concept_and_a_superactivator(parts, judge):

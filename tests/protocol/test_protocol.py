@@ -241,6 +241,7 @@ BAD = {
     "a localizer": ('"grad_cam"', '"gradcam"', "the nearest is 'grad_cam'"),
     "no localizer": ('["direct", "grad_cam"]', "[]", "must hold a name"),
     "a key of localization": ("points", "point", "the nearest is 'points'"),
+    "a unit of localization": ("points = ", 'unit = "grit"\npoints = ', "the nearest is 'grid'"),
     "a number of points": ("points = 2", "points = 0", "points must be at least 1"),
     "a layer": ("layer = 5", 'layer = "5"', "layer must be a number"),
     "an analysis": ('"separability"', '"separable"', "the nearest is 'separability'"),
