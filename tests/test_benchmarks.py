@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from skact import (
+    PositionContext,
     TokenArray,
     make_paragraphs,
     tpr_at_fpr_score,
@@ -82,6 +83,11 @@ RUNS = [
         "autoencoder",
         "N_UNITS = 4",
         "--data {texts} --model {speaker} --n-train 100 --n-test 60 --units 16 --k 4",
+    ),
+    (
+        "algebra",
+        "SPOKEN, N_UNITS = [0, 1], 32",
+        "--emotions {texts} --speaker {speaker} --only layers",
     ),
 ]
 
@@ -319,6 +325,65 @@ def test_without_decoys_mixed_figures_are_the_plain_ones(module, rng):
     n, hits = y.sum(), (y & (scores > 1)).sum()
     alarms = (500 - n) * (0.5 + 0.5 * np.mean(scores[truth == 0] > 1))
     assert dilution.mixed_f1(truth, loud > 1, 0.5) == pytest.approx(2 * hits / (n + hits + alarms))
+
+
+def test_a_unit_acts_at_as_many_blocks_as_its_profile_is_spread_over(module, rng):
+    algebra = module("algebra")
+    acts = {b: [np.zeros((4, 3)) for _ in range(5)] for b in (5, 15)}
+    for block, own in acts.items():
+        for one in own:
+            one[:, 0] = rng.random(4)  # at both blocks
+            one[:, 1] = block == 5
+            one[:, 2] = 1 if block == 5 else 3
+    kept = np.array([True, True, True])
+    sums = [sum(one[:, 0].sum() for one in own) for own in acts.values()]
+    shares = np.array(sums) / sum(sums)
+    first = np.exp(-(shares * np.log(shares)).sum())
+    last = np.exp(-(0.25 * np.log(0.25) + 0.75 * np.log(0.75)))
+    assert algebra.spread_of(acts, kept)[0] == pytest.approx(np.mean([first, 1, last]))
+    mixed = algebra.mixed_blocks(acts)
+    assert list(mixed) == [5, 15]
+    for i in range(5):  # tokens keep what they have at all blocks together
+        np.testing.assert_allclose(mixed[5][i] + mixed[15][i], acts[5][i] + acts[15][i])
+    assert any((mixed[5][i] != acts[5][i]).any() for i in range(5))
+
+
+def test_energy_that_goes_with_positions_is_all_or_nothing(module, rng):
+    algebra = module("algebra")
+    places = rng.normal(size=(6, 3))
+    by_place = TokenArray.from_list([places] * 20)
+    noise = TokenArray.from_list(list(rng.normal(size=(200, 6, 3))))
+    for tokens, low, high in ((by_place, 1 - 1e-9, 1 + 1e-9), (noise, 0, 0.03)):
+        step = PositionContext().fit(tokens)
+        estimate, *ends = algebra.explained_by(step, tokens)
+        assert low <= estimate <= high
+        assert low - 0.01 <= ends[0] <= estimate <= ends[1] <= high + 0.01
+    dealt = PositionContext().fit(algebra.shuffled(by_place))
+    assert algebra.explained_by(dealt, by_place)[0] < 0.3
+
+
+def test_intents_follow_from_slots_by_the_rules_and_from_wrong_names_do_not(module):
+    requests = module("algebra_requests")
+    names = sorted({name for bodies in requests.RULES.values() for body in bodies for name in body})
+    held = np.zeros((2, len(names)), int)
+    held[0, [names.index("object_name"), names.index("object_type")]] = 1
+    held[1, names.index("object_name")] = 1
+    found = requests.derived(held, names)
+    assert found.shape == (2, len(requests.RULES))
+    assert [list(requests.RULES)[k] for k in np.flatnonzero(found[0])] == ["SearchCreativeWork"]
+    assert not found[1].any()
+    assert requests.derived(held[:1], names[::-1])[0].tolist() != found[0].tolist()
+
+
+def test_things_are_judged_where_their_partner_is_not(module):
+    images = module("algebra_images")
+    y = np.array([[1, 1, 0]] * 6 + [[0, 1, 0], [0, 0, 1]] * 6)
+    assert images.partners(y).tolist() == [1, 0, 0]
+    scores = y[:, [0, 1, 2]] + 0.5 * y[:, [1, 1, 1]]
+    found = images.leaks(scores, y, images.partners(y))
+    assert found["AUROC of the thing"][0] == 1
+    told = found["of its partner, where it is not"][0]
+    assert told == pytest.approx(np.mean([1, 0.5]))  # of the second one nothing can be said
 
 
 def test_the_demo_shows_the_pretrained_models_that_are_there(module, tmp_path):
