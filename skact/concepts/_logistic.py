@@ -16,7 +16,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from sklearn.exceptions import ConvergenceWarning
 
 from skact.arguments import Number
@@ -298,10 +298,18 @@ def _preconditioner(tokens: TokenArray, l2: float, weight: Array | None) -> Arra
         again = values if times is None else values * times[:, None].astype(values.dtype)
         moment += values.T @ again
     moment /= 4 * token_count(tokens, weight)
+    energy, diagonal = np.trace(moment), moment.diagonal().copy()
     # Without an L2 term, constant features would make the factor singular.
-    ridge = max(l2, 1e-10 * np.trace(moment) / n_features, np.finfo(float).tiny ** 0.5)
-    moment.flat[:: n_features + 1] += ridge
-    factor = cholesky(moment, lower=True)
+    ridge = max(l2, 1e-10 * energy / n_features, np.finfo(float).tiny ** 0.5)
+    while True:
+        moment.flat[:: n_features + 1] = diagonal + ridge
+        try:
+            factor = cholesky(moment, lower=True)
+            break
+        except LinAlgError:  # of few long tokens, what single precision rounds is more than that
+            if ridge > energy:
+                raise
+            ridge = max(10 * ridge, np.finfo(np.float32).eps * energy / n_features)
     return solve_triangular(factor, np.eye(n_features), lower=True)
 
 

@@ -125,9 +125,10 @@ def _masked(mask: Array, running: Running, stream: Tensor, at: Tensor) -> Tensor
     n_prompt = running.n_prompt_positions
     width = n_positions if n_prompt is None else n_prompt
     if mask.shape[1] != width:
+        read = "pass has" if n_prompt is None else "prompts have"
         raise ValueError(
-            f"positions is a mask of {mask.shape[1]} positions, and the "
-            f"{'pass' if n_prompt is None else 'prompts'} have {width}, padding included."
+            f"positions is a mask of {mask.shape[1]} positions, and the {read} {width}, padding "
+            "included."
         )
     rows = mask[row_numbers(running, n_rows, len(mask), "positions")]
     whole = torch.tensor(rows, device=stream.device)

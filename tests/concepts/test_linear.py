@@ -98,6 +98,21 @@ def test_constant_features_are_no_trouble(rng):
     assert method.concept_vectors_[0, 2] == 0
 
 
+def test_few_long_tokens_in_single_precision_are_no_trouble(rng):
+    """Their second moment has rounding errors larger than the penalty, so that it has no factor."""
+    long = rng.normal(size=300)
+    X = rng.normal(size=(48, 300)) + rng.normal(5, 1, size=(48, 1)) * 50 * long
+    y = np.arange(48) % 2
+    single, double = (LinearSeparator().fit(X.astype(kind), y) for kind in ("f4", "f8"))
+    signs, losses = np.where(y, 1, -1), []
+    for method in (single, double):
+        v = method.concept_vectors_[0]
+        each = np.logaddexp(0, -signs * (X @ v))
+        losses.append((each[y == 1].mean() + each[y == 0].mean()) / 2 + 0.5e-4 * v @ v)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[0] < 0.1
+
+
 def test_an_unfinished_run_warns(problem):
     X, y, labels = problem
     with pytest.warns(ConvergenceWarning, match="max_iter=1"):

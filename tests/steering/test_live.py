@@ -578,6 +578,15 @@ def test_what_shows_in_the_first_pass_only(pair, addition, options, message):
     assert n_hooks(pair[0]) == n_before
 
 
+def test_a_mask_of_another_shape_is_refused_in_a_pass_too(pair, addition):
+    ids = torch.tensor([pair[1]("the cat sat")["input_ids"]])
+    n_positions = ids.shape[1]
+    mask = np.ones((1, n_positions + 1), bool)
+    message = f"mask of {n_positions + 1} positions, and the pass has {n_positions}, padding"
+    with pytest.raises(ValueError, match=message), steer(pair[0], addition, positions=mask):
+        pair[0](ids)
+
+
 @pytest.mark.parametrize("model", [None, 3, "name", torch.nn.Linear(2, 2), (1, 2, 3)])
 def test_what_is_no_model(model, addition):
     with pytest.raises((TypeError, ValueError), match="model must be"):
