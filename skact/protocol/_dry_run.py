@@ -14,13 +14,22 @@ from sklearn.utils import Bunch, _safe_indexing
 
 from skact.arguments import N_JOBS, checked, instance
 from skact.embedding import TransformerEmbedder, embed_to_store
+from skact.models import resolve_layers
+from skact.protocol._beside import (
+    count_map_passes,
+    count_questions,
+    judged_rows,
+    time_analyses,
+    time_localization,
+    time_question,
+)
 from skact.protocol._config import Configuration, Setup
 from skact.protocol._data import embedders, load_problem, read_data
 from skact.protocol._detection import N_UNITS_CLS, Problem, cells, row
 from skact.protocol._plan import plan
 from skact.protocol._tables import make_table
 from skact.rows import Array
-from skact.store import ActivationStore
+from skact.store import ActivationStore, shard_bytes
 
 __all__ = ["Forecast", "dry_run", "forecast_table"]
 
@@ -45,11 +54,18 @@ class Forecast:
     samples, tokens : int
         Distinct samples, and their tokens.
     passes, n_bytes : int
-        Forward passes, and bytes of the store; exact for one process.
+        Forward passes of embedding, and bytes of the store; exact for one process.
     embedding_hours, cells_hours : float
         Of this machine, with as many processes for the cells as were asked for.
     calibration : int
         Samples that the hours come from.
+    prompting_passes : int, default=0
+        Questions to the generative model, of which each is read once; exact.
+    localization_passes : int, default=0
+        Of samples and changed copies of them; as if every sample with a concept had a
+        SuperActivator of it.
+    prompting_hours, localization_hours, analyses_hours : float, default=0.0
+        Of one process; NaN where the calibration run has no SuperActivator to judge maps by.
     """
 
     setup: str
@@ -60,6 +76,11 @@ class Forecast:
     embedding_hours: float
     cells_hours: float
     calibration: int
+    prompting_passes: int = 0
+    localization_passes: int = 0
+    prompting_hours: float = 0.0
+    localization_hours: float = 0.0
+    analyses_hours: float = 0.0
 
 
 @checked(
@@ -75,7 +96,8 @@ def dry_run(
     Tokens are counted by the tokenizer or processor, passes and bytes follow. For the hours, a
     quarter of the samples, 120 at least and 400 at most, go through the model and through all
     cells, and once more a third of them: seconds that do not grow with the samples are told from
-    those that do. Only detection is counted.
+    those that do. Prompting is timed on two samples, localization on one sample of each concept by
+    the simplest of its methods, with the passes of the others on top.
 
     Parameters
     ----------
@@ -119,32 +141,78 @@ def _forecast(setup: Setup, configuration: Configuration, n_jobs: int, clock: Cl
         _seconds(brief, small, configuration, clock)  # libraries load with their first use
         sizes = {len(one.split): one for one in (small, problem)}
         seconds = [_seconds(setup, one, configuration, clock) for one in sizes.values()]
+        beside = _beside(setup, data, part, sizes, configuration, Path(folder), clock)
     each = [extrapolate(list(sizes), [s[m] for s in seconds], n_samples) for m in setup.methods]
     cells_seconds = max(sum(each) / n_jobs, *each) + preparing
-    return replace(embedded, cells_hours=cells_seconds / 3600)
+    return replace(embedded, cells_hours=cells_seconds / 3600, **beside)
+
+
+def _beside(
+    setup: Setup,
+    data: Bunch,
+    part: Bunch,
+    sizes: dict[int, Problem],
+    configuration: Configuration,
+    folder: Path,
+    clock: Clock,
+) -> dict[str, Any]:
+    """Count and time what a setup asks for beside detection."""
+    of_tokens = embedders(setup, folder / "store")[0]
+    seed, n_samples = configuration.seed, len(data.data)
+    found: dict[str, Any] = {}
+    if setup.prompting is not None:
+        asked = count_questions(setup, data, of_tokens.distinct, seed)
+        found["prompting_passes"] = sum(asked.values())
+        seconds = sum(n * time_question(setup, part, s, clock) for s, n in asked.items())
+        found["prompting_hours"] = seconds / 3600
+    if setup.localization is not None:
+        prepared = of_tokens.prepare(data.data)
+        lengths = np.asarray(prepared.n_tokens)
+        shapes = getattr(prepared, "shapes", None)
+        cal, test = judged_rows(setup.localization, data, lengths, shapes, seed)
+        pairs = np.asarray(data.target, bool)[test]
+        counts = count_map_passes(setup.localization, len(cal), lengths[test], pairs)
+        found["localization_passes"] = sum(counts.values())
+        rows = len(cal), len(test)
+        seconds = time_localization(setup, part, n_samples, rows, configuration, folder, clock)
+        found["localization_hours"] = seconds / 3600
+    if setup.analyses is not None:
+        spent = [time_analyses(setup, one, configuration, clock) for one in sizes.values()]
+        found["analyses_hours"] = extrapolate(list(sizes), spent, n_samples) / 3600
+    return found
 
 
 def forecast_table(forecasts: list[Forecast]) -> str:
     """Say forecasts as Markdown, with their sum."""
-    heads = ["setup", "samples", "tokens", "forward passes", "GB on disk"]
-    heads += ["hours embedding", "hours cells", "from a run on"]
+    heads = ["setup", "samples", "tokens", *_COUNTS, "GB on disk"]
+    heads += [f"hours {kind}" for kind in _HOURS] + ["from a run on"]
     rows = [
         [
             one.setup,
-            *(f"{count:,}" for count in (one.samples, one.tokens, one.passes)),
-            *(f"{x:.3g}" for x in (one.n_bytes / 1e9, one.embedding_hours, one.cells_hours)),
+            *(f"{count:,}" for count in (one.samples, one.tokens)),
+            *_figures([one]),
             f"{one.calibration} samples",
         ]
         for one in forecasts
     ]
-    total = [
-        f"{sum(one.passes for one in forecasts):,}",
-        f"{sum(one.n_bytes for one in forecasts) / 1e9:.3g}",
-        f"{sum(one.embedding_hours for one in forecasts):.3g}",
-        f"{sum(one.cells_hours for one in forecasts):.3g}",
-    ]
-    lines = [heads, ["---"] * len(heads), *rows, ["all", "", "", *total, ""]]
+    lines = [heads, ["---"] * len(heads), *rows, ["all", "", "", *_figures(forecasts), ""]]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+_COUNTS = {
+    "forward passes": "passes",
+    "prompting": "prompting_passes",
+    "localization, about": "localization_passes",
+}
+_HOURS = ("embedding", "cells", "prompting", "localization", "analyses")
+
+
+def _figures(forecasts: list[Forecast]) -> list[str]:
+    """Add up passes, bytes and hours, and say them for a person."""
+    counts = [f"{sum(getattr(one, name) for one in forecasts):,}" for name in _COUNTS.values()]
+    sums = [sum(one.n_bytes for one in forecasts) / 1e9]
+    sums += [sum(getattr(one, f"{kind}_hours") for one in forecasts) for kind in _HOURS]
+    return counts + [f"{x:.3g}" if np.isfinite(x) else "-" for x in sums]
 
 
 def extrapolate(sizes: list[int], seconds: list[float], n_samples: int) -> float:
@@ -213,8 +281,24 @@ def _embedded(setup: Setup, data: Bunch, part: Bunch, store: Path, clock: Clock)
         class_token=has_cls,
         n_header=_header(layers[0], keeps_grids),
     )
-    counts = len(lengths), int(lengths.sum()), made.passes, made.n_bytes
-    return Forecast(setup.name, *counts, made.hours, 0.0, len(part.data))
+    passes, n_bytes, hours = made.passes, made.n_bytes, made.hours
+    if _needs_layer(setup, of_tokens):
+        about = layers[0]["features"], layers[0]["dtype"]
+        n_header = _header(layers[0], keeps_grids)
+        n_bytes += shard_bytes(lengths, *about, grids=keeps_grids, n_header=n_header)
+        passes, hours = passes + len(lengths), hours * (1 + 1 / len(readers))
+    counts = len(lengths), int(lengths.sum()), passes, n_bytes
+    return Forecast(setup.name, *counts, hours, 0.0, len(part.data))
+
+
+def _needs_layer(setup: Setup, embedder: TransformerEmbedder) -> bool:
+    """Tell whether localization reads a layer that detection does not."""
+    if setup.localization is None:
+        return False
+    n_blocks = len(embedder.reader.loaded.blocks)
+    blocks, _ = resolve_layers(embedder.layer, n_blocks)
+    own, _ = resolve_layers(setup.localization.layer, n_blocks)
+    return not set(own) <= set(blocks)
 
 
 def _timed(

@@ -50,7 +50,7 @@ from skact.protocol._setups import LOCALIZERS, Localization
 from skact.rows import Array
 from skact.tokens import TokenArray
 
-__all__ = ["MapJudge"]
+__all__ = ["MAPPERS", "MapJudge", "drawn_rows", "players_of"]
 
 _SCORES: dict[str, Any] = {
     "f1": token_f1_score,
@@ -58,7 +58,8 @@ _SCORES: dict[str, Any] = {
     "average_precision": token_average_precision_score,
     "pointing_game": pointing_game_score,
 }
-_METHODS = {
+#: Attribution methods by name.
+MAPPERS = {
     method.name: method
     for method in (
         *(DirectAlignment, GradCAM, FullGrad, CALM),
@@ -121,9 +122,7 @@ class MapJudge:
                 f"holds, among those of at most half of masks={settings.masks} players "
                 f"(unit={settings.unit!r})."
             )
-        order = np.random.default_rng(self.seed).permutation(len(pairs))
-        each = [order[p[order]][: settings.per_concept] for p in pairs.T]
-        rows = np.unique(np.concatenate(each))
+        rows = drawn_rows(pairs, settings.per_concept, self.seed)
         return rows, pairs[rows]
 
     def _samples(self, rows: Array) -> list[Any]:
@@ -142,7 +141,8 @@ class MapJudge:
     def games(self) -> dict[str, list[Any]]:
         """The explained functions, which do not depend on the method."""
         shown = self._samples(self.test)
-        return {target: list(one.games(shown)) for target, one in self.localizers.items()}
+        # Also where a method that takes away groups of tokens is the first to be judged.
+        return {t: list(one.games(shown, unit="token")) for t, one in self.localizers.items()}
 
     def about(self) -> dict[str, Any]:
         """Count what maps are judged on, and say what an order at random comes to."""
@@ -237,11 +237,16 @@ class MapJudge:
 
 def n_players(tokens: TokenArray, settings: Localization) -> Array:
     """Players of each sample, at most; an array of (n_samples,) int."""
+    return players_of(tokens.lengths, tokens.shapes, settings)
+
+
+def players_of(lengths: Array, shapes: Array | None, settings: Localization) -> Array:
+    """Players of samples of so many tokens, and of images with such rows and columns, at most."""
     if settings.unit == "segments":
-        return np.minimum(tokens.lengths, settings.n_segments)
-    if settings.unit == "grid" and tokens.shapes is not None:
-        return np.prod(-(-tokens.shapes // settings.cell_size), axis=1)
-    return tokens.lengths
+        return np.minimum(lengths, settings.n_segments)
+    if settings.unit == "grid" and shapes is not None:
+        return np.prod(-(-shapes // settings.cell_size), axis=1)
+    return lengths
 
 
 def made_method(name: str, settings: Localization) -> AttributionMethod:
@@ -250,7 +255,13 @@ def made_method(name: str, settings: Localization) -> AttributionMethod:
     own: dict[str, Any] = {}
     if "masks" in budgets:
         own = {key: getattr(settings, key) for key in ("unit", "cell_size", "n_segments")}
-    return _METHODS[name](*(getattr(settings, budget) for budget in budgets), **own)
+    return MAPPERS[name](*(getattr(settings, budget) for budget in budgets), **own)
+
+
+def drawn_rows(pairs: Array, per_concept: int, seed: int) -> Array:
+    """Draw so many samples of each concept from pairs (n_samples, n_concepts); their numbers."""
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    return np.unique(np.concatenate([order[p[order]][:per_concept] for p in pairs.T]))
 
 
 def fit_parts(data: Bunch) -> tuple[Any, SuperActivator, TokenArray]:

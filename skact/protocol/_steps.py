@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sklearn.utils import Bunch
+
 from skact.protocol._analyses import Analyst, enough_samples, mean_vectors
 from skact.protocol._config import Configuration, Setup
 from skact.protocol._data import label_tokens, load_problem, model_path, read_data, token_embedder
@@ -15,8 +17,9 @@ from skact.protocol._detection import Problem, cells, row
 from skact.protocol._journal import Journal
 from skact.protocol._localization import MapJudge
 from skact.protocol._prompting import ask_about
+from skact.protocol._setups import Localization
 
-__all__ = ["Unit", "fill", "problem_of", "steps_of", "units_of"]
+__all__ = ["Unit", "analyst_of", "fill", "judge_of", "problem_of", "steps_of", "units_of"]
 
 _ABOUT = "about"
 
@@ -98,11 +101,7 @@ def _prompting(unit: Unit, left: list[str], configuration: Configuration, folder
 def _localization(unit: Unit, left: list[str], configuration: Configuration, folder: Path) -> Cells:
     setup, settings = unit.setup, unit.setup.localization
     assert settings is not None
-    data = read_data(setup, configuration.seed)
-    embedder = token_embedder(setup).set_params(layer=settings.layer, store=folder / "store")
-    data.tokens, data.labels = embedder.transform(data.data), label_tokens(embedder, data)
-    embedder.set_params(store=None)
-    judge = MapJudge(data, embedder, settings, configuration.seed, configuration.resamples)
+    judge = judge_of(setup, settings, read_data(setup, configuration.seed), configuration, folder)
     with warnings.catch_warnings():
         # Pairs without a local target are counted in the result.
         warnings.filterwarnings("ignore", message=".*local target.*")
@@ -116,15 +115,32 @@ def _localization(unit: Unit, left: list[str], configuration: Configuration, fol
 def _analyses(unit: Unit, left: list[str], configuration: Configuration, folder: Path) -> Cells:
     assert unit.setup.analyses is not None
     problem = problem_of(unit.setup, configuration.seed, folder)
-    kept = enough_samples(problem.labels.max(), problem.split, unit.setup.analyses.fewest)
+    analyst = analyst_of(unit.setup.name, problem, unit.setup.analyses.fewest, configuration)
+    for name in left:
+        yield name, analyst.analyse(name)
+
+
+def judge_of(
+    setup: Setup, settings: Localization, data: Bunch, configuration: Configuration, folder: Path
+) -> MapJudge:
+    """Embed data at the layer of localization, and choose what maps are judged on."""
+    embedder = token_embedder(setup).set_params(layer=settings.layer, store=folder / "store")
+    data.tokens, data.labels = embedder.transform(data.data), label_tokens(embedder, data)
+    embedder.set_params(store=None)
+    return MapJudge(data, embedder, settings, configuration.seed, configuration.resamples)
+
+
+def analyst_of(name: str, problem: Problem, fewest: int, configuration: Configuration) -> Analyst:
+    """Take what is analysed: the concepts of a setup that have enough samples."""
+    kept = enough_samples(problem.labels.max(), problem.split, fewest)
     if not len(kept):
         raise ValueError(
-            f"setup {unit.setup.name}: no concept has analyses.fewest="
-            f"{unit.setup.analyses.fewest} samples in each of train, cal and test."
+            f"setup {name}: no concept has analyses.fewest={fewest} samples in each of train, cal "
+            "and test."
         )
     labels = problem.labels.columns(kept)
     labels = labels.with_values(labels.flat(), [problem.names[c] for c in kept])
-    analyst = Analyst(
+    return Analyst(
         problem.tokens,
         mean_vectors(problem.tokens),
         labels,
@@ -132,8 +148,6 @@ def _analyses(unit: Unit, left: list[str], configuration: Configuration, folder:
         configuration.resamples,
         configuration.seed,
     )
-    for name in left:
-        yield name, analyst.analyse(name)
 
 
 _FILL: dict[str, Callable[[Unit, list[str], Configuration, Path], Cells]] = {

@@ -58,7 +58,8 @@ def test_passes_and_bytes_are_those_of_the_run(data, passes_of_each, config, tmp
 
 
 def test_the_command_says_it_and_writes_nothing(config, tmp_path, monkeypatch, capsys):
-    one = _dry_run.Forecast("solids", 90, 5760, 180, 2_500_000, 0.25, 1.5, 120)
+    more = 40, 2000, 0.125, float("nan"), 0.5
+    one = _dry_run.Forecast("solids", 90, 5760, 180, 2_500_000, 0.25, 1.5, 120, *more)
     asked = []
     monkeypatch.setattr("skact.protocol.dry_run", lambda c, n_jobs: asked.append(n_jobs) or [one])
     out = tmp_path / "out"
@@ -66,8 +67,9 @@ def test_the_command_says_it_and_writes_nothing(config, tmp_path, monkeypatch, c
     said = capsys.readouterr().out
     assert said == forecast_table([one])
     assert said.splitlines()[2:] == [
-        "| solids | 90 | 5,760 | 180 | 0.0025 | 0.25 | 1.5 | 120 samples |",
-        "| all |  |  | 180 | 0.0025 | 0.25 | 1.5 |  |",
+        "| solids | 90 | 5,760 | 180 | 40 | 2,000 | 0.0025 | 0.25 | 1.5 | 0.125 | - | 0.5 | "
+        "120 samples |",
+        "| all |  |  | 180 | 40 | 2,000 | 0.0025 | 0.25 | 1.5 | 0.125 | - | 0.5 |  |",
     ]
     assert asked == [2]
     assert not out.exists()

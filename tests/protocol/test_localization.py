@@ -97,3 +97,16 @@ def test_one_target_has_no_gain(parts):
     made = only.judge("direct")
     assert [line["target"] for line in made["table"]] == ["local"]
     assert made["gain_of_local"] is None
+
+
+def test_the_order_of_methods_changes_nothing(parts):
+    settings = Localization(
+        per_concept=1, points=2, targets=["global"], masks=40, unit="grid", cell_size=3
+    )
+    first, other = (MapJudge(*parts, settings, 0, 2) for _ in range(2))
+    alone = first.judge("rise")["table"]
+    other.about()
+    after = other.judge("rise")["table"]
+    for one in (*alone, *after):
+        del one["seconds_per_sample"]
+    assert alone == after
