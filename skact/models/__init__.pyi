@@ -5,6 +5,7 @@ from ._changing import Running as Running
 from ._changing import changeable as changeable
 from ._changing import changing as changing
 from ._changing import trial_states as trial_states
+from ._chat import check_chat_model as check_chat_model
 from ._chat import load_chat as load_chat
 from ._chats import ChatToken as ChatToken
 from ._chats import are_chats as are_chats

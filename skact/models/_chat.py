@@ -26,7 +26,7 @@ from skact.models._template import apply_template, chat_tokens, check_options
 from skact.models._untouched import drawing
 from skact.models._weights import fingerprint
 
-__all__ = ["Generator", "load_chat"]
+__all__ = ["Generator", "check_chat_model", "load_chat"]
 
 # The begin of a thought, which some templates write at the end of the question.
 _OPEN_THOUGHT = re.compile(r"<(think(?:ing)?)>\s*$", re.IGNORECASE)
@@ -266,6 +266,12 @@ def _spellings(tokenizer: Any, word: str) -> list[int]:
 
 
 def _fetch(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[nn.Module, Any]:
+    build, processor = _fetch_light(checkpoint)
+    return checkpoint.model(build, device, dtype), processor
+
+
+def _fetch_light(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """Class and processor of a model, checked before its weights are loaded."""
     config = checkpoint.fetch("config", transformers.AutoConfig)
     what = f"model={checkpoint.name!r}"
     _check_decoder(config, what)
@@ -275,8 +281,8 @@ def _fetch(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[nn.Module, 
     else:
         build = transformers.AutoModelForCausalLM
         processor = checkpoint.fetch("tokenizer", transformers.AutoTokenizer)
-    _check_chat(processor, what)  # before the weights are loaded
-    return checkpoint.model(build, device, dtype), processor
+    _check_chat(processor, what)
+    return build, processor
 
 
 _KIND = PairKind(
@@ -311,6 +317,23 @@ def _padding_left(processor: Any) -> Any:
         # Padding is masked, so any token will do.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return processor
+
+
+def check_chat_model(model: str) -> None:
+    """Refuse a model that cannot be asked, without loading its weights.
+
+    Parameters
+    ----------
+    model : str
+        Name on the hub, or folder.
+
+    Raises
+    ------
+    ValueError, OSError
+        If there is none, it is no decoder, or it has no chat template.
+    """
+    options: dict[str, Any] = {"revision": None, "trust_remote_code": False}
+    _fetch_light(Checkpoint.named(model, _KIND.parts, **options))
 
 
 def load_chat(

@@ -19,12 +19,14 @@ from skact.datasets import (
 )
 from skact.embedding import TransformerEmbedder, embed_to_store
 from skact.extras import need
+from skact.models import check_chat_model
 from skact.protocol._analyses import enough_samples, mean_vectors
 from skact.protocol._config import Setup
 from skact.protocol._detection import Problem
 from skact.tokens import LayerStack, TokenArray
 
 __all__ = [
+    "check_models",
     "embed",
     "embedders",
     "identity",
@@ -122,6 +124,13 @@ def _digest(data: Bunch) -> str:
 def identity(setup: Setup) -> dict[str, Any]:
     """Say which model it is."""
     return {"revision": token_embedder(setup).reader.loaded.revision}
+
+
+def check_models(setup: Setup) -> None:
+    """See that the model of a setup can be read, and one that is asked can be."""
+    identity(setup)
+    if setup.prompting is not None:
+        check_chat_model(setup.prompting.model or model_path(setup))
 
 
 def load_problem(setup: Setup, data: Bunch, store: Path) -> Problem:

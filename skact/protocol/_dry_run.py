@@ -24,7 +24,7 @@ from skact.protocol._beside import (
     time_question,
 )
 from skact.protocol._config import Configuration, Setup
-from skact.protocol._data import embedders, load_problem, read_data
+from skact.protocol._data import check_models, embedders, load_problem, read_data
 from skact.protocol._detection import N_UNITS_CLS, Problem, cells, row
 from skact.protocol._plan import plan
 from skact.protocol._tables import make_table
@@ -125,6 +125,7 @@ def _forecast(setup: Setup, configuration: Configuration, n_jobs: int, clock: Cl
     start = clock()
     data = read_data(setup, configuration.seed)
     reading = clock() - start
+    check_models(setup)
     n_samples = len(data.data)
     rows = calibration_rows(data, configuration.seed)
     few = rows[: max(len(rows) // 3, _n_needed(data))]

@@ -15,7 +15,7 @@ from skact.arguments import N_JOBS, PATH, checked, instance
 from skact.progress import as_they_come, token_bar
 from skact.protocol._backends import BACKENDS, workers
 from skact.protocol._config import Configuration
-from skact.protocol._data import embed, identity, read_data
+from skact.protocol._data import check_models, embed, read_data
 from skact.protocol._journal import Journal
 from skact.protocol._report import write_report
 from skact.protocol._results import write_results
@@ -74,14 +74,15 @@ def run(
     Raises
     ------
     ValueError
-        If the folder holds another run, or data and setup do not fit, before anything is embedded.
+        If the folder holds another run, data and setup do not fit, or a model that is to be asked
+        cannot be, before anything is embedded.
     ImportError
         If the library of the backend is not installed, naming its extra.
     """
     folder = Path(folder).absolute()
     for setup in configuration.setup:
         read_data(setup, configuration.seed)
-        identity(setup)
+        check_models(setup)
     with workers(backend, n_jobs):
         folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(folder)

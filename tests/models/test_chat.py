@@ -10,6 +10,8 @@ from PIL import Image
 from sklearn.base import clone
 
 from skact.embedding import TransformerEmbedder
+from skact.models import check_chat_model
+from skact.models._hub import Checkpoint
 from skact.prompting import Prompt, PromptDetector
 
 TEMPLATE = (
@@ -228,12 +230,15 @@ def test_options_of_the_template_change_the_question(tiny, seeing):
 
 
 @pytest.mark.parametrize("which", ["tiny", "seeing"])
-def test_folders_give_the_same_answers(which, request, tmp_path):
+def test_folders_give_the_same_answers(which, request, tmp_path, monkeypatch):
     from tests.tiny_models import save_pair
 
     pair = request.getfixturevalue(which)
     X = LONG_AND_SHORT if which == "tiny" else np.zeros((2, 14, 14, 3), np.uint8)
     folder = save_pair(pair, tmp_path / "model")
+    monkeypatch.setattr(Checkpoint, "model", lambda *_: pytest.fail("weights were loaded"))
+    check_chat_model(folder)
+    monkeypatch.undo()
     found = ask(folder)
     assert np.array_equal(found.answers(X).text, ask(pair).answers(X).text)
     back = pickle.loads(pickle.dumps(found))

@@ -96,11 +96,14 @@ def test_a_run_asks_and_goes_on(bert_folder, tmp_path, monkeypatch, capsys):
         return ask_about(data, Model(), scores, settings, seed, resamples)
 
     monkeypatch.setattr(_steps, "ask_about", ask)
+    checked = []
+    monkeypatch.setattr("skact.protocol._data.check_chat_model", checked.append)
     words = ["paper", str(tmp_path / "config.toml"), "--out", str(tmp_path / "out")]
     words += ["--data", str(tmp_path / "data"), "--model", str(bert_folder)]
     assert main(words) == 130
     assert main([*words, "--resume"]) == 0, capsys.readouterr()
     assert main([*words, "--resume"]) == 0
+    assert checked == [str(bert_folder)] * 3
     assert asked == [(str(bert_folder), "texts.answers.jsonl")] * 2
     made = json.loads((tmp_path / "out" / "texts.prompting.json").read_text(encoding="utf-8"))
     table = json.loads((tmp_path / "out" / "texts.json").read_text(encoding="utf-8"))["table"]
@@ -123,3 +126,27 @@ def test_the_model_that_is_asked_may_be_that_of_the_command(tmp_path, own):
     assert setup.prompting.model == own.replace("{model}", "models/smollm2")
     with pytest.raises(ValueError, match="needs --model"):
         read_configuration(path, data="d")
+
+
+@pytest.mark.parametrize(
+    ("own", "said"), [("./nowhere", "not exist"), ("{model}", "chat template")]
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_model_that_cannot_be_asked_is_named_before_long_work(
+    own, said, more, bert_folder, tmp_path, capsys
+):
+    lines = [
+        {"id": str(i), "text": f"the {w}", "spans": [[4, 4 + len(w), w]], "split": str(SPLIT[i])}
+        for i, w in enumerate(NAMES[i // 3 % 2] for i in range(60))
+    ]
+    (tmp_path / "data").mkdir()
+    whole = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "data" / "samples.jsonl").write_text(whole, encoding="utf-8")
+    (tmp_path / "config.toml").write_text(CONFIG + f'model = "{own}"\n', encoding="utf-8")
+    words = ["paper", str(tmp_path / "config.toml"), "--out", str(tmp_path / "out"), *more]
+    words += ["--data", str(tmp_path / "data"), "--model", str(bert_folder)]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
