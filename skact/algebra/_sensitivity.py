@@ -15,9 +15,9 @@ from skact import models
 from skact.arguments import Number, check_entries, checked, float_array, instance
 from skact.concepts import BaseConcepts
 from skact.embedding import TransformerEmbedder
-from skact.rows import Array
+from skact.rows import Array, offsets_of
 from skact.samples import as_list
-from skact.targets import check_targets
+from skact.targets import check_targets, check_token_labels
 from skact.tokens import LayerStack, TokenArray
 from skact.validation import check_tokens
 from skact.warning import warn
@@ -86,6 +86,7 @@ def wilson(share: Array, n: int, level: float) -> tuple[Array, Array]:
     embedder=[instance("a TransformerEmbedder(...)", TransformerEmbedder)],
     method=[instance("a labelled concept method, as DifferenceInMeans()", BaseConcepts)],
     samples="no_validation",
+    token_labels="no_validation",
     heads=[dict, None],
     n_splits=[Number(Integral, 2, None, closed="left")],
     confidence_level=[Number(Real, 0, 1, closed="neither")],
@@ -99,6 +100,7 @@ def concept_sensitivity(
     X: Any,
     y: Any,
     *,
+    token_labels: Any = None,
     heads: Mapping[Any, Any] | None = None,
     n_splits: int = 20,
     confidence_level: float = 0.95,
@@ -139,8 +141,11 @@ def concept_sensitivity(
         Tokens of other samples at the layers of the embedder, on which vectors are fitted; a matrix
         or tokens of one layer.
     y : array-like of shape (n_concept_samples,) or (n_concept_samples, n_concepts)
-        Concepts in them, as of ``method.fit``. Where tokens are labelled, give each of them as a
-        sample of one token.
+        Concepts in them, as of ``method.fit``.
+    token_labels : TokenArray or list of arrays of bool, default=None
+        For each sample of X (n_tokens, n_concepts), as of ``method.fit``. None counts every token
+        of a positive sample. Random labels are then those of the tokens of the samples in another
+        order, laid end to end over the tokens: as many tokens hold a concept, in runs as long.
     heads : dict of class to int, str or callable, default=None
         :math:`h_k` by class: a column of the logits of a classifier; a word of one token, as
         " good", for its logit behind the last token of a causal model; or a function of what the
@@ -166,9 +171,9 @@ def concept_sensitivity(
     Raises
     ------
     ValueError, TypeError
-        If samples and classes, or X and y, do not fit each other, X is of another model, layer or
-        scaling, a class has no head or a head no class, a word is not one token, a head gives
-        something else than one number per sample or has no gradient, or a concept has too few
+        If samples and classes, or X and its labels, do not fit each other, X is of another model,
+        layer or scaling, a class has no head or a head no class, a word is not one token, a head
+        gives something else than one number per sample or has no gradient, or a concept has too few
         samples for halves.
 
     Warns
@@ -198,12 +203,16 @@ def concept_sensitivity(
         raise ValueError(f"embedder must not pool, got pooling={embedder.pooling!r}.")
     blocks, _ = models.resolve_layers(embedder.layer, len(reader.loaded.places))
     tokens = _checked_tokens(X, blocks, reader)
-    present = check_targets(clone(method), y, len(tokens[0])).present
+    targets = check_targets(clone(method), y, len(tokens[0]))
+    present, labels = targets.present, None
+    if token_labels is not None:
+        labels, _ = check_token_labels(token_labels, tokens[0], targets)
+        present = labels.max()
     chosen = _chosen_heads(embedder, heads, list(by_class))
     draw = check_random_state(random_state)
     halves = [_half(present, draw) for _ in range(n_splits)]
     dealt = [draw.permutation(half) for half in halves]
-    fits = [_Vectors.of(method, one, y, halves, dealt) for one in tokens]
+    fits = [_Vectors.of(method, one, y, labels, halves, dealt) for one in tokens]
     gradients = {
         k: chosen[k].gradients([rows[i] for i in at], blocks) for k, at in by_class.items()
     }
@@ -375,22 +384,41 @@ class _Vectors(NamedTuple):
         method: BaseConcepts,
         tokens: TokenArray,
         y: Any,
+        labels: TokenArray | None,
         halves: Sequence[Array],
         dealt: Sequence[Array],
     ) -> _Vectors:
         """Fit the method on all samples, on halves, and on halves with labels of others."""
 
         def vectors(rows: Array, of: Array) -> Array:
-            fitted = clone(method).fit(tokens[rows], _safe_indexing(y, of))
-            return np.asarray(fitted.concept_vectors_, np.float64)
+            return _fitted(method, tokens[rows], *_labels_of(y, labels, rows, of)).concept_vectors_
 
-        fitted = clone(method).fit(tokens, y)
+        fitted = _fitted(method, tokens, y, labels)
         return cls(
             [str(name) for name in fitted.concept_names_],
             np.asarray(fitted.concept_vectors_, np.float64),
-            np.stack([vectors(rows, rows) for rows in halves]),
-            np.stack([vectors(rows, of) for rows, of in zip(halves, dealt, strict=True)]),
+            np.stack([vectors(rows, rows) for rows in halves]).astype(np.float64),
+            np.stack([vectors(*pair) for pair in zip(halves, dealt, strict=True)]).astype(
+                np.float64
+            ),
         )
+
+
+def _fitted(method: BaseConcepts, tokens: TokenArray, y: Any, labels: TokenArray | None) -> Any:
+    given = {} if labels is None else {"token_labels": labels}
+    return clone(method).fit(tokens, y, **given)
+
+
+def _labels_of(
+    y: Any, labels: TokenArray | None, rows: Array, of: Array
+) -> tuple[Any, TokenArray | None]:
+    """Labels of some samples, or for them those of the same samples in another order."""
+    if labels is None:
+        return _safe_indexing(y, of), None
+    if of is rows:
+        return _safe_indexing(y, rows), labels[rows]
+    laid = TokenArray(labels[of].flat(), offsets_of(labels.lengths[rows]))
+    return laid.max().astype(int), laid
 
 
 def _warn_of_nothing(gradients: Mapping[Any, Array], blocks: Sequence[int]) -> None:

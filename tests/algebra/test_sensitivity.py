@@ -18,7 +18,7 @@ from skact import (
     concept_sensitivity,
     layer_consistency,
 )
-from skact.algebra._sensitivity import welch, wilson
+from skact.algebra._sensitivity import _labels_of, welch, wilson
 from tests import tiny_models
 from tests.tiny_models import WIDTH
 
@@ -135,6 +135,71 @@ def test_a_concept_that_the_head_reads_is_told_from_one_that_it_does_not(rng):
     assert result.p_corrected[0, 0, 0] < 0.01
     assert result.random_shares[0, 0].mean() == pytest.approx(0.5, abs=0.2)
     np.testing.assert_array_equal(result.p_corrected, np.minimum(2 * result.p_value, 1))
+
+
+def labelled(rng, n=120):
+    """Tokens of which a third hold each concept; tokens of a sample differ."""
+    lengths = rng.integers(3, 7, size=n)
+    labels = TokenArray.from_list([rng.random((m, 2)) < 0.3 for m in lengths])
+    w = np.linalg.qr(rng.normal(size=(WIDTH, 2)))[0].T
+    values = rng.normal(size=(labels.n_tokens, WIDTH)) + 3 * labels.flat() @ w
+    return labels.with_values(values), labels.max().astype(int), labels, w
+
+
+def test_vectors_are_those_of_labelled_tokens(rng):
+    embedder = reader("bert", head=False, layer=-1)
+    X, y, labels, w = labelled(rng)
+    there = torch.as_tensor(w[0], dtype=torch.float32)
+    given = embedder, TEXTS, [0] * 6, DifferenceInMeans(), X, y
+    settings = {"heads": {0: lambda out: out.last_hidden_state.mean(dim=1) @ there}}
+    settings |= {"n_splits": 20, "random_state": 0}
+    result = concept_sensitivity(*given, token_labels=labels, **settings)
+    vectors = DifferenceInMeans().fit(X, y, token_labels=labels).concept_vectors_
+    lengths = embedder.transform(TEXTS).lengths
+    expected = (lengths / (lengths + 2))[:, None] * (vectors @ w[0])
+    np.testing.assert_allclose(result.sensitivity[0], expected, rtol=1e-4)
+    assert result.p_corrected[0, 0, 0] < 0.01
+    # Random labels mark as many tokens, but no others than chance has it.
+    assert 0.2 < result.random_shares[0, 0].mean() < 0.8
+    assert (result.split_shares[0, 0, 0] == 1).all()
+    weak = concept_sensitivity(*given, **settings)
+    assert not np.allclose(weak.sensitivity, result.sensitivity)
+    as_samples = concept_sensitivity(*given[:4], X.flat(), labels.flat().astype(int), **settings)
+    np.testing.assert_allclose(as_samples.sensitivity, result.sensitivity, rtol=1e-9)
+
+
+def test_random_labels_of_tokens_are_those_of_the_same_samples_in_another_order(rng):
+    _, y, labels, _ = labelled(rng, 12)
+    rows = np.array([7, 2, 9, 4])
+    of = rows[[2, 0, 3, 1]]
+    made, laid = _labels_of(y, labels, rows, of)
+    assert laid.lengths.tolist() == labels.lengths[rows].tolist()
+    np.testing.assert_array_equal(laid.flat(), np.concatenate([labels[i] for i in of]))
+    np.testing.assert_array_equal(made, [np.asarray(one).any(axis=0) for one in laid.to_list()])
+    same, own = _labels_of(y, labels, rows, rows)
+    np.testing.assert_array_equal(same, y[rows])
+    np.testing.assert_array_equal(own.flat(), labels[rows].flat())
+
+
+def test_token_labels_that_do_not_fit_are_refused(rng):
+    X, y, labels, _ = labelled(rng, 12)
+    cases = {
+        "token_labels has 1 concepts, y has 2": labels.columns([0]),
+        "token_labels": labels[:5],
+        "but y says that the sample does not hold it": labels.with_values(~labels.flat()),
+    }
+    for message, wrong in cases.items():
+        with pytest.raises(ValueError, match=message):
+            concept_sensitivity(
+                reader("bert", head=False, layer=-1),
+                TEXTS,
+                [0] * 6,
+                DifferenceInMeans(),
+                X,
+                y,
+                token_labels=wrong,
+                heads={0: lambda out: out.last_hidden_state.sum(dim=(1, 2))},
+            )
 
 
 def test_labels_that_mean_nothing_are_not_significant(rng):

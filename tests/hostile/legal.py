@@ -134,6 +134,7 @@ ROWS = [
     ("PromptDetector(max_new_tokens)", "1"),
     (".fit_transform(token_labels) .fit_path(token_labels) .match_table(token_labels)", "None"),
     (".score(token_labels) (groups) (superactivators) (center) (ax) (figure) (methods)", "None"),
+    ("concept_sensitivity(token_labels)", "None"),
     ("(n_jobs)", "None|-1|1"),
     ("(cv)", "None"),
     ("ConceptSearchCV(param_grid)", "{}"),
