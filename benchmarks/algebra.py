@@ -295,10 +295,10 @@ def read(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for name in ("emotions", "requests", "photos"):
-        parser.add_argument(f"--{name}", help="folder of the data set")
-    for name in ("encoder", "speaker", "vision"):
-        parser.add_argument(f"--{name}", help="folder or hub name of the model")
+    for name in ("--emotions", "--requests", "--photos"):
+        parser.add_argument(name, help="folder of the data set")
+    for name in ("--encoder", "--speaker", "--vision"):
+        parser.add_argument(name, help="folder or hub name of the model")
     parser.add_argument("--only", nargs="+", choices=list(ITEMS), default=list(ITEMS))
     parser.add_argument("--out")
     args = parser.parse_args()

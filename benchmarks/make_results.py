@@ -97,6 +97,10 @@ COMMANDS = {
         "space_map.py --data {data}/goemotions --model {models}/minilm --other {models}/smollm2"
     ],
     "sensitivity_goemotions": ["sensitivity.py --data {data}/goemotions --model {models}/smollm2"],
+    "algebra": [
+        "algebra.py --emotions {data}/goemotions --requests {data}/snips --photos {data}/msrcv2 "
+        "--encoder {models}/minilm --speaker {models}/smollm2 --vision {models}/dinov2-small"
+    ],
     "steering_smollm2": [
         "steering.py --emotions {data}/goemotions --traits {data}/persona "
         "--model {models}/smollm2 --judge {models}/minilm"

@@ -375,6 +375,27 @@ def sensitive(layers=(10, 15, 25)):
     return markdown([*heads, "Variance over layers"], rows)
 
 
+def algebra(item):
+    """Render what a piece of concept algebra says of real data, and what its controls do."""
+    found = json.loads((RESULTS / "algebra.json").read_text())["items"][item]["rows"]
+    columns = list(dict.fromkeys(column for cells in found.values() for column in cells))
+    rows = [
+        [row, *(_figure(cells[column], column) if column in cells else "–" for column in columns)]
+        for row, cells in found.items()
+    ]
+    return markdown(["", *columns], rows)
+
+
+def _figure(value, column):
+    if isinstance(value, list):
+        return interval(value[0], value[1:])
+    if isinstance(value, str):
+        return value
+    if column.startswith(("p ", "p,")):
+        return "< .001" if value < 0.001 else f"{value:.3f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
 def augmented():
     """Render how often a chat model quotes what it is to embed."""
     heads = ["Data", "First drafts verified", "Texts verified", "Drafts", "Exact"]
@@ -395,6 +416,8 @@ def main():
     print(f"Augmentation\n\n{augmented()}\n")
     print(f"Carried\n\n{carried()}\n")
     print(f"Sensitivity\n\n{sensitive()}\n")
+    for item in json.loads((RESULTS / "algebra.json").read_text())["items"]:
+        print(f"Concept algebra, {item}\n\n{algebra(item)}\n")
     print(f"By labels\n\n{by_labels()}\n")
     print(f"Overview\n\n{overview()}\n\nAxBench\n\n{answers()}\n")
     for name in SETS:

@@ -263,6 +263,9 @@ def test_quick_starts_of_others_take_no_more_lines_here():
 GUIDE = DOCS / "user_guide" / "detection.md"
 HEADS = DOCS / "user_guide" / "heads.md"
 RESULTS = ROOT / "benchmarks" / "results"
+ALGEBRA = DOCS / "user_guide" / "concept_algebra.md"
+ITEMS = list(json.loads((RESULTS / "algebra.json").read_text(encoding="utf-8"))["items"])
+AUTOENCODERS = DOCS / "user_guide" / "autoencoders.md"
 
 
 @pytest.mark.parametrize(
@@ -295,8 +298,9 @@ RESULTS = ROOT / "benchmarks" / "results"
         (DOCS / "user_guide" / "concepts.md", "pooled", ()),
         (DOCS / "user_guide" / "prompting.md", "prompted", ()),
         (DOCS / "user_guide" / "augmentation.md", "augmented", ()),
-        (DOCS / "user_guide" / "concept_algebra.md", "carried", ()),
-        (DOCS / "user_guide" / "concept_algebra.md", "sensitive", ()),
+        (ALGEBRA, "carried", ()),
+        (ALGEBRA, "sensitive", ()),
+        *((AUTOENCODERS if i == "layers" else ALGEBRA, "algebra", (i,)) for i in ITEMS),
     ],
 )
 def test_tables_hold_the_committed_results(page, table, of):
@@ -329,6 +333,39 @@ def prose(page):
 
 def results(name):
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_what_is_said_of_concept_algebra_is_in_its_file():
+    items, text = results("algebra")["items"], " ".join(prose(ALGEBRA).split())
+    n_rules = sum(map(len, items["rules"]["about"]["rules"].values()))
+    shared = [
+        items["isolated"]["about"][f"{kind}, energy along the others"]
+        for kind in ("differences in means", "separators")
+    ]
+    first = {
+        kind: list(slots)[:2] for kind, slots in items["bottleneck"]["about"]["told by"].items()
+    }
+    said = [
+        f"by {n_rules} rules",
+        f"of an F1 of {items['rules']['about']['F1 of slots']:.2f}".replace("0.", "."),
+        f"{shared[0]:.0%} of their energy".replace("%", " %"),
+        f"against {shared[1]:.0%} of separators".replace("%", " %"),
+        f"{items['bias']['about']['random labels with p < .05']:.0%} had p".replace("%", " %"),
+        f"one set {40 * items['drift']['about']['false alarms'][0]:.0f} had p",
+        f'rating a book is told by "{first["RateBook"][0]}" first',
+        'booking by "{}" and "{}"'.format(*first["BookRestaurant"]),
+        f'playing music by "{first["PlayMusic"][0]}"',
+        f"{items['bias']['about']['texts']} labelled comments",
+    ]
+    assert [one for one in said if one not in text] == []
+    about, text = items["layers"]["about"], " ".join(prose(AUTOENCODERS).split())
+    said = [
+        f"acts at {about['blocks that a unit acts at'][0]:.2f} blocks",
+        f"mixed, at {about['the same, blocks of each token mixed']:.2f}",
+        f"at {about['correlation of profiles with training']:.2f}".replace("0.", "."),
+        f"{about['units']} units",
+    ]
+    assert [one for one in said if one not in text] == []
 
 
 QUOTED = {GUIDE: ["MaxSeparator", "LinearSeparator"]}

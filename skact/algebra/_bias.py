@@ -76,6 +76,12 @@ def concept_bias(vectors: Any, first: Any, second: Any) -> Bunch:
         If a vector is zero, not finite or of another width, both references have one direction, or
         the method does not know one.
 
+    Notes
+    -----
+    Vectors that are learnt from tokens lie in few directions of the space, so that many more of
+    them lean far than of random directions, whatever their labels: a small p-value is no evidence
+    then. Compare the lean with those of vectors that the same method learns from random labels.
+
     References
     ----------
     .. [1] Caliskan, Bryson, Narayanan, "Semantics derived automatically from language corpora
