@@ -3,7 +3,11 @@
 Everything is read from files, without a server and without a network.
 """
 
+import importlib
+import inspect
+import operator
 import os
+import re
 import shutil
 from functools import cache
 from html.parser import HTMLParser
@@ -117,6 +121,57 @@ def test_every_method_is_in_the_reference():
             assert not missing, (full, missing)
 
 
+def entries(full):
+    """Return {name without ``skact.``: its heading} of what a page of the reference describes."""
+    text = (SITE / "reference" / f"skact.{full}.html").read_text(encoding="utf-8")
+    found = re.findall(r'<dt class="sig [^>]*id="skact\.([\w.]+)">(.*?)</dt>', text, re.DOTALL)
+    return dict(found)
+
+
+@pytest.mark.parametrize("full", [n for n in skact.__all__ if isinstance(getattr(skact, n), type)])
+def test_the_page_of_a_class_begins_with_a_table_of_its_methods(full):
+    text = (SITE / "reference" / f"skact.{full}.html").read_text(encoding="utf-8")
+    top = text.partition(f'id="skact.{full}"')[0]
+    listed = re.findall(rf'<td><p><a [^>]*href="#skact\.({full}\.\w+)"', top)
+    assert sorted(listed) == sorted(entries(full).keys() - {full})
+
+
+@pytest.mark.parametrize("full", skact.__all__)
+def test_source_links_lead_to_the_line(full):
+    """Of classes, functions and methods, inherited ones too, but for what scikit-learn wrote."""
+    for name, heading in entries(full).items():
+        try:
+            thing = inspect.unwrap(operator.attrgetter(name)(skact))
+        except AttributeError:
+            continue  # an attribute of instances
+        link = re.search(r'href="\.\./(_modules/[\w/]+)\.html#L-(\d+)"', heading)
+        if inspect.isroutine(thing) or isinstance(thing, type):
+            ours = "/skact/" in Path(inspect.getsourcefile(thing)).as_posix()
+            assert bool(link) == ours, name
+        if link:
+            assert f"L-{link[2]}" in parsed(SITE / f"{link[1]}.html").ids
+            file = Path(skact.__file__).parents[1] / f"{link[1].removeprefix('_modules/')}.py"
+            line = file.read_text(encoding="utf-8").splitlines()[int(link[2]) - 1].strip()
+            last = name.rpartition(".")[2]
+            assert line.startswith((f"def {last}(", f"class {last}", "@")), name
+
+
+@pytest.mark.parametrize("manual", sorted((DOCS / "manuals").glob("*.inv")), ids=lambda p: p.stem)
+def test_what_is_linked_in_other_manuals_exists(manual):
+    rows = [row.split() for row in manual.read_text(encoding="utf-8").splitlines()[3:]]
+    assert rows
+    for full, kind, _ in rows:
+        module, _, name = full.rpartition(".")
+        assert isinstance(getattr(importlib.import_module(module), name), type) == (kind == "class")
+
+
+def test_types_lead_into_other_manuals():
+    links = parsed(SITE / "reference" / "skact.SuperActivator.html").links
+    assert any(link.startswith("https://numpy.org/") for link in links)
+    links = parsed(SITE / "reference" / "skact.ConceptDetector.html").links
+    assert any(link.startswith("https://scikit-learn.org/") for link in links)
+
+
 def test_guide_gallery_and_reference_lead_to_each_other():
     detector = parsed(SITE / "reference" / "skact.SuperActivator.html").links
     assert any("user_guide/detection.html" in link for link in detector)
@@ -127,6 +182,14 @@ def test_guide_gallery_and_reference_lead_to_each_other():
     example = parsed(SITE / "gallery" / "plot_detection.html").links
     assert any("reference/skact.SuperActivator.html" in link for link in example)
     assert any("user_guide/detection.html" in link for link in example)
+
+
+def test_no_cell_of_the_gallery_shows_a_thing_twice():
+    """Once as a figure and once as the page that a notebook makes of what drew it."""
+    for page in (SITE / "gallery").glob("plot_*.html"):
+        cells = page.read_text(encoding="utf-8").split('<div class="highlight-Python')[1:]
+        assert cells, page
+        assert not [c[:200] for c in cells if "output_html" in c and "sphx-glr-single-img" in c]
 
 
 def test_every_example_comes_as_a_notebook():
@@ -155,6 +218,8 @@ def test_code_leads_to_what_it_names(code, full, monkeypatch):
 
 def test_no_formula_is_left_as_latex():
     for page in PAGES:
+        if page.relative_to(SITE).parts[0] == "_modules":
+            continue  # code
         text = page.read_text(encoding="utf-8")
         assert "\\operatorname" not in text, page
         assert "\\tau" not in text, page
@@ -194,12 +259,18 @@ def test_browser_shows_the_page(window, page):
     width, inner = tab.evaluate(
         "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )
+    wrapped = tab.evaluate(
+        "[...document.querySelectorAll('.highlight pre')].filter(box => box.offsetParent &&"
+        " (getComputedStyle(box).whiteSpace != 'pre' || box.scrollWidth > box.clientWidth &&"
+        " getComputedStyle(box).overflowX != 'auto')).map(box => box.innerText.slice(0, 80))"
+    )
     empty = tab.evaluate(
         "[...document.images].filter(i => i.loading != 'lazy' && !i.naturalWidth).map(i => i.src)"
     )
     tab.close()
     assert not said
     assert width <= inner, "the page scrolls sideways"
+    assert not wrapped, "code loses its indentation, or is cut"
     assert not empty, "pictures are missing"
 
 

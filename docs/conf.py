@@ -7,6 +7,8 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
+from extensions import manuals, reference, sources
+
 import skact
 
 project = "skact"
@@ -16,6 +18,9 @@ version = release = skact.__version__
 
 extensions = [
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.linkcode",
     "numpydoc",
     "myst_parser",
     "sphinx_copybutton",
@@ -24,6 +29,7 @@ extensions = [
     "extensions.menus",
     "extensions.names",
     "extensions.reference",
+    "extensions.sources",
 ]
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 root_doc = "index"
@@ -54,6 +60,11 @@ myst_enable_extensions = ["attrs_block", "dollarmath", "amsmath"]
 myst_heading_anchors = 3
 
 numpydoc_show_class_members = False
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = manuals.types(reference.names())
+intersphinx_mapping = manuals.mapping()
+linkcode_resolve = sources.resolve
 autodoc_typehints = "none"
 toc_object_entries_show_parents = "hide"
 

@@ -6,6 +6,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
+from extensions import manuals
 from extensions.reference import names
 
 NAME = re.compile(r"(?:skact\.)?((?:[a-z_]+\.)?)(\w+)((?:\.\w+)*)(?:\(.*\))?", re.DOTALL)
@@ -22,7 +23,9 @@ def target(text):
             return full + rest
     # Below the top, classes may do without their room; functions have names that others have too.
     found = [full for full in names() if name[0].isupper() and full.endswith(f".{name}")]
-    return found[0] + rest if found and not room else None
+    if found and not room:
+        return found[0] + rest
+    return None if room or rest else manuals.listed().get(name)
 
 
 class LinkNames(SphinxTransform):
@@ -46,8 +49,13 @@ class LinkNames(SphinxTransform):
 
 
 def under_another_name(app, env, node, contnode):
-    """Find a name that is spelled with its room, such as ``skact.tokens.TokenArray``."""
-    full = node.get("refdomain") == "py" and target(node["reftarget"])
+    """Find a name spelled with its room, as ``skact.tokens.TokenArray``, or a method alone."""
+    if node.get("refdomain") != "py":
+        return None
+    # The table of methods stands above the class, so that its sentences name methods alone.
+    page = node["refdoc"].removeprefix("reference/")
+    method = f"{page}.{node['reftarget']}"
+    full = method if method in env.get_domain("py").objects else target(node["reftarget"])
     if not full or full == node["reftarget"]:
         return None
     domain = env.get_domain("py")

@@ -11,6 +11,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from sphinx.pycode import ModuleAnalyzer
+
 import skact
 from extensions import examples, menus
 
@@ -53,12 +55,46 @@ def look_up(full):
     return getattr(importlib.import_module(module), name)
 
 
+def members(full):
+    """Return {name: whether it is called} of what the page of a class describes."""
+    thing = look_up(full)
+    if not inspect.isclass(thing):
+        return {}
+    names = {m for m in dir(thing) if not m.startswith("_")}
+    if issubclass(thing, tuple):
+        names -= set(dir(tuple))
+    plain = (str, int, float, tuple, dict)
+    values = {name: inspect.getattr_static(thing, name) for name in sorted(names)}
+    values = {n: v for n, v in values.items() if v.__doc__ and not isinstance(v, plain)}
+    found = {name: callable(getattr(thing, name)) for name in values}
+    return found | dict.fromkeys(commented(thing), False)
+
+
+def commented(thing):
+    """Return the attributes of instances that a comment ``#:`` describes."""
+    for base in thing.__mro__:
+        if base.__module__.startswith("skact."):
+            described = ModuleAnalyzer.for_module(base.__module__).find_attr_docs()
+            yield from (m for owner, m in described if owner == base.__name__ and m[0] != "_")
+
+
+def summary(full):
+    """List methods and properties, each with its first sentence."""
+    found, name, lines = members(full), full.rpartition(".")[2], []
+    for title, called in (("Methods", True), ("Properties", False)):
+        if rows := [f"   ~{name}.{member}" for member in found if found[member] == called]:
+            lines += [f".. rubric:: {title}", "", ".. autosummary::", "   :nosignatures:", ""]
+            lines += [*rows, ""]
+    return lines
+
+
 def page(full):
     """Write the page of a name."""
     module, _, name = full.rpartition(".")
     thing = look_up(full)
     lines = [name, "=" * len(name), "", f".. currentmodule:: {module}", ""]
     if inspect.isclass(thing):
+        lines += summary(full)
         lines += [f".. autoclass:: {name}", "   :members:", "   :inherited-members: tuple", ""]
     else:
         lines += [f".. auto{'function' if callable(thing) else 'data'}:: {name}", ""]
