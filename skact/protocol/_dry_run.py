@@ -145,6 +145,8 @@ def _forecast(setup: Setup, configuration: Configuration, n_jobs: int, clock: Cl
         beside = _beside(setup, data, part, sizes, configuration, Path(folder), clock)
     each = [extrapolate(list(sizes), [s[m] for s in seconds], n_samples) for m in setup.methods]
     cells_seconds = max(sum(each) / n_jobs, *each) + preparing
+    for name in beside.keys() & {"prompting_hours", "localization_hours"}:
+        beside[name] += reading / 3600  # once more each
     return replace(embedded, cells_hours=cells_seconds / 3600, **beside)
 
 
