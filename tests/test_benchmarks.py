@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,18 @@ def make_results(module):
 
 def test_every_file_of_results_has_its_commands(make_results):
     assert {path.stem for path in (FOLDER / "results").glob("*.json")} == set(make_results.COMMANDS)
+
+
+def test_files_without_a_commit_are_named():
+    """Those that ``make results`` has not made anew; the list grows shorter, never longer."""
+    text = (FOLDER / "results" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"`(\w+)`", text.rpartition("state no commit")[2].partition("\n\n")[0])
+    found = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")).keys()
+        for path in (FOLDER / "results").glob("*.json")
+    }
+    without = [n for n, keys in found.items() if not {"commit", "machine", "date"} <= keys]
+    assert listed == sorted(without)
 
 
 def test_the_commands_read_the_data_and_models_of_the_committed_files(make_results):
