@@ -264,13 +264,20 @@ def test_browser_shows_the_page(window, page):
         " (getComputedStyle(box).whiteSpace != 'pre' || box.scrollWidth > box.clientWidth &&"
         " getComputedStyle(box).overflowX != 'auto')).map(box => box.innerText.slice(0, 80))"
     )
+    scrolling = tab.evaluate(
+        "[...document.querySelectorAll('.highlight pre')].filter(box => box.scrollWidth >"
+        " box.clientWidth).map(box => Math.max(...box.innerText.split('\\n').map(l => l.length)))"
+    )
     empty = tab.evaluate(
         "[...document.images].filter(i => i.loading != 'lazy' && !i.naturalWidth).map(i => i.src)"
     )
+    tab_width = tab.viewport_size["width"]
     tab.close()
     assert not said
     assert width <= inner, "the page scrolls sideways"
     assert not wrapped, "code loses its indentation, or is cut"
+    if tab_width == 1280:
+        assert min(scrolling, default=101) > 100, "code of 100 columns fits"
     assert not empty, "pictures are missing"
 
 
