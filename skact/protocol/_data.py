@@ -22,7 +22,7 @@ from skact.extras import need
 from skact.models import check_chat_model
 from skact.protocol._analyses import enough_samples, mean_vectors
 from skact.protocol._config import Setup
-from skact.protocol._detection import Problem
+from skact.protocol._detection import Problem, check_units
 from skact.tokens import LayerStack, TokenArray
 
 __all__ = [
@@ -126,11 +126,32 @@ def identity(setup: Setup) -> dict[str, Any]:
     return {"revision": token_embedder(setup).reader.loaded.revision}
 
 
-def check_models(setup: Setup) -> None:
-    """See that the model of a setup can be read, and one that is asked can be."""
-    identity(setup)
+def check_models(setup: Setup, data: Bunch, methods: dict[str, dict[str, Any]]) -> None:
+    """See that the model of a setup can be read, that one that is asked can be, and that units fit.
+
+    Parameters
+    ----------
+    setup : Setup
+        With models and concept methods.
+    data : Bunch
+        Its data.
+    methods : dict of str to dict
+        Parameters of concept methods.
+
+    Raises
+    ------
+    ValueError, OSError
+        If it is not so.
+    """
+    loaded = token_embedder(setup).reader.loaded
     if setup.prompting is not None:
         check_chat_model(setup.prompting.model or model_path(setup))
+    n_train = int(np.count_nonzero(np.asarray(data.split) == "train"))
+    for name in setup.methods:
+        try:
+            check_units(name, methods.get(name), loaded.width, n_train)
+        except ValueError as error:
+            raise ValueError(f"setup {setup.name}: {error}") from error
 
 
 def load_problem(setup: Setup, data: Bunch, store: Path) -> Problem:

@@ -49,6 +49,7 @@ __all__ = [
     "Problem",
     "cell",
     "cells",
+    "check_units",
     "held_out_scores",
     "make_method",
     "ranking",
@@ -181,6 +182,41 @@ def used(name: str, kind: str, parameters: Mapping[str, Any] | None = None) -> A
     if kind == CLS and not isinstance(method, BaseConcepts):
         return method.set_params(n_concepts=min(method.n_concepts, N_UNITS_CLS))
     return method
+
+
+def check_units(name: str, parameters: Mapping[str, Any] | None, width: int, n_train: int) -> None:
+    """Refuse more units than tokens have features, or samples of train give vectors.
+
+    Parameters
+    ----------
+    name : str
+        Of :data:`METHODS`.
+    parameters : mapping of str to object or None
+        As of :func:`make_method`.
+    width : int
+        Features of a token.
+    n_train : int
+        Samples of train.
+
+    Raises
+    ------
+    ValueError
+        If there are too many.
+    """
+    method = make_method(name, parameters)
+    if isinstance(method, BaseConcepts):
+        return
+    if isinstance(method, PCAConcepts) and (method.n_concepts or 0) > width:
+        raise ValueError(
+            f"{name} has n_concepts={method.n_concepts}, and the model is {width} wide; set "
+            f"methods.{name}.n_concepts."
+        )
+    n_units = used(name, CLS, parameters).n_concepts
+    if n_units > n_train:
+        raise ValueError(
+            f"{name} finds {n_units} units in vectors of samples, and train has {n_train} samples; "
+            f"set methods.{name}.n_concepts."
+        )
 
 
 def cell(name: str, detector: str, scores: LayerStack, problem: Problem) -> dict[str, Any]:

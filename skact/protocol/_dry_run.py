@@ -125,7 +125,7 @@ def _forecast(setup: Setup, configuration: Configuration, n_jobs: int, clock: Cl
     start = clock()
     data = read_data(setup, configuration.seed)
     reading = clock() - start
-    check_models(setup)
+    check_models(setup, data, configuration.methods)
     n_samples = len(data.data)
     rows = calibration_rows(data, configuration.seed)
     few = rows[: max(len(rows) // 3, _n_needed(data))]

@@ -81,8 +81,7 @@ def run(
     """
     folder = Path(folder).absolute()
     for setup in configuration.setup:
-        read_data(setup, configuration.seed)
-        check_models(setup)
+        check_models(setup, read_data(setup, configuration.seed), configuration.methods)
     with workers(backend, n_jobs):
         folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(folder)

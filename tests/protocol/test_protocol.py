@@ -238,6 +238,16 @@ BAD = {
         parameters("PCAConcepts", "n_concepts = 2"),
         "no setup has the method",
     ),
+    "more units than features": (
+        '"DifferenceInMeans"]',
+        '"PCAConcepts"]',
+        "PCAConcepts has n_concepts=100, and the model is 64 wide",
+    ),
+    "more units than samples": (
+        '"DifferenceInMeans"]',
+        '"KMeansConcepts"]',
+        "KMeansConcepts finds 50 units in vectors of samples, and train has 36 samples",
+    ),
     "a localizer": ('"grad_cam"', '"gradcam"', "the nearest is 'grad_cam'"),
     "no localizer": ('["direct", "grad_cam"]', "[]", "must hold a name"),
     "a key of localization": ("points", "point", "the nearest is 'points'"),
