@@ -154,6 +154,7 @@ def _layer(text: str) -> int | float:
 def _read(given: str) -> Bunch:
     """Read samples, with target and target_names where they are labelled."""
     from skact.datasets import load_masks, load_spans
+    from skact.files import check_link
 
     path = Path(given)
     if path.is_dir():
@@ -161,7 +162,8 @@ def _read(given: str) -> Bunch:
             return load_spans(path)
         if (path / "index.jsonl").exists():
             return load_masks(path)
-        images = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in _IMAGES)
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGES)
+        images = [str(check_link(path, image)) for image in inside]
         if not images:
             raise ValueError(f"input {given!r} is a folder without images, and no data set.")
         return Bunch(data=images, ids=[Path(image).name for image in images])

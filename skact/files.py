@@ -14,6 +14,7 @@ from typing import Any
 __all__ = [
     "append_lines",
     "check_folder",
+    "check_link",
     "check_size",
     "in_one_step",
     "inside",
@@ -171,6 +172,32 @@ def inside(root: Path, name: str, where: str) -> str:
         raise ValueError(f"{where} must be a path inside the folder, got {name!r}{leads}.")
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{where}: there is no file {path}.")
+    return path
+
+
+def check_link(root: Path, path: Path) -> Path:
+    """Refuse what was found in a folder if a link leads out of it.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    path : Path
+        A file or folder in it, which need not be there.
+
+    Returns
+    -------
+    path : Path
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is a link that leads out of the folder, or lies behind one.
+    """
+    real = os.path.realpath(path)
+    if not Path(real).is_relative_to(os.path.realpath(root)):
+        raise ValueError(f"{path} leads out of the folder {root}, to {real!r}; it is not read.")
     return path
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,7 @@ import pytest
 from sklearn.utils import Bunch
 
 import skact
-from skact.cli import _labels, main
+from skact.cli import _labels, _read, main
 
 MODEL = skact.shapes_model_path()
 
@@ -195,3 +196,15 @@ def test_the_package_is_the_command():
 def test_the_command_is_installed_under_its_name():
     with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as file:
         assert tomllib.load(file)["project"]["scripts"] == {"skact": "skact.cli:main"}
+
+
+def test_images_that_are_links_out_of_their_folder_are_refused(shapes, tmp_path):
+    image = tmp_path / "images" / "a.png"
+    image.parent.mkdir()
+    image.symlink_to(shapes / "images" / "0.png")
+    with pytest.raises(ValueError, match=r"a\.png leads out of the folder .*images"):
+        _read(str(image.parent))
+    image.unlink()
+    shutil.copy(shapes / "images" / "0.png", tmp_path / "images" / "kept")
+    image.symlink_to("kept")
+    assert _read(str(image.parent)).ids == ["a.png"]

@@ -94,6 +94,18 @@ def test_paths_that_lead_out(folder, name):
         files.inside(folder, name, "x")
 
 
+@pytest.mark.parametrize(
+    ("name", "stays"),
+    [("in", True), ("fine/a", True), ("none", True), ("leads/a", False), ("leads.png", False)],
+)
+def test_links_that_were_found(folder, name, stays):
+    if stays:
+        assert files.check_link(folder, folder / name) == folder / name
+    else:
+        with pytest.raises(ValueError, match=f"{name} leads out of the folder .*root, to '.*out/a"):
+            files.check_link(folder, folder / name)
+
+
 def test_paths_that_lead_nowhere(folder):
     with pytest.raises(FileNotFoundError, match="x: there is no file"):
         files.inside(folder, "in/b", "x")

@@ -17,7 +17,7 @@ from skact.datasets._files import open_folder, read_description
 from skact.datasets._gather import ASKED, Asked, Sample, gather
 from skact.datasets._lazy import LazyMasks, Mask, read_classes
 from skact.datasets._tables import read_rows
-from skact.files import inside
+from skact.files import check_link, inside
 
 _SPLITS = {"train": "train", "val": "cal", "test": "test"}
 _KINDS = ("object", "part", "material", "color")
@@ -88,9 +88,10 @@ def load_broden(
         if kind not in _KINDS:
             raise ValueError(f"kinds must be among {', '.join(_KINDS)}, got {kind!r}.")
     root = open_folder(folder)
-    names = _read_names(root / "label.csv")
+    check_link(root, root / "images")
+    names = _read_names(check_link(root, root / "label.csv"))
     samples = []
-    for where, _, row in _rows(root / "index.csv"):
+    for where, _, row in _rows(check_link(root, root / "index.csv")):
         image = row.get("image", "")
         if part is not None and Path(image).parts[:1] != (part,):
             continue

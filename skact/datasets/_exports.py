@@ -10,7 +10,7 @@ from typing import Any
 from sklearn.utils import Bunch
 
 from skact.arguments import Such, checked
-from skact.datasets._files import open_folder, read_description, reads_a_folder
+from skact.datasets._files import found_in, open_folder, read_description, reads_a_folder
 from skact.datasets._gather import (
     ASKED,
     FILES,
@@ -26,6 +26,7 @@ from skact.datasets._span import Span
 from skact.datasets._spans import parse_tags
 from skact.datasets._stream import read_items
 from skact.datasets._tables import read_fields
+from skact.files import check_link
 from skact.warning import warn
 
 _ENTITY = re.compile(r"T\S*\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)", re.DOTALL)
@@ -83,8 +84,8 @@ def load_brat(
     """
     root = open_folder(folder)
     samples = []
-    for path in sorted(root.glob("*.txt")):
-        annotations = path.with_suffix(".ann")
+    for path in found_in(root, "*.txt"):
+        annotations = check_link(root, path.with_suffix(".ann"))
         if not annotations.is_file():
             raise FileNotFoundError(f"There is no file {annotations} for {path.name}.")
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from skact.arguments import PATH, checked
 from skact.datasets._gather import ASKED, SPLITS
-from skact.files import parse_json, read_text
+from skact.files import check_link, parse_json, read_text
 
 
 def open_folder(folder: str | os.PathLike[str]) -> Path:
@@ -22,8 +22,13 @@ def open_folder(folder: str | os.PathLike[str]) -> Path:
 
 def read_description(folder: Path) -> str:
     """Return the text of the folder's README.md, empty if there is none."""
-    path = folder / "README.md"
+    path = check_link(folder, folder / "README.md")
     return read_text(path) if path.is_file() else ""
+
+
+def found_in(folder: Path, pattern: str) -> list[Path]:
+    """List what fits a pattern in a folder, sorted; a link out of the folder is refused."""
+    return [check_link(folder, path) for path in sorted(folder.glob(pattern))]
 
 
 def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

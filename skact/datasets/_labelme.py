@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from skact.datasets._files import open_folder, read_description, reads_a_folder
+from skact.datasets._files import found_in, open_folder, read_description, reads_a_folder
 from skact.datasets._gather import Asked, Sample, gather
 from skact.datasets._regions import Region, Regions, read_corners, read_size, region_masks
 from skact.files import inside, read_json
@@ -65,7 +65,7 @@ def load_labelme(
     """
     root = open_folder(folder)
     samples, n_without = [], 0
-    for path in sorted(root.rglob("*.json")):
+    for path in found_in(root, "**/*.json"):
         content = read_json(path)
         shapes = content.get("shapes") if isinstance(content, dict) else None
         name = content.get("imagePath") if isinstance(content, dict) else None

@@ -12,7 +12,7 @@ from skact.arguments import PATH, Such, checked
 from skact.datasets._files import open_folder, read_description
 from skact.datasets._gather import ASKED, Asked, Sample, gather
 from skact.datasets._layers import Layer, Layers, labels_of, layer_masks
-from skact.files import inside
+from skact.files import check_link, inside
 
 _KINDS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -74,8 +74,8 @@ def load_mask_folder(
     FileNotFoundError
         If a folder or a mask is missing.
     ValueError
-        If a mask is no image of one channel and of its image's size, or holds an unknown value; the
-        message names the file.
+        If a mask is no image of one channel and of its image's size, or holds an unknown value; or
+        if a link leads out of the folders. The message names the file.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def load_mask_folder(
     for value in (*(classes or ()), *ignore):
         if not _is_value(value):
             raise ValueError(f"classes and ignore must hold pixel values 0 to 255, got {value!r}.")
-    names = sorted(path.name for path in place.iterdir() if path.is_dir())
+    names = sorted(check_link(place, path).name for path in place.iterdir() if path.is_dir())
     if classes is not None:
         names = list(dict.fromkeys(classes.values()))
     elif not names:
@@ -94,6 +94,7 @@ def load_mask_folder(
     values = {value: (name,) for value, name in (classes or {}).items()}
     samples = []
     for path in sorted(path for path in root.iterdir() if path.suffix.lower() in _KINDS):
+        check_link(root, path)
         if classes is None:
             layers = [Layer(str(mask), name) for name in names for mask in _mask(place, name, path)]
         else:
@@ -106,5 +107,5 @@ def load_mask_folder(
 
 
 def _mask(place: Path, name: str, path: Path) -> list[Path]:
-    mask = place / name / f"{path.stem}.png"
+    mask = check_link(place, place / name / f"{path.stem}.png")
     return [mask] if mask.is_file() else []

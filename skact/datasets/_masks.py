@@ -17,7 +17,7 @@ from skact.arguments import PATH, Such, checked
 from skact.datasets import _files
 from skact.datasets._gather import Asked, Sample, check_new_id, gather
 from skact.datasets._lazy import Mask, Masks, read_classes
-from skact.files import inside, read_json
+from skact.files import check_link, inside, read_json
 
 _SEQUENCE = Such("a list", lambda v: isinstance(v, Sequence | np.ndarray) and _is_no_text(v))
 _NUMBERS = Such("a list of ints", lambda v: isinstance(v, Collection) and _is_no_text(v))
@@ -209,10 +209,10 @@ def load_masks(
     (213, 320, 22)
     """
     root = _files.open_folder(folder)
-    classes = _read_classes(root / "classes.json")
+    classes = _read_classes(check_link(root, root / "classes.json"))
     samples: list[Sample] = []
     ids: dict[str, str] = {}
-    for where, record in _files.read_records(root / "index.jsonl"):
+    for where, record in _files.read_records(check_link(root, root / "index.jsonl")):
         samples.append(_read_sample(record, root, classes.names, where))
         check_new_id(samples[-1].identifier, ids, where)
 

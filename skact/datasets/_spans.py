@@ -14,6 +14,7 @@ from skact.arguments import checked
 from skact.datasets import _files
 from skact.datasets._gather import Asked, Sample, check_new_id, gather_texts, spanned
 from skact.datasets._span import Span
+from skact.files import check_link
 
 _NAME = "[A-Za-z][A-Za-z0-9_-]*"
 _TAG = re.compile(f"<(/?)({_NAME})>")
@@ -200,7 +201,7 @@ def load_spans(
     ([[Span(start=4, end=12, label='joy')]], [[1]], ['joy'])
     """
     root = _files.open_folder(folder)
-    path = root / "samples.jsonl"
+    path = check_link(root, root / "samples.jsonl")
     samples: list[Sample] = []
     ids: dict[str, str] = {}
     for where, record in _files.read_records(path):

@@ -29,7 +29,7 @@ from skact.datasets._gather import (
 from skact.datasets._span import Span
 from skact.datasets._spans import read_spans
 from skact.extras import need
-from skact.files import parse_json, read_text
+from skact.files import check_link, parse_json, read_text
 from skact.warning import warn
 
 Row = tuple[str, int, dict[str, Any]]
@@ -389,10 +389,10 @@ def load_goemotions(
     (54263, 14)
     """
     root = open_folder(folder)
-    emotions = read_text(root / "emotions.txt").split()
+    emotions = read_text(check_link(root, root / "emotions.txt")).split()
     samples, seen = [], dict[str, str]()
     for name, own in _GOEMOTIONS.items():
-        if not (root / name).is_file():
+        if not check_link(root, root / name).is_file():
             continue
         for where, fields in read_fields(root / name, "\t"):
             if len(fields) != 3:

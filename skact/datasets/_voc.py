@@ -12,11 +12,11 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 
 from skact.arguments import PATH, checked
-from skact.datasets._files import open_folder, read_description
+from skact.datasets._files import found_in, open_folder, read_description
 from skact.datasets._gather import ASKED, Asked, Sample, gather
 from skact.datasets._layers import Layer, Layers, labels_of, layer_masks
 from skact.datasets._regions import Region, Regions, read_size, region_masks
-from skact.files import inside, read_text
+from skact.files import check_link, inside, read_text
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -101,7 +101,7 @@ def _listed(root: Path, regions: str) -> list[tuple[str, str, str | None]]:
     lists = root / "ImageSets" / ("Main" if regions == "boxes" else "Segmentation")
     found: dict[str, tuple[str, str, str | None]] = {}
     for name, own in _SETS.items():
-        path = lists / f"{name}.txt"
+        path = check_link(root, lists / f"{name}.txt")
         lines = read_text(path).splitlines() if path.is_file() else []
         for number, line in enumerate(lines, start=1):
             where = f"{path}, line {number}"
@@ -112,7 +112,7 @@ def _listed(root: Path, regions: str) -> list[tuple[str, str, str | None]]:
     if found:
         return list(found.values())
     kind = "Annotations/*.xml" if regions == "boxes" else "SegmentationClass/*.png"
-    return [(str(path), path.stem, None) for path in sorted(root.glob(kind))]
+    return [(str(path), path.stem, None) for path in found_in(root, kind)]
 
 
 def _read_boxes(path: Path) -> Regions:
