@@ -8,6 +8,7 @@ one sentence that names the argument, what it must be, and what it was.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import wraps
 from inspect import signature
@@ -28,6 +29,7 @@ __all__ = [
     "SEQUENCE",
     "Number",
     "Such",
+    "check_characters",
     "check_concepts",
     "check_entries",
     "check_groups",
@@ -40,6 +42,8 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def checked(**constraints: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -278,6 +282,29 @@ def check_sample_weight(sample_weight: Any, n_samples: int) -> npt.NDArray[np.fl
     return weight
 
 
+def check_characters(text: Any, where: str) -> None:
+    """Refuse half of a surrogate pair, which is no character: no file and no tokenizer takes it.
+
+    Parameters
+    ----------
+    text : object
+        A text; anything else is passed over.
+    where : str
+        What it is called, for errors.
+
+    Raises
+    ------
+    ValueError
+        If there is one; says at which character.
+    """
+    if half := isinstance(text, str) and _SURROGATE.search(text):
+        raise ValueError(
+            f"{where} holds {half.group()!r} at character {half.start()}, half of a surrogate pair "
+            "and no character; decode its bytes anew, or replace it: "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+        )
+
+
 def is_name(value: Any) -> bool:
     """Tell whether a value can name a concept: a text that is not empty, or a number, say."""
     if value is None or not isinstance(value, Hashable) or _is_empty_text(value):
@@ -304,7 +331,8 @@ def check_concepts(concepts: Iterable[Any], what: str = "concepts") -> list[Any]
     ------
     ValueError
         If they are one string, whose letters would be taken for names, or no iterable; if there is
-        none, one is an empty text, None, NaN or an array, or one comes twice.
+        none, one is an empty text, None, NaN or an array, holds half of a surrogate pair, or comes
+        twice.
     """
     if isinstance(concepts, str | bytes) or not isinstance(concepts, Iterable):
         raise ValueError(f"{what} must be a list of names, got {concepts!r}.")
@@ -314,6 +342,7 @@ def check_concepts(concepts: Iterable[Any], what: str = "concepts") -> list[Any]
     for c, name in enumerate(names):
         if not is_name(name):
             raise ValueError(f"{what}[{c}] must be a name, got {name!r}.")
+        check_characters(name, f"{what}[{c}]")
         if name in names[:c]:
             raise ValueError(f"{what} must differ from each other, but {name!r} comes twice.")
     return names

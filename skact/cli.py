@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0, 2 after an error, 130 after Ctrl-C.
     """
     asked = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _each_warning_once(asked.command):
             asked.run(asked)
@@ -176,8 +179,11 @@ def _read(given: str) -> Bunch:
             f"input {given!r} is a table, whose lines are no texts: write its column of texts to a "
             ".txt file, a text on each line, or read it in Python by load_table."
         )
-    with path.open(encoding="utf-8") as file:
-        lines = [(str(n), line.strip()) for n, line in enumerate(file, 1)]
+    try:
+        with path.open(encoding="utf-8") as file:
+            lines = [(str(n), line.strip()) for n, line in enumerate(file, 1)]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"input {given!r} is no text in UTF-8: {error}.") from error
     kept = [(n, line) for n, line in lines if line]
     if not kept:
         raise ValueError(f"input {given!r} holds no text.")
@@ -258,7 +264,10 @@ def _detect(asked: Any) -> None:
     if not asked.out:
         _write(sys.stdout, heads, rows)
         return
-    with in_one_step(Path(asked.out)) as path, path.open("w", encoding="utf-8", newline="") as file:
+    with (
+        in_one_step(Path(asked.out)) as path,
+        path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         _write(file, heads, rows)
 
 

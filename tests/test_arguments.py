@@ -137,12 +137,13 @@ def test_what_is_wrong_is_named(call, message):
         ([np.nan], r"concepts\[0\] must be a name, got nan"),
         (np.zeros((2, 2)), r"concepts\[0\] must be a name, got array"),
         (["a", "b", "a"], "'a' comes twice"),
+        (["a", "b\ud800"], r"concepts\[1\] holds '.ud800' at character 1, half of a surrogate"),
         ([1, 2, 1], "1 comes twice"),
     ],
 )
 def test_names_of_concepts(names, message):
     assert arguments.check_concepts(("a", "b")) == ["a", "b"]
-    assert arguments.check_concepts(iter([3, "x"])) == [3, "x"]
+    assert arguments.check_concepts(iter([3, "x\U0001f600"])) == [3, "x\U0001f600"]
     with pytest.raises(ValueError, match=message):
         arguments.check_concepts(names)
 

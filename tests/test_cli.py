@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,18 @@ def test_detect_says_what_the_detector_says(to_file, shapes, tmp_path, capsys):
     assert [row["sample"] for row in rows[:: len(detector.concept_names_)]] == [
         Path(image).name for image in images
     ]
+
+
+def test_names_of_files_need_not_be_text(shapes, tmp_path, capsys):
+    named = tmp_path / "images"
+    named.mkdir()
+    with suppress(OSError):  # some systems allow no such name
+        shutil.copy(shapes / "images" / "0.png", os.fsencode(named) + b"/a\xff.png")
+        run(capsys, "detect", shapes / "detector", named, "--out", tmp_path / "found.csv")
+        ask = [sys.executable, "-m", "skact", "detect", shapes / "detector", named]
+        said = subprocess.run(ask, capture_output=True, text=True).stdout
+        assert "a\\udcff.png" in said
+        assert said == (tmp_path / "found.csv").read_text(encoding="utf-8")
 
 
 def test_report_writes_a_page(shapes, tmp_path, capsys):
@@ -155,6 +169,11 @@ BAD = {
         "no such folder",
     ),
     "a table": (("detect", "{detector}", "{table}"), "'{table}' is a table"),
+    "a link out of the folder": (
+        ("embed", "{linked}", "--model", MODEL, "--store", "{new}"),
+        "leads out of the folder {linked}, to ",
+    ),
+    "no UTF-8": (("detect", "{detector}", "{latin}"), "'{latin}' is no text in UTF-8"),
     "another estimator": (("detect", "{other}", "{images}"), "ConceptDetector"),
 }
 
@@ -164,10 +183,13 @@ def test_an_error_is_one_sentence(name, shapes, tmp_path, capsys):
     arguments, said = BAD[name]
     (tmp_path / "empty").mkdir()
     (tmp_path / "blank").write_text("\n", encoding="utf-8")
+    (tmp_path / "latin").write_bytes("naïve".encode("latin-1"))
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "0.png").symlink_to(shapes / "images" / "0.png")
     (tmp_path / "table.csv").write_text("text\nhello\n", encoding="utf-8")
     X = np.random.default_rng(0).random((10, 3))
     skact.save(skact.SuperActivator().fit(X, np.arange(10) % 2), tmp_path / "other")
-    places = {p: str(tmp_path / p) for p in ("new", "empty", "blank", "other")}
+    places = {p: str(tmp_path / p) for p in ("new", "empty", "blank", "other", "linked", "latin")}
     places |= {p: str(shapes / p) for p in ("images", "detector")}
     places["table"] = str(tmp_path / "table.csv")
     assert main([a.format(**places) for a in arguments]) == 2

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 
-from skact.arguments import PATH, Number, Such, check_concepts, checked
+from skact.arguments import PATH, Number, Such, check_characters, check_concepts, checked
 from skact.datasets._span import Span
 
 SPLITS = ("train", "cal", "test")
@@ -120,7 +120,10 @@ def draw_splits(
     )
     if not len(names):
         raise ValueError("groups must hold at least one sample.")
-    hashes = [hashlib.sha256(f"{seed}\0{name}".encode()).digest() for name in names]
+    hashes = [
+        hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogatepass")).digest()
+        for name in names
+    ]
     order = sorted(range(len(names)), key=hashes.__getitem__)
     dealt = np.cumsum(sizes[order])
     middles = (dealt - sizes[order] / 2) / dealt[-1]
@@ -190,6 +193,8 @@ def gather(
     """
     if not samples:
         raise ValueError(f"{path} holds no samples.")
+    for name in names:
+        check_characters(name, f"{path}: the concept {name!r}")
     groups = np.array([s.identifier if s.group is None else s.group for s in samples])
     if samples[0].split is None:
         splits = draw_splits(groups)
@@ -263,6 +268,8 @@ def gather_texts(
         kept = set(wanted)
         return {"spans": [[s for s in sample.located if s.label in kept] for sample in chosen]}
 
+    for sample in samples:
+        check_characters(sample.data, f"{path}: the text of sample {sample.identifier!r}")
     occurring = sorted({label for sample in samples for label in sample.labels})
     return gather(samples, occurring if names is None else names, asked, path, place, description)
 

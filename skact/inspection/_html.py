@@ -30,8 +30,9 @@ __all__ = [
 # Longest side of an embedded image; patches are drawn over it as vectors.
 _SIDE = 320
 _FONT = "font:14px/1.9 system-ui,sans-serif"
-# HTML holds none of them; each has a symbol that is seen.
+# HTML holds none of them; each has a symbol that is seen. Half of a surrogate pair fits no file.
 _CONTROLS = {c: 0x2400 + c for c in range(32) if chr(c) not in "\t\n\r"} | {0x7F: 0x2421}
+_CONTROLS |= dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 
 
 def escaped(text: str) -> str:

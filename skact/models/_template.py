@@ -21,7 +21,8 @@ from uuid import uuid4
 
 import numpy as np
 
-from skact.models._text import Encoded, check_characters, locate
+from skact.arguments import check_characters
+from skact.models._text import Encoded, locate
 from skact.rows import Array, offsets_of
 
 __all__ = ["ChatTokens", "apply_template", "chat_tokens", "check_options"]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skact.arguments import check_entries, is_name
+from skact.arguments import check_characters, check_entries, is_name
 from skact.models._offsets import spans_from_bytes
 from skact.models._processors import calling
 from skact.rows import Array, offsets_of, segment_sum
@@ -20,7 +20,6 @@ from skact.tokens import check_segments
 __all__ = [
     "Encoded",
     "Token",
-    "check_characters",
     "check_span",
     "check_spans",
     "check_texts",
@@ -34,7 +33,6 @@ __all__ = [
 
 _CHUNK = 1024
 _BLANKS = re.compile(r"\s+")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Token(NamedTuple):
@@ -150,16 +148,6 @@ def check_texts(samples: Sequence[Any], numbers: Sequence[int] | None = None) ->
             raise ValueError(f"sample {i} is an empty text; it has no tokens.")
         check_characters(text, f"sample {i}")
     return [str(text) for text in samples]
-
-
-def check_characters(text: str, where: str) -> None:
-    """Refuse half of a surrogate pair, which no tokenizer reads, and say where it stands."""
-    if half := _SURROGATE.search(text):
-        raise ValueError(
-            f"{where} holds {half.group()!r} at character {half.start()}, half of a surrogate pair "
-            "and no character; decode its bytes anew, or replace it: "
-            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
-        )
 
 
 def _flat(rows: Iterable[Iterable[Any]], dtype: Any) -> Array:
@@ -446,6 +434,7 @@ def check_span(where: str, start: Any, end: Any, label: Any, length: int) -> Non
         )
     if not is_name(label):
         raise ValueError(f"{where} must have a name as its label, got {label!r}.")
+    check_characters(label, f"the label of {where}")
 
 
 def label_tokens(

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from skact.arguments import SEQUENCE, Such, checked, instance, is_name
+from skact.arguments import SEQUENCE, Such, check_characters, checked, instance, is_name
 from skact.files import parse_json
 from skact.rows import Array, Sink, as_floats, runs
 from skact.store._exchange import are_numbers, check_width
@@ -68,6 +68,7 @@ def _check_names(names: Sequence[str]) -> list[str]:
     for i, name in enumerate(listed):
         if not isinstance(name, str) or not is_name(name):
             raise ValueError(f"names[{i}] must be a text that is not empty, got {name!r}.")
+        check_characters(name, f"names[{i}]")
         if name in seen:
             raise ValueError(f"names must differ from each other, but {name!r} comes twice.")
         seen.add(name)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from skact.arguments import SEQUENCE, checked, is_name
+from skact.arguments import SEQUENCE, check_characters, checked, is_name
 from skact.rows import Array, FileRows, Mapped, Shards, as_numpy, may_hold, offsets_of, on_disk
 from skact.tokens._reading import TokenReader
 from skact.tokens._shapes import check_segments, check_shapes, join_segments, join_shapes
@@ -50,6 +50,7 @@ def _as_names(names: Iterable[Any]) -> tuple[str, ...]:
     for c, name in enumerate(listed):
         if not is_name(name):
             raise TypeError(f"feature_names[{c}] must be a name, got {name!r}.")
+        check_characters(name, f"feature_names[{c}]")
     return tuple(map(str, listed))
 
 

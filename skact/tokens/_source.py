@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal, get_args
 
+from skact.arguments import check_characters
+
 __all__ = ["Columns", "Site", "Source", "common", "rescaled"]
 
 Columns = Literal["features", "concepts", "units"]
@@ -57,6 +59,7 @@ class Source:
             value = getattr(self, name)
             if not isinstance(value, str | None):
                 raise TypeError(f"{name} must be a str or None, got {value!r}.")
+            check_characters(value, name)
         if isinstance(self.block, bool) or not isinstance(self.block, Integral | None):
             raise TypeError(f"block must be an int or None, got {self.block!r}.")
         if not isinstance(self.columns, str) or self.columns not in get_args(Columns):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from skact.datasets import draw_splits
+from skact.datasets import draw_splits, load_spans
 from skact.datasets._gather import Asked, Sample, by_split, gather_texts, spanned
 from skact.datasets._span import Span
+from tests.datasets.formats import write_json
 
 TEXTS = [
     spanned("1", "ab", [Span(0, 1, "x")], "train"),
@@ -83,3 +84,22 @@ def test_files_by_split_are_named_in_errors(tmp_path):
         by_split(tmp_path / "nowhere")
     with pytest.raises(TypeError, match="'train' must be a path, got 3"):
         by_split({"train": 3})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": "a\ud800"}, r"the text of sample 'a' holds '.ud800' at character 1"),
+        ({"spans": [[0, 1, "b\udfff"]]}, r"the concept 'b.udfff' holds '.udfff' at character 1"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_in_no_text_and_no_concept(change, message, tmp_path):
+    record = {"id": "a", "text": "a\U0001f600", "spans": [[0, 2, "\U0001f600"]], "split": "cal"}
+    assert load_spans(write_json(tmp_path / "samples.jsonl", record).parent).target.all()
+    write_json(tmp_path / "samples.jsonl", record | change)
+    with pytest.raises(ValueError, match=rf"samples\.jsonl: {message}"):
+        load_spans(tmp_path)
+
+
+def test_groups_need_not_be_text():  # names of files are not
+    assert draw_splits(["a\udcff", "b"]).shape == (2,)

@@ -93,11 +93,11 @@ def test_an_escape_that_is_left_out_would_be_seen(monkeypatch):
 
 
 def test_control_characters_are_seen_and_the_direction_ends_with_the_text():
-    text = "a\0b\x1b[0m\x7f\tc\nd \u202e"
+    text = "a\0b\x1b[0m\x7f\tc\nd \u202e\ud800\udfff"
     html = TokenHeatMapDisplay(text, [Token(text, 0, len(text))], [1.0], concept=text).to_html()
-    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", html)
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", html)
     page = Page(html)
-    seen = "a\u2400b\u241b[0m\u2421\tc\nd \u202e"
+    seen = "a\u2400b\u241b[0m\u2421\tc\nd \u202e\ufffd\ufffd"
     assert page.titles == [seen]
     assert seen in page.shown
     assert [attrs["dir"] for tag, attrs in page.tags if "dir" in attrs] == ["auto"]

@@ -36,6 +36,13 @@ def test_sources_conflict_only_where_both_know(first, second, field):
     assert second.conflict(first) == field
 
 
+@pytest.mark.parametrize("field", ["model", "revision", "convention", "scaling"])
+def test_half_of_a_surrogate_pair_is_in_no_source(field):
+    assert getattr(Source(**{field: "a\U0001f600"}), field) == "a\U0001f600"
+    with pytest.raises(ValueError, match=f"^{field} holds '.ud83d' at character 1, half of"):
+        Source(**{field: "a\ud83d"})
+
+
 def test_source_says_what_it_knows():
     assert str(Source()) == "unknown"
     assert str(Source(columns="units")) == "unknown"
