@@ -12,6 +12,7 @@ import pkgutil
 import re
 import runpy
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -246,6 +247,25 @@ def test_docstring_examples(module):
 def test_examples_are_found_behind_decorators_too():
     found = {test.name.rpartition(".")[2] for test in examples("skact.tail")}
     assert found == {"tail_threshold", "concept_f1", "guaranteed_rank"}
+
+
+def test_the_first_hour_imports_what_its_extra_brings():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras, wanted = project["optional-dependencies"], ["demo"]
+    needs = list(project["dependencies"])
+    for extra in wanted:
+        for requirement in extras[extra]:
+            others = re.match(r"skact\[([\w,]+)\]", requirement)
+            wanted += others[1].split(",") if others else []
+            needs += [] if others else [requirement]
+    brought = {re.match(r"[\w-]+", need)[0].replace("-", "_") for need in needs}
+    brought |= {"skact", "PIL", "sklearn"} | set(sys.stdlib_module_names)  # Pillow, scikit-learn
+    start = [DOCS / "index.md", ROOT / "README.md", *(DOCS / "start").glob("*.md")]
+    for page in start:
+        text = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8")))
+        imported = set(re.findall(r"^(?:import|from) (\w+)", text, re.M))
+        assert imported <= brought, page
+    assert "pandas" in brought
 
 
 def test_quick_starts_of_others_take_no_more_lines_here():
