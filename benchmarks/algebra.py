@@ -215,8 +215,7 @@ def clipped(spoken):
     for block in spoken["train"].stack.layers:
         clip = skact.NormClip(ratio=20).fit(spoken["train"].tokens(block))
         for split, stack in stacks.items():
-            rows = clip.transform(spoken[split].tokens(block)).to_list()
-            stack[block] = skact.TokenArray.from_list(rows)  # of one scaling, by name
+            stack[block] = clip.transform(spoken[split].tokens(block))
     return [skact.LayerStack(stack) for stack in stacks.values()]
 
 

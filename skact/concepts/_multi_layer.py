@@ -73,6 +73,9 @@ class MultiLayerAutoencoder(MetaEstimatorMixin, ConceptNamesOutMixin, TokenTrans
         :math:`\mu_l`.
     scale_ : ndarray of shape (n_layers,), dtype float64
         :math:`s_l`; 1 where all tokens are equal.
+    scalings_ : ndarray of shape (n_layers,), dtype object
+        What scaled the tokens of each layer before, as :class:`NormClip` fitted on it; empty if
+        nothing did, or it is not known.
     concept_names_ : ndarray of shape (n_units,), dtype object
         Names of the units.
     n_features_in_ : int
@@ -112,6 +115,7 @@ class MultiLayerAutoencoder(MetaEstimatorMixin, ConceptNamesOutMixin, TokenTrans
     layers_: Array
     mean_: Array
     scale_: Array
+    scalings_: Array
     source_: Source | None
 
     def __init__(self, autoencoder: SparseAutoencoder) -> None:
@@ -136,13 +140,16 @@ class MultiLayerAutoencoder(MetaEstimatorMixin, ConceptNamesOutMixin, TokenTrans
         ------
         ValueError
             If X is not finite, does not fit the parameters, or its layers come from different
-            models or scalings.
+            models.
         """
         self._validate_params()
         parts = [X.layer(b) for b in X.layers] if isinstance(X, LayerStack) else [X]
         tokens = [check_tokens(self, parts[0])]
+        said = [source and source.scaling for source in (getattr(p, "source", None) for p in parts)]
+        self.scalings_ = np.array([one or "" for one in said], dtype=object)
         if len(parts) > 1 and self.source_ is not None:
-            self.source_ = replace(self.source_, block=None)
+            same = said[0] if len(set(said)) == 1 else None
+            self.source_ = replace(self.source_, block=None, scaling=same)
         tokens += [check_tokens(self, part, reset=False) for part in parts[1:]]
         source = tokens[0].source
         alone = [] if source is None or source.block is None else [source.block]
@@ -178,7 +185,8 @@ class MultiLayerAutoencoder(MetaEstimatorMixin, ConceptNamesOutMixin, TokenTrans
         NotFittedError
             Before ``fit``.
         ValueError
-            If X holds another layer than those that it was fitted on, or does not say which.
+            If X holds another layer than those that it was fitted on, does not say which, or was
+            scaled otherwise.
         """
         check_is_fitted(self)
         if not isinstance(X, LayerStack):
@@ -254,6 +262,13 @@ class MultiLayerAutoencoder(MetaEstimatorMixin, ConceptNamesOutMixin, TokenTrans
         return scores
 
     def _scaled(self, tokens: TokenArray, number: int) -> TokenArray:
+        said, known = tokens.source and tokens.source.scaling, self.scalings_[number]
+        if said and known and said != known:
+            where = f"block {self.layers_[number]}" if len(self.layers_) else "its layer"
+            raise ValueError(
+                f"X comes from another scaling than {type(self).__name__} was fitted on: {where} "
+                f"was scaled by {known}, got {said}."
+            )
         digest = hashlib.sha256(self.mean_.tobytes() + self.scale_.tobytes()).hexdigest()
         return tokens.map(
             partial(_scaled, mean=self.mean_[number], scale=self.scale_[number]),

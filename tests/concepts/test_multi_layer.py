@@ -167,3 +167,20 @@ def test_other_layers_and_tokens_are_refused(stack):
         MultiLayerAutoencoder(coder()).fit(broken)
     with pytest.raises(ValueError, match="'autoencoder' parameter"):
         MultiLayerAutoencoder(skact.PCAConcepts()).fit(stack)
+
+
+def test_each_layer_may_have_been_scaled_by_a_step_of_its_own(stack):
+    """As outliers are bounded, at each layer by its own median."""
+    clips = {b: skact.NormClip(ratio=1.5).fit(stack.layer(b)) for b in stack.layers}
+    clipped = LayerStack({b: clips[b].transform(stack.layer(b)) for b in stack.layers})
+    method = MultiLayerAutoencoder(coder()).fit(clipped)
+    assert method.scalings_.tolist() == [clipped.layer(b).source.scaling for b in (2, 5)]
+    assert len(set(method.scalings_)) == 2
+    bare = LayerStack({b: clipped.layer(b).with_source(None) for b in clipped.layers})
+    same = MultiLayerAutoencoder(coder()).fit(bare)
+    np.testing.assert_array_equal(
+        method.transform(clipped).layer(5).flat(), same.transform(bare).layer(5).flat()
+    )
+    otherwise = skact.NormClip(ratio=1.2).fit_transform(stack.layer(2))
+    with pytest.raises(ValueError, match=r"another scaling .* block 2 was scaled by NormClip"):
+        method.transform(LayerStack({2: otherwise}))
