@@ -149,12 +149,22 @@ def _is_empty_text(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
+def _is_path(value: Any) -> bool:
+    """Tell whether a value can name a file: systems take no NUL and no half of a character."""
+    if not isinstance(value, str | os.PathLike) or _is_empty_text(value):
+        return False
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
 #: A list of things that are no numbers.
 SEQUENCE = Such(
     "a list", lambda value: isinstance(value, Sequence) and not isinstance(value, str | bytes)
 )
 #: A path of a file or folder.
-PATH = instance("a path", str, os.PathLike)
+PATH = Such("a path", lambda value: _is_path(value))
 _ANY_INT = Number(Integral, None, None, closed="neither")
 #: Workers of joblib, -1 for one per core.
 N_JOBS = Such("an int other than 0", lambda value: _ANY_INT.is_satisfied_by(value) and value != 0)

@@ -1,6 +1,7 @@
 """Arguments of public functions: one way to check them, and what each says to bad ones."""
 
 import inspect
+import os
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -411,7 +412,9 @@ def test_no_constraint_names_a_private_module():
 
 def test_a_path_is_text_or_a_path(tmp_path):
     assert arguments.PATH.is_satisfied_by(Path("x"))
-    assert not arguments.PATH.is_satisfied_by(b"x")
+    for path in (b"x", "a\0", "a\ud800b", Path("a\ud800b"), " "):
+        assert not arguments.PATH.is_satisfied_by(path)
+    assert arguments.PATH.is_satisfied_by(os.fsdecode(b"a\xff"))  # a name that is no text
     assert embed_to_store.__wrapped__ is not embed_to_store
 
 
