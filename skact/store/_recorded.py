@@ -30,6 +30,7 @@ from skact.tokens import LayerStack, Source, TokenArray, same_shapes
 __all__ = ["RecordedMixin", "recorded_key"]
 
 _PIECE = 2**24  # bytes to copy at a time
+_BLOCKS = 2**16  # far beyond any model
 _SAMPLES = Such(
     "a TokenArray(...), a LayerStack(...), or an iterable of such",
     lambda value: isinstance(value, Iterable) and not isinstance(value, str | bytes | type),
@@ -57,6 +58,8 @@ def _recorded_identity(source: Source | None, stored_as: str) -> Identity:
             f"what the rows are; got ({told}). Readers take source=Source(model, revision), and "
             "those of one layer its block too."
         )
+    if not 0 <= int(told.block or 0) < _BLOCKS:
+        raise ValueError(f"source must say a block from 0 to {_BLOCKS - 1}, got {told.block!r}.")
     about = {"recorded": True, "stored_as": stored_as, **vars(told), "block": int(told.block or 0)}
     text = json.dumps(about, sort_keys=True, separators=(",", ":"))
     return Identity(text, hashlib.sha256(text.encode()).digest(), str(told.model), about["block"])

@@ -249,6 +249,8 @@ X = TokenArray(np.zeros((3, 4), np.float32), [0, 1, 3], source=Source("m", "r", 
         (X.with_source(None), ["a", "b"], "does not say model and revision and block"),
         (X.with_source(Source("m", block=3)), ["a", "b"], "source does not say revision, without"),
         (X.with_source(Source("m", "r")), ["a", "b"], "source does not say block"),
+        (X.with_source(Source("m", "r", -3)), ["a", "b"], "a block from 0 to 65535, got -3"),
+        (X.with_source(Source("m", "r", 2**80)), ["a", "b"], "a block from 0 to 65535, got 120"),
         (X, ["a"], "names has 1 entries, samples hold more"),
         (X, ["a", "b", "c"], "names has 3 entries, samples hold 2"),
         (X, ["a", "a"], "names must differ from each other, but 'a' comes twice"),
@@ -264,6 +266,11 @@ X = TokenArray(np.zeros((3, 4), np.float32), [0, 1, 3], source=Source("m", "r", 
 def test_bad_inputs(store, samples, names, message):
     with pytest.raises((TypeError, ValueError), match=message):
         store.put(samples, names)
+    # The control: the largest block is kept, and the store is whole.
+    source = Source("m", "r", 2**16 - 1)
+    store.put(X.with_source(source), ["a", "b"])
+    np.testing.assert_array_equal(store.get(["b"], source).flat(), X[[1]].flat())
+    assert store.verify() == []
 
 
 def test_other_widths_and_unknown_samples(store):
