@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from skact.arguments import check_characters
 from skact.rows import Array, as_numpy
 from skact.tokens import SampleView, TokenArray
 from skact.warning import at_users_line
@@ -278,7 +279,7 @@ def refuse_empty_names(names: Sequence[str], what: str) -> None:
     Raises
     ------
     ValueError
-        If one is empty or blank.
+        If one is empty or blank, or holds half of a surrogate pair, which no file can hold.
     """
     for number, name in enumerate(names):
         if not name.strip():
@@ -286,6 +287,7 @@ def refuse_empty_names(names: Sequence[str], what: str) -> None:
                 f"{what} {number} of y must have a name, which becomes that of a concept; it is "
                 f"called {name!r}."
             )
+        check_characters(name, f"{what} {number} of y")
 
 
 def _check_unique(what: str, names: list[str] | None) -> None:

@@ -230,3 +230,10 @@ def test_images_that_are_links_out_of_their_folder_are_refused(shapes, tmp_path)
     shutil.copy(shapes / "images" / "0.png", tmp_path / "images" / "kept")
     image.symlink_to("kept")
     assert _read(str(image.parent)).ids == ["a.png"]
+
+
+def test_names_that_are_no_texts_are_written(tmp_path):
+    code = "import sys; from skact import cli; cli._models = lambda asked: print('a\\udcff'); "
+    code += "sys.exit(cli.main(['models']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, b"a\\udcff")

@@ -345,5 +345,10 @@ def test_empty_names_of_concepts_are_refused_by_their_place_in_y(estimator, samp
         clone(estimator).fit(samples, frame)
     with pytest.raises(ValueError, match="class 0 of y must have a name"):
         clone(estimator).fit(samples, [name, "a", "b"] * 2)
+    half = "c\ud800"
+    with pytest.raises(ValueError, match=r"column 1 of y holds .* half of a surrogate"):
+        clone(estimator).fit(samples, frame.set_axis(pd.Index(["cat", half], dtype=object), axis=1))
+    with pytest.raises(ValueError, match=r"class 1 of y holds .* half of a surrogate"):
+        clone(estimator).fit(samples, ["b", half, "d"] * 2)
     # What is no concept needs no name.
     clone(estimator).fit(samples, [name, "a"] * 3)

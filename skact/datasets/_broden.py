@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sklearn.utils import Bunch
 
 from skact.arguments import PATH, SEQUENCE, checked
-from skact.datasets._files import open_folder, read_description
+from skact.datasets._files import is_number, open_folder, read_description
 from skact.datasets._gather import ASKED, Asked, Sample, gather
 from skact.datasets._lazy import LazyMasks, Mask, read_classes
 from skact.datasets._tables import read_rows
@@ -119,7 +119,7 @@ def _read_names(path: Path) -> dict[int, str]:
     names: dict[int, str] = {}
     for where, _, row in _rows(path):
         number, name = row.get("number", ""), row.get("name", "")
-        if not number.isdecimal() or not 0 < int(number) < 2**16 or not name:
+        if not is_number(number) or not 0 < int(number) < 2**16 or not name:
             raise ValueError(
                 f"{where}: 'number' and 'name' are expected, got {number!r}, {name!r}."
             )
@@ -131,7 +131,7 @@ def _read_names(path: Path) -> dict[int, str]:
 
 def _read_files(row: Mapping[str, str], root: Path, kinds: Sequence[str], where: str) -> _Labelled:
     sizes = [row.get(key, "") for key in ("ih", "iw", "sh", "sw")]
-    if not all(size.isdecimal() and 0 < int(size) < 2**14 for size in sizes):
+    if not all(is_number(size) and 0 < int(size) < 2**14 for size in sizes):
         raise ValueError(f"{where}: ih, iw, sh and sw must be sizes in pixels, got {sizes}.")
     ih, iw, sh, sw = map(int, sizes)
     files = [

@@ -29,7 +29,7 @@ from skact.datasets._tables import read_fields
 from skact.files import check_link
 from skact.warning import warn
 
-_ENTITY = re.compile(r"T\S*\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)", re.DOTALL)
+_ENTITY = re.compile(r"T\S*\t(\S+) (\d{1,18} \d{1,18}(?:;\d{1,18} \d{1,18})*)\t(.*)", re.DOTALL)
 _NAME = Such("a name", lambda value: isinstance(value, str) and value)
 
 

@@ -68,6 +68,11 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise ValueError(f"{path} holds no samples.")
 
 
+def is_number(text: str) -> bool:
+    """Tell whether a text is a whole number, not of so many digits that Python reads it no more."""
+    return text.isdecimal() and len(text) < 19
+
+
 def get_string(record: dict[str, Any], key: str, where: str) -> str:
     """Return the string under `key`."""
     value = record.get(key)

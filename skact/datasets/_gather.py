@@ -14,7 +14,15 @@ import numpy.typing as npt
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 
-from skact.arguments import PATH, Number, Such, check_characters, check_concepts, checked
+from skact.arguments import (
+    PATH,
+    Number,
+    Such,
+    check_characters,
+    check_concepts,
+    checked,
+    is_name,
+)
 from skact.datasets._span import Span
 
 SPLITS = ("train", "cal", "test")
@@ -195,6 +203,8 @@ def gather(
         raise ValueError(f"{path} holds no samples.")
     for name in names:
         check_characters(name, f"{path}: the concept {name!r}")
+        if not is_name(name):
+            raise ValueError(f"{path} has a concept called {name!r}, which is no name.")
     groups = np.array([s.identifier if s.group is None else s.group for s in samples])
     if samples[0].split is None:
         splits = draw_splits(groups)

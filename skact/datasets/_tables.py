@@ -11,8 +11,14 @@ from typing import Any
 
 from sklearn.utils import Bunch
 
-from skact.arguments import SEQUENCE, Such, checked
-from skact.datasets._files import open_folder, read_description, read_records, reads_a_folder
+from skact.arguments import SEQUENCE, Such, check_concepts, checked
+from skact.datasets._files import (
+    is_number,
+    open_folder,
+    read_description,
+    read_records,
+    reads_a_folder,
+)
 from skact.datasets._gather import (
     ASKED,
     FILES,
@@ -186,6 +192,8 @@ def load_table(
     if labels is not None and not len(labels):
         raise ValueError("labels must name a column or several, got none.")
     by_column = labels is not None and not isinstance(labels, str)
+    if by_column and labels is not None:
+        check_concepts(labels, "labels")
     samples, seen = [], dict[str, str]()
     for own, path in by_split(files):
         for where, number, row in read_rows(path):
@@ -414,7 +422,7 @@ def load_goemotions(
 
 
 def _emotion(number: str, emotions: Sequence[str], where: str) -> str:
-    if not number.isdecimal() or int(number) >= len(emotions):
+    if not is_number(number) or int(number) >= len(emotions):
         raise ValueError(f"{where}: {number!r} is none of the {len(emotions)} emotions.")
     return emotions[int(number)]
 

@@ -33,7 +33,16 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import StrOptions
 
 from skact import models
-from skact.arguments import PATH, SEQUENCE, Number, Such, checked, float_array
+from skact.arguments import (
+    PATH,
+    SEQUENCE,
+    Number,
+    Such,
+    check_characters,
+    checked,
+    float_array,
+    is_name,
+)
 from skact.extras import need
 from skact.progress import token_bar
 from skact.rows import Array
@@ -265,6 +274,9 @@ def _edit_cells(
         raise ValueError("edits must hold at least one edit, got none.")
     loaded = speaker.model.loaded
     for name, edit in several.items():
+        if not (isinstance(name, str) and is_name(name)):
+            raise TypeError(f"edits must be named by texts, got {name!r}.")
+        check_characters(name, f"edits: the name {name!r}")
         if not isinstance(edit, BaseEdit | Pipeline):
             raise TypeError(
                 f"edits must be fitted edits, or Pipelines that end in one; that of {name!r} is "

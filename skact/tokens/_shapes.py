@@ -97,7 +97,10 @@ def check_segments(segments: Any, offsets: Array) -> Array | None:
     ValueError
         If they are not one integer per token.
     """
-    array = np.asarray(segments)
+    try:
+        array = np.asarray(segments)
+    except ValueError as error:
+        raise ValueError(f"segments must be an array of integers: {error}") from error
     if array.shape != (offsets[-1],) or (array.size and array.dtype.kind not in "biu"):
         raise ValueError(
             f"segments must be integers of shape ({offsets[-1]},), the number of the run that each "

@@ -78,6 +78,7 @@ def test_parts_and_kinds_of_broden(tmp_path):
         ("index.csv", ",train,", ",dev,", "line 2: 'split' must be train, val or test: 'dev'"),
         ("index.csv", "4,6,2,3", "4,6,2,x", "line 2: ih, iw, sh and sw must be sizes"),
         ("label.csv", "300,wood", "301,wood", "line 2: .* holds 300, which label.csv"),
+        ("label.csv", "300,wood", f"{'3' * 5000},wood", "line 3: 'number' and 'name' are"),
         ("label.csv", "300,wood", "x,wood", "line 3: 'number' and 'name' are expected"),
         ("label.csv", "300,wood", "1,wood", "line 3: number 1 is that of 'sky'"),
     ],

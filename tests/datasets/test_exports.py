@@ -19,6 +19,7 @@ def test_brat_counts_what_stands_in_the_file(tmp_path):
         ("T1 Person 0 3 Ann\n", "line 1: expected 'T1, tab"),
         ("T1\tPerson 0 3\tBob\n", "line 1: the text says 'Ann' there, and not 'Bob'"),
         ("#1\tnote\n\nT1\tPerson 0 99\tAnn\n", "line 3: 0 99 must lie in a text of 16"),
+        (f"T1\tPerson 0 {'9' * 5000}\tAnn\n", "line 1: expected 'T1, tab"),
         ("T1\tPerson 3 3\t\n", "line 1: 3 3 must lie"),
     ],
 )

@@ -139,6 +139,7 @@ def test_goemotions_is_read_as_published(tmp_path):
     ("line", "message"),
     [
         ("a\t0\n", "line 1: expected text, emotions and id, got 2"),
+        (f"a\t{'9' * 5000}\te9\n", "line 1: '9+' is none of the 3 emotions"),
         ("a\t3\te9\n", "line 1: '3' is none of the 3 emotions"),
         ("a\t-1\te9\n", "line 1: '-1' is none"),
         (" \t0\te9\n", "line 1: the text is empty"),
@@ -164,3 +165,23 @@ def test_a_real_file_is_read_alike_by_two_readers(data_folder):
     assert (table.target == spans.target).all()
     assert (table.groups == spans.groups).all()
     assert (table.split == spans.split).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", "a"], "labels must differ from each other, but 'a' comes twice"),
+        (["a", ""], r"labels\[1\] must be a name, got ''"),
+    ],
+)
+def test_names_of_concepts_are_names_and_differ(tmp_path, labels, message):
+    path = write(tmp_path / "a.csv", "text,a,\nx,1,1\n")
+    with pytest.raises(ValueError, match=message):
+        load_table(path, labels=labels)
+    assert load_table(path, labels=["a"]).target_names == ["a"]
+
+
+def test_a_blank_label_is_no_name(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "a", "labels": [" "]}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl has a concept called ' ', which is no name"):
+        load_table(path)

@@ -194,6 +194,12 @@ BAD = [
     ({"model": "no pair"}, TypeError, "pair"),
     ({"edits": {}}, ValueError, "at least one"),
     ({"edits": {"a": np.ones(32)}}, TypeError, "fitted edits"),
+    ({"edits": {3: np.ones(32)}}, TypeError, "edits must be named by texts, got 3"),
+    (
+        {"edits": {"a\ud800": np.ones(32)}},
+        ValueError,
+        "edits: the name .* holds .* half of a surrogate",
+    ),
     ({"edits": Addition(np.ones(32))}, ValueError, "layer must be given"),
     ({"strengths": []}, ValueError, "strengths"),
     ({"strengths": [np.nan]}, ValueError, "strengths"),

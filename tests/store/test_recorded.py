@@ -273,6 +273,15 @@ def test_bad_inputs(store, samples, names, message):
     assert store.verify() == []
 
 
+def test_half_of_a_surrogate_pair_is_no_name_to_ask_for(store, samples):
+    store.put(tokens_of(samples), NAMES)
+    with pytest.raises(ValueError, match=r"names\[0\] holds .* half of a surrogate"):
+        store.get(["first\udcff"], MODEL, blocks=[3])
+    whole = "\N{GRINNING FACE}\0"
+    assert store.put(tokens_of(samples[:1]), [whole]) == 1
+    assert np.array_equal(store.get([whole], MODEL, blocks=[3]).layer(3)[0], samples[0])
+
+
 def test_other_widths_and_unknown_samples(store):
     store.put(X, ["a", "b"])
     wide = TokenArray(np.zeros((1, 5), np.float32), [0, 1], source=X.source)

@@ -210,3 +210,10 @@ def test_segments_that_do_not_fit_are_refused(segments, message):
 def test_a_grid_has_no_gaps():
     with pytest.raises(ValueError, match="shapes or segments"):
         TokenArray(np.zeros((4, 1)), [0, 4], shapes=[[2, 2]], segments=[0, 0, 1, 1])
+
+
+def test_segments_that_are_no_array_are_named():
+    values = np.ones((2, 1), np.float32)
+    with pytest.raises(ValueError, match="segments must be an array of integers: "):
+        TokenArray(values, [0, 2], segments=[[0, 0], [1]])
+    assert TokenArray(values, [0, 2], segments=[0, 1]).segments.tolist() == [0, 1]

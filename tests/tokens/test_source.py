@@ -72,3 +72,10 @@ def test_source_says_what_it_knows():
 def test_joined_tokens_keep_what_their_sources_agree_on(sources, expected):
     assert common(sources) == common(reversed(sources)) == expected
     assert expected is None or all(expected.conflict(s) is None for s in sources)
+
+
+@pytest.mark.parametrize("field", ["model", "revision", "convention", "scaling"])
+def test_what_no_file_can_hold_is_refused(field):
+    with pytest.raises(ValueError, match=f"{field} holds .* half of a surrogate"):
+        Source(**{field: "a\ud800"})
+    assert getattr(Source(**{field: "\N{GRINNING FACE}"}), field) == "\N{GRINNING FACE}"
