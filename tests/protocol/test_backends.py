@@ -67,11 +67,12 @@ def check(config, folder, alone, backend):
     assert all(Journal(folder).result(step) for step in Journal(folder).done())
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
+@pytest.mark.parametrize("backend", ["loky", pytest.param("threading", marks=pytest.mark.nightly)])
 def test_several_workers_end_as_one(config, tmp_path, alone, backend):
     check(config, tmp_path / "out", alone, backend)
 
 
+@pytest.mark.nightly
 def test_a_client_of_dask_that_is_there_does_the_work(config, tmp_path, alone, client):
     before = client.scheduler.address
     check(config, tmp_path / "out", alone, "dask")
