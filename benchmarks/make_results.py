@@ -21,6 +21,14 @@ RESULTS = ROOT / "benchmarks" / "results"
 _EMOTIONS = "--concepts admiration amusement approval gratitude love"
 _CHATS = "--data {data}/goemotions --model {models}/smollm2"
 _LABELLED = "--methods LinearSeparator MeanPrototype DifferenceInMeans MaxSeparator"
+_RUNS = [
+    ("msrcv2", "dinov2", "dinov2-small"),
+    *(
+        (data, model, model)
+        for data in ("isarcasm", "snips", "goemotions")
+        for model in ("minilm", "smollm2")
+    ),
+]
 _HEADS = "head_alignment.py --data {data}"
 _PURSUIT = "head_pursuit.py --data {data}/axbench_fd --model {models}/smollm2"
 _TEXT = (
@@ -50,6 +58,12 @@ COMMANDS = {
         "detection_table.py --data {data}/isarcasm --model {models}/smollm2 "
         f"--layers .17 .34 .5 .67 .84 1 {_LABELLED}"
     ],
+    **{
+        f"paper_{data}_{name}": [
+            f"paper.py --setup {data}-{name} --data {{data}} --model {{models}}/{model}"
+        ]
+        for data, name, model in _RUNS
+    },
     "axbench_minilm": ["axbench.py --data {data}/axbench_fd --model {models}/minilm"],
     "localization_shapes": [
         "localization_table.py --data shapes --layer 0.5 --per-concept 8 --masks 200 --steps 16 "

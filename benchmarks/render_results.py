@@ -10,12 +10,14 @@ RESULTS = Path(__file__).parent / "results"
 SETS = {"GoEmotions": "goemotions", "iSarcasm": "isarcasm", "MSRC": "msrcv2_dinov2"}
 #: Detection tables, in the order of the overview.
 TABLES = {
-    "GoEmotions, MiniLM": "goemotions",
-    "Snips, MiniLM": "snips_minilm",
-    "BC5CDR, MiniLM": "bc5cdr_minilm",
-    "iSarcasm, MiniLM": "isarcasm",
-    "iSarcasm, SmolLM2": "isarcasm_smollm2",
-    "MSRC photographs, DINOv2": "msrcv2_dinov2",
+    "GoEmotions, MiniLM": "detection_goemotions",
+    "GoEmotions, SmolLM2": "paper_goemotions_smollm2",
+    "Snips, MiniLM": "detection_snips_minilm",
+    "Snips, SmolLM2": "paper_snips_smollm2",
+    "BC5CDR, MiniLM": "detection_bc5cdr_minilm",
+    "iSarcasm, MiniLM": "detection_isarcasm",
+    "iSarcasm, SmolLM2": "detection_isarcasm_smollm2",
+    "MSRC photographs, DINOv2": "detection_msrcv2_dinov2",
 }
 ANALYSES = {
     "GoEmotions, MiniLM": "goemotions_minilm",
@@ -48,7 +50,7 @@ def overview(method="LinearSeparator"):
     heads = ["Data, model", "Yes to everything", *shown, "Its gain over MaxToken"]
     lines = []
     for name, file in TABLES.items():
-        found = json.loads((RESULTS / f"detection_{file}.json").read_text())
+        found = json.loads((RESULTS / f"{file}.json").read_text())
         rows = {(e["method"], e["detector"]): e for e in found["table"]}
         own = [rows[method, detector] for detector in shown]
         cells = [interval(e["weighted_test_f1"], e["interval"]) for e in own]

@@ -333,7 +333,8 @@ def test_tables_hold_the_committed_results(page, table, of):
 def test_every_interval_in_a_table_is_a_committed_result(capsys):
     runpy.run_path(str(ROOT / "benchmarks" / "render_results.py"))["main"]()
     tables = [capsys.readouterr().out]
-    tables += runpy.run_path(str(ROOT / "benchmarks" / "render_localization.py"))["sections"]()
+    for script in ("render_localization.py", "render_paper.py"):
+        tables += runpy.run_path(str(ROOT / "benchmarks" / script))["sections"]()
     made = set("\n".join(tables).splitlines())
     rows = {
         row
@@ -444,6 +445,61 @@ def test_what_the_detection_page_says_of_its_tables():
     assert 0.02 < max(moves) <= 0.03
 
 
+REPRODUCED = DOCS / "user_guide" / "reproduction.md"
+
+
+def test_the_page_of_claims_holds_its_tables_and_says_what_they_say():
+    render = runpy.run_path(str(ROOT / "benchmarks" / "render_paper.py"))
+    tables = render["sections"]()
+    page, text = REPRODUCED.read_text(encoding="utf-8"), prose(REPRODUCED)
+    assert len(tables) == 5
+    assert all(f"\n{table}\n" in page for table in tables)
+    runs = {name: render["read"](file) for name, file in render["RUNS"].items()}
+    assert len(runs) == 7
+    ends = {
+        claim: {name: render["figure"](run, where) for name, run in runs.items()}
+        for claim, where in render["CLAIMS"].items()
+    }
+    holds = {
+        claim: {name for name, (_, *own) in of.items() if render["verdict"](claim, own) == "holds"}
+        for claim, of in ends.items()
+    }
+    assert [len(holds[claim]) for claim in list(holds)[:3]] == [7, 6, 6]
+    pairs = {
+        f"{data}, {model}" for data in ("GoEmotions", "Snips") for model in ("MiniLM", "SmolLM2")
+    }
+    assert holds["above one vector per sample"] == pairs
+    gains = {
+        name: round(gain, 3)
+        for name, (gain, low, high) in ends["above the maximum (not in the paper)"].items()
+        if low * high > 0
+    }
+    assert gains == {"Snips, MiniLM": 0.007, "MSRC photographs, DINOv2": -0.031}
+    assert "gains .007 over it once, and loses .031 on the photographs" in text
+    by_delta = {
+        name: gain for name, (gain, *_) in ends["F1 at `delta` = 0.1 above that at 0.5"].items()
+    }
+    assert {round(by_delta[f"GoEmotions, {m}"], 2) for m in ("MiniLM", "SmolLM2")} == {0.18}
+    worse = sorted(-gain for gain in by_delta.values() if gain < 0)
+    assert len(worse) == 3
+    assert [round(worse[0], 2), round(worse[-1], 2)] == [0.19, 0.42]
+    later = ends["SuperActivators stand where the concept does"]
+    assert [round(later[f"iSarcasm, {m}"][0], 1) for m in ("MiniLM", "SmolLM2")] == [0.1, 0.1]
+
+
+def test_a_verdict_is_that_of_its_interval():
+    verdict = runpy.run_path(str(ROOT / "benchmarks" / "render_paper.py"))["verdict"]
+    grows, no_more = "separable share grows to the middle", "and no more behind it"
+    same = "SuperActivators stand where the concept does"
+    assert [verdict(grows, e) for e in ((0.1, 0.2), (-0.1, 0.2), (-0.2, -0.1))] == [
+        "holds",
+        "not told",
+        "fails",
+    ]
+    assert [verdict(no_more, e) for e in ((0.1, 0.2), (-0.2, -0.1))] == ["fails", "holds"]
+    assert [verdict(same, e) for e in ((-0.1, 0.1), (0.1, 0.2))] == ["holds", "fails"]
+
+
 WHICH = DOCS / "start" / "which_method.md"
 LEARNED = ("LinearSeparator", "MeanPrototype", "DifferenceInMeans", "MaxSeparator")
 
@@ -460,7 +516,11 @@ def test_what_which_method_says_of_the_maximum_and_super_activators():
         for method in LEARNED:
             low, high = rows[method, "MaxToken"]["gain_interval"]
             assert low < 0 < high
-    assert "On texts these tests show no difference with any method that learns from labels" in text
+    assert "these tests show no difference with any method that   learns from labels" in text
+    snips = detected("snips_minilm")["MaxSeparator", "MaxToken"]
+    assert "On Snips `MaxToken` is ahead by 0.04 with `MaxSeparator`" in text
+    assert snips["gain_interval"][1] < 0
+    assert 0.035 < -snips["gain_of_superactivator"] < 0.045
     gains = {m: photos[m, "MaxToken"]["gain_of_superactivator"] for m in LEARNED}
     ends = {m: photos[m, "MaxToken"]["gain_interval"] for m in LEARNED}
     assert [m for m in LEARNED if ends[m][1] < 0] == ["LinearSeparator"]
