@@ -81,6 +81,11 @@ RUNS = [
         "--data {texts} --model {model} --concept joy --sample thanks --samples 200",
     ),
     (
+        "lens",
+        "WORDS, SPELT, N_RANDOM = {'joy': ' happy', 'anger': ' angry'}, ('joy',), 2",
+        "--data {texts} --model {speaker} --layers 0 1 --train 60 --texts 4",
+    ),
+    (
         "autoencoder",
         "N_UNITS = 4",
         "--data {texts} --model {speaker} --n-train 100 --n-test 60 --units 16 --k 4",
