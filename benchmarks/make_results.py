@@ -115,6 +115,7 @@ COMMANDS = {
         "algebra.py --emotions {data}/goemotions --requests {data}/snips --photos {data}/msrcv2 "
         "--encoder {models}/minilm --speaker {models}/smollm2 --vision {models}/dinov2-small"
     ],
+    "lens_goemotions": ["lens.py --data {data}/goemotions --model {models}/smollm2"],
     "steering_smollm2": [
         "steering.py --emotions {data}/goemotions --traits {data}/persona "
         "--model {models}/smollm2 --judge {models}/minilm"

@@ -398,6 +398,19 @@ def _figure(value, column):
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
+def lensed():
+    """Render the rank of the word of each emotion off its vector, and off others, by two lenses."""
+    found = json.loads((RESULTS / "lens_goemotions.json").read_text())
+    lenses = ("logit lens", "Jacobian lens")
+    heads = ["Emotion, word", *(f"Block {b}: {lens}" for b in found["blocks"] for lens in lenses)]
+    rows = []
+    for name, word in found["words"].items():
+        cells = [one[lens][name] for one in found["blocks"].values() for lens in lenses]
+        said = [f"{c['rank']:,} ({c['rank under other emotions, median']:,.0f})" for c in cells]
+        rows.append([f"{name}, {word!r}", *said])
+    return markdown(heads, rows)
+
+
 def augmented():
     """Render how often a chat model quotes what it is to embed."""
     heads = ["Data", "First drafts verified", "Texts verified", "Drafts", "Exact"]
@@ -417,7 +430,7 @@ def augmented():
 def main():
     print(f"Augmentation\n\n{augmented()}\n")
     print(f"Carried\n\n{carried()}\n")
-    print(f"Sensitivity\n\n{sensitive()}\n")
+    print(f"Sensitivity\n\n{sensitive()}\n\nLenses\n\n{lensed()}\n")
     for item in json.loads((RESULTS / "algebra.json").read_text())["items"]:
         print(f"Concept algebra, {item}\n\n{algebra(item)}\n")
     print(f"By labels\n\n{by_labels()}\n")

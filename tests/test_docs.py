@@ -320,6 +320,7 @@ AUTOENCODERS = DOCS / "user_guide" / "autoencoders.md"
         (DOCS / "user_guide" / "augmentation.md", "augmented", ()),
         (ALGEBRA, "carried", ()),
         (ALGEBRA, "sensitive", ()),
+        (ALGEBRA, "lensed", ()),
         *((AUTOENCODERS if i == "layers" else ALGEBRA, "algebra", (i,)) for i in ITEMS),
     ],
 )
@@ -485,6 +486,20 @@ def test_the_page_of_claims_holds_its_tables_and_says_what_they_say():
     assert [round(worse[0], 2), round(worse[-1], 2)] == [0.19, 0.42]
     later = ends["SuperActivators stand where the concept does"]
     assert [round(later[f"iSarcasm, {m}"][0], 1) for m in ("MiniLM", "SmolLM2")] == [0.1, 0.1]
+
+
+def test_what_is_said_of_the_lenses():
+    blocks, text = results("lens_goemotions")["blocks"], " ".join(prose(ALGEBRA).split())
+
+    def ranks(block, lens):
+        return [one["rank"] for one in blocks[block][lens].values()]
+
+    assert blocks["29"]["logit lens"] == blocks["29"]["Jacobian lens"]
+    assert min(ranks("5", "logit lens")) > 13_000
+    assert max(ranks("5", "Jacobian lens")) < 900
+    assert max(max(ranks(block, "Jacobian lens")) for block in ("14", "22", "29")) < 500
+    sadness = blocks["14"]["Jacobian lens"]["sadness"]["first words"][:4]
+    assert " are " + ", ".join(f'"{word}"' for word in sadness) in text
 
 
 def test_a_verdict_is_that_of_its_interval():
