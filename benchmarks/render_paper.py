@@ -6,7 +6,8 @@ The command is ``python benchmarks/render_paper.py``.
 import json
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+from render_results import RESULTS, interval, markdown
+
 PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "reproduction.md"
 RUNS = {
     "MSRC photographs, DINOv2": "msrcv2_dinov2",
@@ -46,29 +47,20 @@ CLAIMS = {
 NO_GROWTH, NOTHING = "and no more behind it", "SuperActivators stand where the concept does"
 
 
-def interval(estimate, ends):
-    return f"{estimate:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
-
-
-def markdown(heads, rows):
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def read(file):
     return json.loads((RESULTS / f"paper_{file}.json").read_text(encoding="utf-8"))
 
 
-def cells(found, method="LinearSeparator"):
-    return {e["detector"]: e for e in found["table"] if e["method"] == method}
+def cells(found):
+    return {e["detector"]: e for e in found["table"] if e["method"] == "LinearSeparator"}
 
 
-def detected(method="LinearSeparator"):
-    """Render F1 of each detector in each run, the floor beside it, and the gain over the mean."""
+def detected():
+    """Render F1 of each detector in each run, and the floor beside it."""
     rows = []
     for name, file in RUNS.items():
         found = read(file)
-        own = cells(found, method)
+        own = cells(found)
         f1 = [interval(own[d]["weighted_test_f1"], own[d]["interval"]) for d in DETECTORS]
         rows.append([name, f"{found['floor']:.3f}", *f1])
     return markdown(["Data, model", "Yes to everything", *DETECTORS], rows)
@@ -136,13 +128,16 @@ def counted():
     return markdown(["Claim", "Holds", "Not told apart", "Fails"], rows)
 
 
+TABLES = (detected, published, asked, claimed, counted)
+
+
 def sections():
-    return [detected(), published(), asked(), claimed(), counted()]
+    return [table() for table in TABLES]
 
 
 def main():
     text = PAGE.read_text(encoding="utf-8")
-    for table in (detected, published, asked, claimed, counted):
+    for table in TABLES:
         mark = f"<!-- {table.__name__} -->\n"
         before, old = text.split(mark)
         _, _, behind = old.partition("\n\n")

@@ -331,7 +331,13 @@ def test_tables_hold_the_committed_results(page, table, of):
     assert text in page.read_text(encoding="utf-8")
 
 
-def test_every_interval_in_a_table_is_a_committed_result(capsys):
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Let scripts of benchmarks import each other."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+def test_every_interval_in_a_table_is_a_committed_result(capsys, benchmarks):
     runpy.run_path(str(ROOT / "benchmarks" / "render_results.py"))["main"]()
     tables = [capsys.readouterr().out]
     for script in ("render_localization.py", "render_paper.py"):
@@ -449,7 +455,7 @@ def test_what_the_detection_page_says_of_its_tables():
 REPRODUCED = DOCS / "user_guide" / "reproduction.md"
 
 
-def test_the_page_of_claims_holds_its_tables_and_says_what_they_say():
+def test_the_page_of_claims_holds_its_tables_and_says_what_they_say(benchmarks):
     render = runpy.run_path(str(ROOT / "benchmarks" / "render_paper.py"))
     tables = render["sections"]()
     page, text = REPRODUCED.read_text(encoding="utf-8"), prose(REPRODUCED)
@@ -502,7 +508,7 @@ def test_what_is_said_of_the_lenses():
     assert " are " + ", ".join(f'"{word}"' for word in sadness) in text
 
 
-def test_a_verdict_is_that_of_its_interval():
+def test_a_verdict_is_that_of_its_interval(benchmarks):
     verdict = runpy.run_path(str(ROOT / "benchmarks" / "render_paper.py"))["verdict"]
     grows, no_more = "separable share grows to the middle", "and no more behind it"
     same = "SuperActivators stand where the concept does"

@@ -113,7 +113,8 @@ class MapJudge:
     def _choose(self, split: str) -> tuple[Array, Array]:
         """Choose samples of a split with a labelled token and a SuperActivator of a concept."""
         data, settings = self.data, self.settings
-        short_enough = 2 * n_players(data.labels, settings) <= settings.masks
+        n_players = players_of(data.labels.lengths, data.labels.shapes, settings)
+        short_enough = 2 * n_players <= settings.masks
         own = (np.asarray(data.split) == split) & short_enough
         pairs = data.labels.max() & self.marks.max() & own[:, None]
         if not pairs.any():
@@ -235,13 +236,11 @@ class MapJudge:
         return self._accuracy(local, globally) | by
 
 
-def n_players(tokens: TokenArray, settings: Localization) -> Array:
-    """Players of each sample, at most; an array of (n_samples,) int."""
-    return players_of(tokens.lengths, tokens.shapes, settings)
-
-
 def players_of(lengths: Array, shapes: Array | None, settings: Localization) -> Array:
-    """Players of samples of so many tokens, and of images with such rows and columns, at most."""
+    """Players of samples of so many tokens, and of images with such rows and columns, at most.
+
+    An array of (n_samples,) int.
+    """
     if settings.unit == "segments":
         return np.minimum(lengths, settings.n_segments)
     if settings.unit == "grid" and shapes is not None:

@@ -7,7 +7,7 @@ from skact import TransformerEmbedder, make_shapes, shapes_model_path, token_f1_
 from skact.localization import METHODS, ConceptLocalizer, faithfulness
 from skact.metrics import keep_pairs
 from skact.protocol import LOCALIZERS, Localization, MapJudge
-from skact.protocol._localization import made_method, n_players
+from skact.protocol._localization import made_method, players_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*local target")
 
@@ -45,9 +45,11 @@ def test_players_are_what_a_method_takes_away(parts, judge):
         seen = [data.data[i] for i in judge.cal]
         localizer.fit(seen, data.target[judge.cal], data.labels[judge.cal])
         (own,) = localizer.transform(image)
-        most = n_players(data.labels[judge.test[:1]], settings)[0]
+        own_labels = data.labels[judge.test[:1]]
+        most = players_of(own_labels.lengths, own_labels.shapes, settings)[0]
         assert 1 < len(np.unique(own[:, 0])) <= most < data.labels.lengths[0]
-    assert n_players(data.labels, Localization()).tolist() == data.labels.lengths.tolist()
+    lengths, shapes = data.labels.lengths, data.labels.shapes
+    assert players_of(lengths, shapes, Localization()).tolist() == lengths.tolist()
     assert not hasattr(made_method("direct", Localization(unit="grid")), "unit")
 
 
