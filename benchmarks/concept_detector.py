@@ -23,6 +23,8 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import ClassVar
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -90,25 +92,33 @@ def paper(embedder, data, where, names):
         yield name, found, decision
 
 
-def rows(detector, y, labels, learn, test):
+class Remembering(CrossFitTransformer):
+    """Keep what each head says of samples that it did not see, to judge all rows by it."""
+
+    seen: ClassVar = []
+
+    def fit_transform(self, X, y=None, **more):
+        """Score each sample by a head that did not see it."""
+        scores = super().fit_transform(X, y, **more)
+        self.seen.append(scores.with_source(None))
+        return scores
+
+
+def rows(detector, y, labels, test):
     """Decisions on test of each row that ConceptDetector chooses from; cross-validated F1 first."""
     found = detector.search_.cv_results_
     per_concept = np.array([found[f"mean_test_{name}"] for name in detector.concept_names_])
     cv_f1 = np.average(per_concept, axis=0, weights=y.sum(axis=0))
-    seen, new = {}, {}
-    with sklearn.config_context(enable_metadata_routing=True):
-        for i, params in enumerate(found["params"]):
-            head, pool = params["head__layer"], params["detect"]
-            if head not in seen:
-                crossed = CrossFitTransformer(detector.heads_[head], cv=detector.search_.cv)
-                scores = crossed.fit_transform(learn, y, token_labels=labels)
-                seen[head] = scores.with_source(None)
-                new[head] = crossed.transform(test).with_source(None)
-            fitted = sklearn.clone(pool).fit(seen[head], y, token_labels=labels)
-            decision = fitted.decision_function(new[head])
-            steps = detector.heads_[head].named_steps
-            name = f"block {steps['layer'].layer_}, {steps['concepts']}, {pool}"
-            yield cv_f1[i], name, decision > 0, decision
+    new = {}
+    for i, params in enumerate(found["params"]):
+        head, pool = params["head__layer"], params["detect"]
+        if head not in new:
+            new[head] = detector.heads_[head].transform(test).with_source(None)
+        fitted = sklearn.clone(pool).fit(Remembering.seen[head], y, token_labels=labels)
+        decision = fitted.decision_function(new[head])
+        steps = detector.heads_[head].named_steps
+        name = f"block {steps['layer'].layer_}, {steps['concepts']}, {pool}"
+        yield cv_f1[i], name, decision > 0, decision
 
 
 def main():
@@ -134,7 +144,8 @@ def main():
         located = pick(data[where], learn)
         if where == "masks":
             located = [mask[:, :, held] for mask in located]
-        detector.fit(pick(data.data, learn), y.iloc[learn], **{where: located})
+        with mock.patch("skact.auto._choice.CrossFitTransformer", Remembering):
+            detector.fit(pick(data.data, learn), y.iloc[learn], **{where: located})
         fitted = time.perf_counter()
         decision = detector.decision_function(pick(data.data, test)).reshape(len(test), -1)
         ours = decision > 0
@@ -142,7 +153,7 @@ def main():
         table |= {name: both for name, *both in paper(embedder, data, where, names)}
         align = embedder.align_spans if where == "spans" else embedder.align_masks
         labels = align(pick(data.data, learn), located, names)
-        tried = list(rows(detector, y.to_numpy()[learn], labels, layers[learn], layers[test]))
+        tried = list(rows(detector, y.to_numpy()[learn], labels, layers[test]))
     best = {
         "row, best in cross-validation": max(tried, key=lambda row: row[0]),
         "row, best on test": max(tried, key=lambda row: figures(truth, *row[2:])["f1"]),
