@@ -11,7 +11,7 @@ from tests.parsed import PACKAGE, PATHS, tree
 FLOORS = [
     {"cached"},
     {"arguments", "extras", "files", "progress", "rows", "theory", "warning"},
-    {"array_files", "tokens"},
+    {"array_files", "journal", "tokens"},
     {"pooling", "samples", "store", "tail", "validation"},
     {"targets"},
     {"base"},

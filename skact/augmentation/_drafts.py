@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from skact.arguments import PATH, Number, checked
-from skact.augmentation._journal import Journal
+from skact.journal import Journal
 from skact.progress import token_bar
 from skact.prompting import CallableAnswerer, Prompt, check_model
 
@@ -197,7 +197,8 @@ def draft_until_passed(
         "model or its settings": identity,
     }
     whole |= {"batch_size": writer.batch_size, "random_state": writer.random_state, **settings}
-    journal = None if writer.journal is None else Journal(writer.journal, whole)
+    path = writer.journal
+    journal = None if path is None else Journal(path, "augmentation", whole)
     passed: dict[int, T] = {}
     drafts: list[tuple[int, int, str, T | Rejected]] = []
     left, number = list(range(len(prompts))), 0
@@ -230,8 +231,8 @@ def _written(
     number: int,
 ) -> list[str]:
     """Drafts of a batch, from the journal if it has them."""
-    if journal is not None and number < len(journal.drafts):
-        return journal.batch(number, len(prompts))
+    if journal is not None and str(number) in journal.records:
+        return _kept(journal, number, len(prompts))
     seed = int(np.random.SeedSequence([random_state, number]).generate_state(1)[0])
     try:
         drafts = [draft.strip() for draft in write(prompts, seed)]
@@ -240,7 +241,19 @@ def _written(
         error.add_note(f"{number} batches of drafts had been written; they are {what}.")
         raise
     if journal is not None:
-        journal.append(drafts)
+        journal.keep(str(number), drafts)
+    return drafts
+
+
+def _kept(journal: Journal, number: int, n_drafts: int) -> list[str]:
+    """Drafts of a batch in the journal; ValueError if they are not so many strings."""
+    drafts: list[str] = journal.records[str(number)]
+    fits = isinstance(drafts, list) and len(drafts) == n_drafts
+    if not fits or not all(isinstance(draft, str) for draft in drafts):
+        raise ValueError(
+            f"journal={str(journal.path)!r}: batch {number} does not hold {n_drafts} drafts; the "
+            "file was changed. Name another one."
+        )
     return drafts
 
 

@@ -44,10 +44,10 @@ from skact.arguments import (
     is_name,
 )
 from skact.extras import need
+from skact.journal import Journal
 from skact.progress import token_bar
 from skact.rows import Array
 from skact.steering._edit import CONCEPT, UNITS, BaseEdit, Unit
-from skact.steering._journal import Journal
 from skact.steering._judges import judged, named_judges
 from skact.steering._live import blocks_of, open_model, raw_map, source_of, steer
 from skact.steering._map import EditMap, digest
@@ -334,13 +334,18 @@ class _Run:
     def all(self, cells: Sequence[_Cell], journal: Any, progress: bool) -> list[dict[str, Any]]:
         """Measure what the journal does not hold."""
         self.check(cells)
-        kept, records = Journal(journal, self.configuration()), []
+        kept = None
+        if journal is not None:
+            kept = Journal(journal, "a steering report", self.configuration())
+        records = {} if kept is None else kept.records
         with token_bar(progress, len(cells), unit="cell") as bar:
             for cell in cells:
-                known = kept.records.get(cell.key)
-                records.append(kept.keep(cell.key, self(cell)) if known is None else known)
+                if cell.key not in records:
+                    records[cell.key] = self(cell)
+                    if kept is not None:
+                        kept.keep(cell.key, records[cell.key])
                 bar.update(1)
-        return records
+        return [records[cell.key] for cell in cells]
 
     def check(self, cells: Sequence[_Cell]) -> None:
         for before in dict.fromkeys(cell.before for cell in cells):

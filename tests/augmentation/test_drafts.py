@@ -72,6 +72,13 @@ def test_a_run_with_a_chat_model_can_be_repeated_and_gone_on_with(pair, tmp_path
     assert run(journal=journal).drafts.equals(first.drafts)
     with pytest.raises(ValueError, match="another model or its settings"):
         run(journal=journal, template_options={"brief": True})
+    # A batch that is lost does not hand its place to the next one.
+    journal.write_bytes(b"".join([lines[0], *lines[2:]]))
+    assert run(journal=journal).drafts.equals(first.drafts)
+    assert lines[1] != lines[2]
+    journal.write_bytes(b"".join([lines[0], *lines[2:], b'{"key": "0", "record": ["short"]}\n']))
+    with pytest.raises(ValueError, match="batch 0 does not hold 2 drafts; the file was changed"):
+        run(journal=journal)
 
 
 def test_prompts_that_do_not_fit_the_model_are_refused_before_it_writes(pair, tmp_path):

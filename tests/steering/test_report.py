@@ -153,7 +153,7 @@ def test_a_report_that_was_cut_off_goes_on(pair, edits, tmp_path, monkeypatch):
     assert says(said["text"]).any()
     np.testing.assert_array_equal(said["judge_judge"], 0.5 * says(said["text"]))
     kept = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    assert kept[1]["texts"] == whole.generations["text"][:3].tolist()
+    assert kept[1]["record"]["texts"] == whole.generations["text"][:3].tolist()
 
 
 def test_a_journal_of_another_configuration_is_refused(pair, edits, tmp_path):
@@ -162,7 +162,7 @@ def test_a_journal_of_another_configuration_is_refused(pair, edits, tmp_path):
     steering_report(pair, edits["add"], PROMPTS, length, **options)
     before = path.read_bytes()
     for changed in ({"temperature": 0.5}, {"random_state": 1}, {"positions": "last"}):
-        with pytest.raises(ValueError, match="another configuration"):
+        with pytest.raises(ValueError, match="a run with another"):
             steering_report(pair, edits["add"], PROMPTS, length, **options, **changed)
     assert path.read_bytes() == before
     path.write_text("hello\n")
