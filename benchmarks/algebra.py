@@ -23,7 +23,7 @@ import numpy as np
 from algebra_data import mean_of, read_photos, read_texts, resampled, scaled, separators
 from algebra_images import isolated, maps, segmenter
 from algebra_requests import bottleneck, embedding, rules
-from detection_table import SEED, short, write_json
+from common import SEED, short, write_json
 from sklearn.metrics import roc_auc_score
 
 import skact

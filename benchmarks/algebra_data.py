@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detection_table import SEED
+from common import SEED
 from sklearn.utils import _safe_indexing
 
 from skact import (

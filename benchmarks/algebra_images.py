@@ -10,7 +10,7 @@
 
 import numpy as np
 from algebra_data import mean_of, resampled, scaled, separators
-from detection_table import SEED
+from common import SEED
 from scipy.ndimage import gaussian_filter, median_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 

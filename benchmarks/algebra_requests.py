@@ -8,7 +8,7 @@
 
 import numpy as np
 from algebra_data import mean_of, scaled, separators
-from detection_table import SEED
+from common import SEED
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier

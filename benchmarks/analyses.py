@@ -17,7 +17,7 @@ import argparse
 import time
 
 import numpy as np
-from detection_table import SEED, load_data, short, write_json
+from common import SEED, load_data, short, write_json
 
 from skact import TransformerEmbedder
 from skact.protocol import ANALYSES, Analyst, enough_samples, mean_vectors

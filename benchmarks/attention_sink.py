@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from detection_table import short, write_json
+from common import short, write_json
 
 from skact import (
     DifferenceInMeans,

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 import torch
-from detection_table import SEED, short, write_json
+from common import SEED, short, write_json
 
 from skact import load_spans
 from skact.augmentation import DraftWriter, embed_in_paragraphs

@@ -16,7 +16,7 @@ import argparse
 import time
 
 import numpy as np
-from detection_table import short, write_json
+from common import short, write_json
 from sklearn.pipeline import make_pipeline
 
 import skact

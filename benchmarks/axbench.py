@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from detection_table import short, write_json
+from common import SEED, short, write_json
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
@@ -43,7 +43,6 @@ from skact import (
     tpr_at_fpr_score,
 )
 
-SEED = 0
 CV = StratifiedKFold(5, shuffle=True, random_state=SEED)
 LINES = {
     "MeanPrototype / MaxToken": (MeanPrototype(), MaxToken()),

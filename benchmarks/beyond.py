@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from detection_table import SEED, held_out_scores, load, search, short, write_json
+from common import SEED, load, short, write_json
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -37,6 +37,7 @@ from skact import (
     bootstrap_interval,
 )
 from skact.detection import BaseDetector
+from skact.protocol import held_out_scores, search
 from skact.tail import best_cut, tail_threshold
 
 # Concept method, and whether it gets the labels of tokens.

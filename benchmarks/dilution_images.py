@@ -25,7 +25,7 @@ import time
 
 import dilution
 import numpy as np
-from detection_table import short, write_json
+from common import short, write_json
 from dilution import LENGTHS, RULES, SEED, at_one_length, in_order, rows_of
 from PIL import Image
 from scipy.ndimage import find_objects, label

@@ -22,7 +22,7 @@ import time
 
 import numpy as np
 import torch
-from detection_table import short, write_json
+from common import short, write_json
 from transformers import AutoModel, AutoTokenizer
 
 from skact import ActivationStore, TransformerEmbedder, embed_to_store, load_spans

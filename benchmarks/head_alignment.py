@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from detection_table import SEED, short, write_json
+from common import SEED, short, write_json
 from sklearn.utils import _safe_indexing
 
 from skact import (

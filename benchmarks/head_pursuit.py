@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detection_table import short, write_json
+from common import short, write_json
 from sklearn.base import clone
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -12,7 +12,7 @@ import argparse
 
 import numpy as np
 from analyses import read
-from detection_table import short, write_json
+from common import short, write_json
 from sklearn.datasets import load_sample_image
 
 from skact import LinearSeparator, SuperActivator, TokenScaler, TransformerEmbedder

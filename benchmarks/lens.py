@@ -14,7 +14,7 @@ random directions; and the first words of the vectors of three of them (those of
 import argparse
 
 import numpy as np
-from detection_table import SEED, short, write_json
+from common import SEED, short, write_json
 from sensitivity import WORDS
 
 from skact import DifferenceInMeans, TransformerEmbedder, load_spans

@@ -23,13 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detection_table import short, write_json
+from common import SEED, short, write_json
 from sklearn.utils import _safe_indexing
 
 from skact import TransformerEmbedder, load_masks, load_spans, make_shapes, shapes_model_path
 from skact.protocol import Localization, MapJudge
-
-SEED = 0
 
 
 def load(name, model, layer, concepts, at_most):

@@ -14,7 +14,7 @@ import resource
 import time
 
 import numpy as np
-from detection_table import write_json
+from common import write_json
 
 from skact import DELTA_GRID, SuperActivator, TokenArray, WeakSuperActivator
 

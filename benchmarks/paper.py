@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from detection_table import short, write_json
+from common import short, write_json
 
 from skact.protocol import read_configuration, run
 

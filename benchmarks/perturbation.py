@@ -21,7 +21,7 @@ import time
 import numpy as np
 import PIL.Image
 import torch
-from detection_table import short, write_json
+from common import short, write_json
 from rise import bare, build
 
 from skact import MeanPrototype, SuperActivator, TransformerEmbedder, make_shapes

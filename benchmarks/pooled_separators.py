@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from detection_table import SEED, short, write_json
+from common import SEED, short, write_json
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from sklearn.pipeline import make_pipeline
 

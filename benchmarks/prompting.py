@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 import torch
-from detection_table import SEED, short, write_json
+from common import SEED, short, write_json
 
 from skact import load_spans
 from skact.protocol import Prompting, ask_about, asked_rows, prompt_gain

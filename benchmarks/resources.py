@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from detection_table import write_json
+from common import write_json
 
 N_TOKENS, N_FEATURES, N_CONCEPTS, LENGTH = 2_000_000, 384, 5, 20
 SIZES = 2**14, 2**16, 2**18

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import torch
 import transformers
-from detection_table import write_json
+from common import write_json
 
 from skact import TransformerEmbedder
 from skact.localization._concept_game import ConceptGame, MeanCosine

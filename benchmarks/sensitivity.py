@@ -14,7 +14,7 @@ the variance of shares over layers.
 import argparse
 
 import numpy as np
-from detection_table import SEED, short, write_json
+from common import SEED, short, write_json
 
 from skact import (
     DifferenceInMeans,

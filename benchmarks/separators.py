@@ -17,7 +17,7 @@ import warnings
 
 import numpy as np
 import torch
-from detection_table import write_json
+from common import write_json
 from sklearn.exceptions import ConvergenceWarning
 
 from skact import LBFGS, Adam, LinearSeparator, TokenArray, concept_f1

@@ -20,7 +20,7 @@ import argparse
 import time
 
 import numpy as np
-from detection_table import SEED, short, write_json
+from common import SEED, short, write_json
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import _safe_indexing

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detection_table import short, write_json
+from common import short, write_json
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline

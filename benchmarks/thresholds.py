@@ -11,7 +11,7 @@ import argparse
 import time
 
 import numpy as np
-from detection_table import write_json
+from common import write_json
 
 from skact import DELTA_GRID, SuperActivator, TokenArray
 from skact.validation import check_tokens

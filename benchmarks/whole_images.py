@@ -14,7 +14,7 @@ import argparse
 import time
 
 import numpy as np
-from detection_table import SEED, Problem, held_out_scores, search, short, write_json
+from common import SEED, short, write_json
 from sklearn.utils import _safe_indexing
 
 from skact import (
@@ -27,6 +27,7 @@ from skact import (
     load_masks,
     weighted_f1_score,
 )
+from skact.protocol import Problem, held_out_scores, search
 
 SPLITS = ("train", "cal", "test")
 METHODS = {"MeanPrototype": MeanPrototype(), "LinearSeparator": LinearSeparator()}

@@ -18,6 +18,7 @@ from skact import (
     tpr_at_fpr_score,
     weighted_f1_score,
 )
+from skact.protocol import ranking
 from tests.tiny_models import save_pair, text_pair
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -261,11 +262,11 @@ def test_results_are_made_once_for_a_code_and_say_which(make_results, tmp_path, 
     assert len(runs()) == 7
 
 
-def test_ranking_is_weighted_and_leaves_out_what_no_sample_holds(module, rng):
+def test_ranking_is_weighted_and_leaves_out_what_no_sample_holds(rng):
     y = (rng.random((80, 3)) < [0.2, 0.6, 0.0]).astype(int)
     scores = y + rng.normal(size=y.shape)
     held = y[:, :2], scores[:, :2]
-    assert module("detection_table").ranking(y, scores) == pytest.approx(
+    assert ranking(y, scores) == pytest.approx(
         {
             "auroc": roc_auc_score(*held, average="weighted"),
             "average_precision": average_precision_score(*held, average="weighted"),
