@@ -204,6 +204,28 @@ def test_relative_links_lead_somewhere(page):
         assert path.exists(), f"{name(page)} links to {target}"
 
 
+FORMULA = {
+    ".py": re.compile(r"\.\. math:: (.*?)(?=\n\s*\n)|:math:`([^`]+)`", re.DOTALL),
+    ".md": re.compile(r"\$\$(.*?)\$\$|\$([^$\n]+)\$", re.DOTALL),
+}
+
+
+def test_every_formula_can_be_drawn(monkeypatch):
+    pytest.importorskip("latex2mathml", reason="it comes with the extra 'docs'")
+    monkeypatch.syspath_prepend(DOCS)
+    convert = importlib.import_module("extensions.formulas").convert
+    n_formulas = 0
+    for path in [*Path(skact.__file__).parent.rglob("*.py"), *PAGES]:
+        text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for found in FORMULA[path.suffix].finditer(text):
+            convert(" ".join((found[1] or found[2]).split()))
+            n_formulas += 1
+    assert n_formulas > 800
+    assert "\\" not in convert(r"\arg\max_k f_k")
+    with pytest.raises(ValueError, match="drawn as they are written"):
+        convert(r"\argument x")
+
+
 def test_the_readme_says_what_it_is_in_three_sentences():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     title, about = text.split("\n\n")[:2]

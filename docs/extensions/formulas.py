@@ -1,6 +1,18 @@
 """Formulas as MathML, which browsers draw by themselves: no script, no font, no network."""
 
-from latex2mathml.converter import convert
+import re
+
+from latex2mathml import converter
+
+
+def convert(formula, display="inline"):
+    """Write a formula in MathML; a command that would stand in it as it is written is an error."""
+    # The converter knows no arg.
+    named = re.sub(r"\\arg(?!\w)", r"\\operatorname{arg}", formula)
+    mathml = converter.convert(named, display=display)
+    if unknown := re.findall(r"\\\w+", mathml):
+        raise ValueError(f"{unknown} would be drawn as they are written, in {formula!r}.")
+    return mathml
 
 
 def inline(translator, node):
@@ -10,7 +22,7 @@ def inline(translator, node):
 
 def block(translator, node):
     """Write a formula of its own, which scrolls by itself where the page is too narrow."""
-    translator.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>\n')
+    translator.body.append(f'<div class="math">{convert(node.astext(), "block")}</div>\n')
 
 
 def leave(translator, node):
