@@ -53,7 +53,7 @@ def soft_maximum(scores: Array, offsets: Array, sharpness: float) -> tuple[Array
     offsets : ndarray of shape (n_samples + 1,), dtype int64
         Where each sample begins, and at last the number of tokens.
     sharpness : float
-        r > 0; the mean for 0, the maximum for infinity.
+        r > 0; towards 0 it is the mean, towards infinity the maximum.
 
     Returns
     -------

@@ -34,14 +34,15 @@ def rank_gaussian_filter(maps: Any, size: int = 3) -> Array:
     r"""Smooth maps by the middle of each window, wider where the window is noisier.
 
     Negative values are set to 0. Of the sorted values :math:`v_{(-m)} \le \dots \le v_{(m)}` of the
-    size x size window around a patch, with the border reflected,
+    size x size window around a patch, with the map mirrored at its border,
 
     .. math:: \hat v = \frac{\sum_i w_i v_{(i)}}{\sum_i w_i}, \qquad
               w_i = \exp\Big(-\frac{i^2}{2 s^2}\Big), \qquad s = \frac{\sigma}{\mu},
 
     with :math:`\mu` and :math:`\sigma` the mean and standard deviation of the window [1]_: where
     all is even it is the median, which leaves lone peaks out, and where little stands out of
-    nothing more ranks count. A window of zeros gives 0, one of equal values their median.
+    nothing more ranks count. A window of zeros gives 0, one of equal values their median. The
+    mirror repeats the outermost patches; that of the code published with the source does not.
 
     Parameters
     ----------

@@ -142,9 +142,10 @@ def activation_drift(
     :math:`\tfrac1d \sum_j \int |F_j - G_j|`, in units of the activations; "frechet" the squared
     Fréchet distance of normal distributions with their means and covariances, :math:`\lVert \mu_1 -
     \mu_2 \rVert^2 + \operatorname{tr}(\Sigma_1 + \Sigma_2 - 2(\Sigma_1 \Sigma_2)^{1/2})`
-    [1]_. Both are above 0 for any two sets, so they are compared with what they are when the
-    samples are dealt to the sets at random. Whole samples are dealt, since tokens of one sample
-    depend on each other; the p-value is :math:`(1 + \#\{d_\pi \geq d\}) / (1 + n_\pi)`.
+    [1]_, with covariances over n. Both are above 0 for any two sets, so they are compared with what
+    they are when the samples are dealt to the sets at random. Whole samples are dealt, since tokens
+    of one sample depend on each other; the p-value is
+    :math:`(1 + \#\{d_\pi \geq d\}) / (1 + n_\pi)`.
 
     Parameters
     ----------

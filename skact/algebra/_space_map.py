@@ -110,7 +110,8 @@ def procrustes(scatter: Array, mixed: Array) -> tuple[Array, float]:
     Returns
     -------
     matrix : ndarray of shape (n_targets, n_features)
-        M; of spaces of different widths, rows or columns alone are orthogonal to each other.
+        M; of spaces of different widths, rows or columns alone are orthogonal to each other. Where
+        y is narrower than x, least squares may ask for another one.
     freedom : float
         Directions that are mapped.
     """
@@ -152,8 +153,10 @@ class ActivationSpaceMap(ClassNamePrefixFeaturesOutMixin, TokenTransformer):
     intercept_ : ndarray of shape (n_targets,), dtype float64
         :math:`\mu_y - M \mu_x`.
     explained_ : float
-        Share of the variance of y that the map explains on the training tokens, corrected for its
-        degrees of freedom.
+        Share of the variance of y that the map explains on the training tokens,
+        :math:`1 - \sum \lVert y - \hat y \rVert^2 / \sum \lVert y - \mu_y \rVert^2`; where the n
+        tokens are more than 2 f + 2, corrected for the f degrees of freedom of the map: the
+        missing share times :math:`(n - 1) / (n - f - 1)`.
     target_names_ : ndarray of shape (n_targets,), dtype object, or None
         Names of the features of y.
     target_source_ : Source or None

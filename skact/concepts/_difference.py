@@ -81,7 +81,7 @@ class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, ProductsMixin, BaseC
         Weigh directions by the inverse covariance; for ``variant="mean"`` only.
     shrinkage : float, default=0.1
         :math:`\gamma` in [0, 1]: how far the covariance is moved towards a ball, where it is
-        whitened. 1 leaves the plain difference, 0 needs more tokens than features.
+        whitened. 1 leaves the direction of the plain difference, 0 needs more tokens than features.
 
     Attributes
     ----------

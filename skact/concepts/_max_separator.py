@@ -105,9 +105,9 @@ class MaxSeparator(ProductsMixin, BaseConcepts):
         b; a detector finds a threshold of its own.
     weight_decay_ : ndarray of shape (n_concepts,), dtype float64
         :math:`\lambda` of each concept.
-    loss_curve_ : ndarray of shape (n_steps,), dtype float64
-        The loss after each step, summed over concepts; of the soft maximum, which takes one step
-        unless there is a penalty, the last loss.
+    loss_curve_ : ndarray of shape (1 + n_steps,) or (1,), dtype float64
+        The loss before the first step and after each, summed over concepts. Of the soft maximum
+        without a penalty, which is minimised at once, the last loss alone.
     n_iter_ : int
         Iterations in all steps.
     concept_names_ : ndarray of shape (n_concepts,), dtype object

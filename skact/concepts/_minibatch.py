@@ -7,10 +7,12 @@ Hessian of every concept is at most :math:`H = \tfrac14 M + \lambda I` with the 
 .. math:: v \leftarrow v - \eta_t H^{-1} g, \qquad \eta_t = \frac{0.3}{\sqrt{1 + t / 50}}
 
 with the gradient :math:`g` of the minibatch, and does not depend on the unit or the correlations
-of the features. A step that would change the scores by more than their usual size,
-:math:`g^\top H^{-1} g > 1`, is shortened to that: a rare concept has large weights, and a single
-token must not decide where its vector goes. The result is the mean of all steps in which later
-ones count more [1]_, whose distance from the minimum shrinks with each pass.
+of the features. M is that of n tokens from all over; off the diagonal it is multiplied by
+:math:`n / (n + d)` with the d features, since few tokens say little of correlations. A step that
+would change the scores by more than their usual size, :math:`g^\top H^{-1} g > 1`, is shortened to
+that: a rare concept has large weights, and a single token must not decide where its vector goes.
+The result is the mean of all steps in which later ones count more [1]_, whose distance from the
+minimum shrinks with each pass.
 
 References
 ----------

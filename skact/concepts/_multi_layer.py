@@ -72,7 +72,7 @@ class MultiLayerAutoencoder(MetaEstimatorMixin, ConceptNamesOutMixin, TokenTrans
     mean_ : ndarray of shape (n_layers, n_features), dtype float64
         :math:`\mu_l`.
     scale_ : ndarray of shape (n_layers,), dtype float64
-        :math:`s_l`; 1 where all tokens are equal.
+        :math:`s_l`; 1 where that is 0, as for tokens that are all equal.
     scalings_ : ndarray of shape (n_layers,), dtype object
         What scaled the tokens of each layer before, as :class:`NormClip` fitted on it; empty if
         nothing did, or it is not known.

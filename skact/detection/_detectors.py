@@ -256,6 +256,8 @@ class LastToken(_PooledDetector):
 class RandomToken(_PooledDetector):
     r"""Baseline that reads a sample at one token, drawn uniformly and once for all concepts.
 
+    .. math:: A(x) = s(z_J), \qquad J \sim \mathrm{Uniform}\{1, \dots, n\}
+
     Parameters
     ----------
     delta : float, default=0.1

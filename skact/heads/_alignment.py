@@ -116,7 +116,7 @@ def head_alignment(
     A head with large positive :math:`\alpha\beta` lets tokens along v look at each other, and makes
     what they have of v grow. A norm before the block divides a token by its size s: its gain is
     folded into the weights, and with a LayerNorm that the mean is taken away, so that logits along
-    v are :math:`\alpha a_i a_j / (s_i s_j \sqrt{d})` for activations a.
+    v are :math:`\alpha a_i a_j / (s_i s_j \sqrt{d})` for activations a and heads of d features.
 
     Parameters
     ----------
@@ -145,9 +145,10 @@ def head_alignment(
           :math:`W_O W_V`, so 1 for a head that is nothing else;
         - ``alpha_bias``: what biases add to the slope of logits along the key, for all queries
           alike; ``beta_bias``: what they make the head write along v whatever it looks at;
-        - ``gain``: :math:`\alpha\beta / \sqrt d`, which times a variance of activations is the
-          growth of their gaps, and ``gain_p``, ``alpha_p``, ``beta_p``: the share of random
-          directions that have as much of it, of either sign for the latter two.
+        - ``gain``: :math:`\alpha\beta / \sqrt d`, or over what the model divides its logits by in
+          place of :math:`\sqrt d` (Gemma-2), which times a variance of activations is the growth of
+          their gaps, and ``gain_p``, ``alpha_p``, ``beta_p``: :math:`(1 + k) / (1 + n)` where k of
+          the n random directions have as much of it, of either sign for the latter two.
 
         ``bias``, (n_layers, n_concepts), is what the bias of the projection adds along v;
         ``normed`` and ``norm_behind``, lists over layers, tell whether a norm stands before the

@@ -168,7 +168,7 @@ def superactivator_positions(
     position of the former minus that of the latter is the difference; its mean over the pairs is 0
     if the positions of SuperActivators are those of the concept [1]_. Tokens of one sample are not
     independent of each other, so the test flips the sign of whole samples: its p-value is the
-    share of flips whose mean is at least as far from 0.
+    share of flips, with the samples as they are among them, whose mean is at least as far from 0.
 
     Parameters
     ----------

@@ -77,7 +77,12 @@ class PerturbationMethod(AttributionMethod):
 
 
 class RISE(PerturbationMethod):
-    """Mean value of the random masks that keep a player: :func:`~skact.localization.rise`.
+    r"""Mean value of the random masks that keep a player: :func:`~skact.localization.rise`.
+
+    .. math:: A_i = \frac{\sum_m v(m)\, m_i}{\sum_m m_i}
+
+    over masks m that keep each player with probability one half, with the explained function v of
+    what is kept.
 
     Parameters
     ----------
@@ -97,6 +102,11 @@ class RISE(PerturbationMethod):
     n_segments : int, default=50
         Superpixels that ``unit="segments"`` asks for; there may be a few more or fewer.
 
+    References
+    ----------
+    V. Petsiuk, A. Das and K. Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
+    Models", BMVC 2018.
+
     Examples
     --------
     >>> from skact.localization import RISE
@@ -111,14 +121,22 @@ class RISE(PerturbationMethod):
 
 
 class LIME(PerturbationMethod):
-    """Coefficients of a linear model around the sample: :func:`~skact.localization.lime`.
+    r"""Coefficients of a linear model around the sample: :func:`~skact.localization.lime`.
 
-    Needs captum.
+    .. math:: A = \beta, \qquad \min_{\beta_0, \beta} \sum_m \pi(m) \big(v(m) - \beta_0 - \beta'
+              m\big)^2, \qquad \pi(m) = \exp\big(-\tfrac12 (1 - \cos(m, 1))^2\big)
+
+    over masks m that keep each player with probability one half. Needs captum.
 
     Parameters
     ----------
     n_masks, baseline, unit, cell_size, n_segments : as in :class:`~skact.localization.RISE`
         Copies, what takes the place of a player, and what is one.
+
+    References
+    ----------
+    M. T. Ribeiro, S. Singh and C. Guestrin, "Why Should I Trust You? Explaining the Predictions of
+    Any Classifier", KDD 2016.
 
     Examples
     --------
@@ -135,14 +153,23 @@ class LIME(PerturbationMethod):
 
 
 class KernelSHAP(PerturbationMethod):
-    """Shapley values as a weighted regression: :func:`~skact.localization.kernel_shap`.
+    r"""Shapley values as a weighted regression: :func:`~skact.localization.kernel_shap`.
 
-    Needs captum.
+    .. math:: A_i = \sum_{S \not\ni i} \frac{|S|!\,(n - |S| - 1)!}{n!}
+              \big(v(S \cup \{i\}) - v(S)\big)
+
+    estimated by the additive fit to random sets S of the n players under the Shapley kernel. Needs
+    captum.
 
     Parameters
     ----------
     n_masks, baseline, unit, cell_size, n_segments : as in :class:`~skact.localization.RISE`
         Copies, what takes the place of a player, and what is one.
+
+    References
+    ----------
+    S. M. Lundberg and S.-I. Lee, "A Unified Approach to Interpreting Model Predictions", NeurIPS
+    2017.
 
     Examples
     --------
@@ -159,14 +186,23 @@ class KernelSHAP(PerturbationMethod):
 
 
 class SHAPIQ(PerturbationMethod):
-    """Shapley values and interactions by SHAP-IQ: :func:`~skact.localization.shapiq`.
+    r"""Shapley values and interactions by SHAP-IQ: :func:`~skact.localization.shapiq`.
 
-    Needs shapiq, for the coalitions.
+    .. math:: \phi_U = \sum_T v(T)\, (-1)^{u - k} \frac{(t - k)!\,(n - t - u + k)!}{(n - u + 1)!},
+              \qquad t = |T|,\ u = |U|,\ k = |T \cap U|,
+
+    with sets U of one player for the map, and of two for interactions. Needs shapiq, for the
+    coalitions.
 
     Parameters
     ----------
     n_masks, baseline, unit, cell_size, n_segments : as in :class:`~skact.localization.RISE`
         Copies, what takes the place of a player, and what is one.
+
+    References
+    ----------
+    F. Fumagalli, M. Muschalik, P. Kolpaczki, E. Hüllermeier and B. Hammer, "SHAP-IQ: Unified
+    Approximation of any-order Shapley Interactions", NeurIPS 2023.
 
     Examples
     --------

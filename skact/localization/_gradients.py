@@ -228,8 +228,9 @@ class InputFunction:
     r"""One sample as a function :math:`g` of what enters the first block, and maps of it.
 
     The baseline :math:`x'` is the mean of the sample's tokens there. MFABA walks in the presence
-    :math:`\alpha_i \in [0, 1]` of each token, :math:`x_i = x'_i + \alpha_i (x_i - x'_i)`, from all
-    present over a way as long as that to the baseline. In the features themselves the steepest
+    :math:`\alpha_i \in [0, 1]` of each token, as a function of which :math:`g` is read at
+    :math:`x'_i + \alpha_i (x_i - x'_i)`: from all n tokens over a way of :math:`\sqrt n`, as long
+    as that to the baseline. In the features themselves the steepest
     path mostly turns tokens that look like nothing, for which a cosine is easiest to change.
 
     Each map is an ndarray of shape (n_tokens, n_targets), dtype float64, and a RuntimeError if the

@@ -250,8 +250,9 @@ class MFABA(GradientMethod):
               \frac{\partial g(\alpha^{(j)})}{\partial \alpha_i}
 
     where :math:`\alpha_i` in [0, 1] is the presence of a token: what enters the first block lies
-    between the mean of the sample's tokens (0) and the token (1). ``n_steps`` forward and backward
-    passes per concept.
+    between the mean of the sample's tokens (0) and the token (1). The walk starts at
+    :math:`\alpha = 1`, stays in [0, 1], and its steps :math:`\eta = \sqrt n / n_{steps}` add up to
+    the way from all n tokens to none. ``n_steps`` forward and backward passes per concept.
 
     Parameters
     ----------

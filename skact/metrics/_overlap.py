@@ -34,7 +34,12 @@ Statistic = Callable[[Array], Array]
 
 
 def weighted_f1_score(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
-    """F1 per concept, weighted by the number of samples that hold it.
+    r"""F1 per concept, weighted by the number :math:`n_c` of samples that hold it.
+
+    .. math:: F = \frac{\sum_c n_c F_c}{\sum_c n_c}, \qquad
+              F_c = \frac{2 TP_c}{2 TP_c + FP_c + FN_c}
+
+    the table value of the paper [1]_.
 
     Parameters
     ----------
@@ -58,6 +63,11 @@ def weighted_f1_score(y_true: Any, y_pred: Any, *, sample_weight: Any = None) ->
         If the shapes differ, a matrix holds values other than 0 and 1, a vector something that is
         no class of the same kind as the others, or weights are none of these samples.
 
+    References
+    ----------
+    .. [1] Goldberg, Kim, Stein, Wong, "The SuperActivator Mechanism: Transformers Concentrate
+       Reliable Concept Signals in the Tail", section on evaluation.
+
     Examples
     --------
     >>> from skact import weighted_f1_score
@@ -70,7 +80,12 @@ def weighted_f1_score(y_true: Any, y_pred: Any, *, sample_weight: Any = None) ->
 
 
 def token_f1_score(labels_true: Any, labels_pred: Any, *, sample_weight: Any = None) -> float:
-    """F1 over tokens per concept, weighted by the number of tokens that belong to it.
+    r"""F1 over tokens per concept, weighted by the number of tokens that belong to it.
+
+    .. math:: F = \frac{\sum_c n_c F_c}{\sum_c n_c}, \qquad
+              F_c = \frac{2 TP_c}{2 TP_c + FP_c + FN_c}
+
+    over the tokens of all samples, :math:`n_c` of which belong to c.
 
     Parameters
     ----------
@@ -105,9 +120,10 @@ def token_f1_score(labels_true: Any, labels_pred: Any, *, sample_weight: Any = N
 def token_iou_score(labels_true: Any, labels_pred: Any, *, sample_weight: Any = None) -> float:
     r"""Intersection over union of tokens per concept, weighted by the tokens that belong to it.
 
-    .. math:: \mathrm{IoU}_c = \frac{TP_c}{TP_c + FP_c + FN_c}
+    .. math:: \frac{\sum_c n_c \mathrm{IoU}_c}{\sum_c n_c}, \qquad
+              \mathrm{IoU}_c = \frac{TP_c}{TP_c + FP_c + FN_c}
 
-    over the tokens of all samples.
+    over the tokens of all samples, :math:`n_c` of which belong to c.
 
     Parameters
     ----------

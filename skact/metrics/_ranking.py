@@ -74,11 +74,15 @@ def token_average_precision_score(
 
 
 def pointing_game_score(labels_true: Any, scores: Any, *, sample_weight: Any = None) -> float:
-    """Share of the pairs of sample and concept whose highest token belongs to the concept.
+    r"""Share of the pairs of sample and concept whose highest token belongs to the concept.
 
-    A pair takes part if a token of the sample belongs to the concept, so concepts weigh by the
-    samples that hold them. Where several tokens share the highest score, the pair counts with the
-    share of them that belongs to the concept, as if one was drawn: a flat map points at random.
+    .. math:: \operatorname*{mean}_{(x, c):\, x \text{ holds } c} \frac{|T_c(x) \cap L_c(x)|}
+              {|T_c(x)|}, \qquad T_c(x) = \{i : m_{ic} = \max_j m_{jc}\}
+
+    with the map m of a sample, and the tokens :math:`L_c(x)` that belong to the concept. A pair
+    takes part if a token of the sample belongs to the concept, so concepts weigh by the samples
+    that hold them. Where several tokens share the highest score, the pair counts with the share of
+    them that belongs to the concept, as if one was drawn: a flat map points at random.
 
     Parameters
     ----------

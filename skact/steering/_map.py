@@ -1,9 +1,10 @@
 r"""An edit as one frozen map, the same for numpy tokens and for the tensors of a live model.
 
-.. math:: h' = h + g(h)\,\big(s + W^\top (R h + c) + m(h) \odot D h\big)
+.. math:: h' = h + g(h)\, m(h) \odot \big(s + W^\top (R h + c) + D \odot h\big)
 
 with a shift s, a part of low rank (rows R that read, rows W that write, c), a scale per coordinate
-D within bounds m, and a gate g that is 0 or 1. What is learnt on scaled tokens is folded into raw
+D, a gate g that is 0 or 1 for a token, and m that is so for each of its coordinates: 0 for one
+outside of the bounds, where there are some. What is learnt on scaled tokens is folded into raw
 ones by :meth:`EditMap.fold`. The arithmetic is written once, in operations that arrays and tensors
 have in common.
 """

@@ -96,8 +96,8 @@ class ActivationTransport(BaseEdit):
     concept, of equally many: :math:`w_j = \operatorname{cov} / \operatorname{var}`,
     :math:`b_j = \mu_{+j} - w_j \mu_{-j}`; "gaussian" :math:`w_j = \sigma_{+j} / \sigma_{-j}`,
     "mean" :math:`w_j = 1`. "damping" pulls coordinates that tell the concept towards 0,
-    :math:`w_j = 1 - 2 (A_j - 1/2)` with the area :math:`A_j > 1/2` under the ROC curve [2]_. Not
-    idempotent.
+    :math:`w_j = 1 - 2 (A_j - 1/2)` and :math:`b_j = 0`, with the area :math:`A_j > 1/2` under the
+    ROC curve [2]_. Not idempotent.
 
     Parameters
     ----------

@@ -36,8 +36,9 @@ class UnitEdit(BaseEdit):
 
     .. math:: h' = h + a \, m \, W_{dec}[j]
 
-    with rows of :math:`W_{dec}` of norm 1 and the median norm m of the tokens. What the autoencoder
-    does not reconstruct stays in the token. Not idempotent.
+    with rows of :math:`W_{dec}` of norm 1 and the median norm m of the tokens; :math:`h' = h + a
+    W_{dec}[j]` with ``unit="raw"``. What the autoencoder does not reconstruct stays in the token.
+    Not idempotent.
 
     Parameters
     ----------
