@@ -51,6 +51,11 @@ RUNS = [
         "DEPTHS = [1.0]; from skact.auto import _choice; _choice.METHODS = _choice.METHODS[:1]",
         "--data {texts} --model {model} --limit 280",
     ),
+    (
+        "few_positives",
+        "",
+        "--data {texts} --model {model} --layer 1 --concepts 2 --draws 1 --sizes 4 8",
+    ),
     ("concept_search", "", "--data {texts} --model {model} --samples 150"),
     (
         "dilution",
