@@ -1,12 +1,18 @@
 """The public surface: names and docstrings; `make lint` checks the types."""
 
+import ast
 import inspect
+import pydoc
 import re
 
+import numpy as np
 import pytest
+from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
+from sklearn.base import clone
 
 import skact
+from tests.persistence import kept
 
 
 def test_all_is_sorted_and_complete():
@@ -62,3 +68,88 @@ def test_the_formulas_name_their_source():
         doc = getattr(skact, name).__doc__
         assert ".. math::" in doc, name
         assert "The SuperActivator Mechanism" in doc, name
+
+
+def said_defaults(thing):
+    """Defaults of arguments, as the docstring writes them."""
+    for entry in NumpyDocString(inspect.getdoc(thing) or "")["Parameters"]:
+        names = entry.name.split(", ")
+        if found := re.search(r"default=(.+)$", entry.type):
+            texts = re.split(r", | and ", found[1]) if len(names) > 1 else [found[1]]
+            texts = texts if len(texts) == len(names) else [found[1]] * len(names)
+            yield from zip(names, texts, strict=True)
+
+
+def read(text, thing):
+    """Value of a default: a literal, or what has that name."""
+    try:
+        return ast.literal_eval(text)
+    except ValueError:
+        return getattr(inspect.getmodule(inspect.unwrap(thing)), text)
+
+
+@pytest.mark.parametrize("name", sorted(set(documented())))
+def test_defaults_are_those_of_the_signature(name):
+    thing = pydoc.locate(name)
+    given = inspect.signature(thing).parameters
+    for argument, text in said_defaults(thing):
+        assert given[argument].default == read(text, thing), argument
+
+
+def test_a_wrong_default_is_noticed():
+    def function(a=1):
+        """Do nothing.
+
+        Parameters
+        ----------
+        a, b : int, default=2 and "c"
+            A number.
+        """
+
+    assert dict(said_defaults(function)) == {"a": "2", "b": '"c"'}
+    assert inspect.signature(function).parameters["a"].default != read("2", function)
+
+
+def fits(said, value):
+    """Whether a fitted attribute is of the type that the docstring says."""
+    if value is None:
+        return "None" in said
+    if said.startswith("ndarray"):
+        shapes = re.match(r"ndarray of shape (\([^)]*\))(?: or (\([^)]*\)))?", said).groups()
+        n_axes = {len(re.findall(r"[^(), ][^,]*", shape)) for shape in shapes if shape}
+        dtypes = re.search(r"dtype (\w+)(?: or (\w+))?", said)
+        right = dtypes is None or value.dtype in [np.dtype(one) for one in dtypes.groups() if one]
+        return isinstance(value, np.ndarray) and value.ndim in n_axes and right
+    kinds = {"float": float, "int": (int, np.integer), "bool": (bool, np.bool_), "str": str}
+    return " or " in said or isinstance(value, kinds.get(said, object))
+
+
+@pytest.mark.filterwarnings("ignore")  # that little is learnt in few iterations
+@pytest.mark.parametrize(("made", "data"), [e[1:] for e in kept.single()], ids=repr)
+def test_attributes_are_of_the_type_that_is_said(made, data):
+    fitted = clone(made).fit(data, kept.Y)
+    entries = NumpyDocString(inspect.getdoc(type(made)))["Attributes"]
+    names = {name for entry in entries for name in entry.name.split(", ")}
+    assert {n for n in vars(fitted) if n.endswith("_") and not n.startswith("_")} <= names
+    for entry in entries:
+        for name in entry.name.split(", "):
+            if hasattr(fitted, name):
+                assert fits(entry.type, getattr(fitted, name)), name
+            else:
+                assert re.search(r"\b(Only|With|Absent)\b", " ".join(entry.desc)), name
+
+
+@pytest.mark.parametrize(
+    ("said", "value", "right"),
+    [
+        ("ndarray of shape (n,), dtype float64", np.zeros(2), True),
+        ("ndarray of shape (n,), dtype float64", np.zeros((2, 2)), False),
+        ("ndarray of shape (n,), dtype float64", np.zeros(2, np.float32), False),
+        ("ndarray of shape (n, 2) or (n,), dtype int64", np.zeros(2, np.int64), True),
+        ("ndarray of shape (n,) or None", None, True),
+        ("float", 1, False),
+        ("int", np.int64(1), True),
+    ],
+)
+def test_types_are_told_apart(said, value, right):
+    assert fits(said, value) == right

@@ -100,6 +100,21 @@ def test_half_precision_and_pieces_give_the_same(rng):
     np.testing.assert_allclose(half.matrix_, whole.matrix_, atol=0.02)
 
 
+@pytest.mark.parametrize("n_tokens", [240, 8])
+def test_explained_is_corrected_where_there_are_tokens_enough(rng, n_tokens):
+    X, Y = (one.flat()[:n_tokens] for one in pair(rng, noise=2.0))
+    space = ActivationSpaceMap(alpha=0.3).fit(X, Y)
+    x, y = X - X.mean(axis=0), Y - Y.mean(axis=0)
+    share = 1 - ((Y - space.transform(X)) ** 2).sum() / (y**2).sum()
+    penalty = 0.3 * (x**2).sum() / 5
+    hat = x @ np.linalg.inv(x.T @ x + penalty * np.eye(5)) @ x.T
+    freedom = np.trace(hat)
+    corrected = 1 - (1 - share) * (n_tokens - 1) / (n_tokens - freedom - 1)
+    assert (n_tokens > 2 * freedom + 2) == (n_tokens == 240)
+    assert space.explained_ == pytest.approx(corrected if n_tokens == 240 else share)
+    assert abs(share - corrected) > 1e-3
+
+
 def test_explained_is_what_other_tokens_show(rng):
     X, Y = pair(rng, noise=2.0)
     space = ActivationSpaceMap().fit(X[:30], Y[:30])

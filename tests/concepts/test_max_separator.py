@@ -175,6 +175,19 @@ def test_it_reads_the_maximum_that_detectors_read(problem):
     assert away[0] < 0.5 * away[1]
 
 
+def test_the_curve_begins_with_the_loss_before_the_first_step(problem):
+    """Top windows begin at the minimum of a soft maximum, sharpness 4."""
+    X, y = problem
+    curve = MaxSeparator(None, weight_decay=0.01).fit(X, y).loss_curve_
+    start = MaxSeparator(4.0, weight_decay=0.01).fit(X, y)
+    logits = start.transform(X).max() + start.intercepts_
+    weight = np.where(y, 0.5 / y.sum(axis=0), 0.5 / (1 - y).sum(axis=0))
+    loss = (weight * np.logaddexp(0, np.where(y, -logits, logits))).sum()
+    loss += 0.005 * (start.concept_vectors_**2).sum()
+    assert curve[0] == pytest.approx(loss, rel=1e-5)
+    assert curve[1] < curve[0] * (1 - 1e-3)
+
+
 @pytest.mark.parametrize("params", [{"window": 3}, {"sharpness": None, "window": 3, "top": 2}])
 def test_windows_find_what_is_spread_over_neighbours(rng, params):
     """Weak evidence in four tokens side by side, against strong noise of single tokens."""

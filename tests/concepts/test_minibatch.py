@@ -71,6 +71,18 @@ def test_steps_follow_the_formula(problem, monkeypatch, balanced, batch):
     assert not np.allclose(other, vectors, atol=1e-3)
 
 
+def test_the_metric_is_the_inverse_of_the_bound_of_the_hessian(problem):
+    X, labels = problem
+    z, (n, d) = X.flat().astype(float), X.flat().shape
+    moment = sum(np.outer(one, one) for one in z) / n
+    kept = np.where(np.eye(d, dtype=bool), 1, n / (n + d))
+    expected = np.linalg.inv(kept * moment / 4 + L2 * np.eye(d))
+    np.testing.assert_allclose(begun(X, labels).metric, expected, rtol=1e-4, atol=1e-5)
+    # The control: correlations as they are would make another metric.
+    whole = np.linalg.inv(moment / 4 + L2 * np.eye(d))
+    assert np.abs(whole - expected).max() > 1e-3
+
+
 def test_every_token_is_dealt_once_and_keeps_its_labels(rng, monkeypatch):
     monkeypatch.setattr(_minibatch, "_BATCH", 10)
     labels = rng.random((47, 3)) < 0.3

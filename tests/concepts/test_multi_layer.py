@@ -96,6 +96,13 @@ def test_planted_units_act_where_they_were_planted(rng):
     assert (other.layer_profiles_[units][:3, 1] > 0.9).all()
 
 
+def test_a_layer_of_which_most_tokens_are_its_mean_keeps_its_size():
+    values = np.zeros((40, 3))
+    values[0], values[1] = [8, 0, 0], [-8, 0, 0]
+    method = MultiLayerAutoencoder(coder(4)).fit(TokenArray(values, np.arange(0, 41, 4)))
+    np.testing.assert_array_equal(method.scale_, [1])
+
+
 def test_units_that_never_act_have_no_profile():
     from skact.concepts._multi_layer import layer_profiles
 

@@ -61,6 +61,8 @@ def test_the_formulas_hold_head_by_head(kind):
     found = head_alignment(pair, VECTORS, layer=[1, 3], n_random=10, random_state=0)
     assert (found.layers, found.heads) == ([1, 3], [0, 1, 2, 3])
     assert found.concepts == ["concept0", "concept1", "concept2"]
+    drawn = np.random.RandomState(0).standard_normal((10, 32))
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
     for place, block in enumerate(found.layers):
         query, key, value, output, norm, centred = weights_of(kind, pair[0], block)
         gain = np.eye(32)
@@ -81,6 +83,12 @@ def test_the_formulas_hold_head_by_head(kind):
                 assert found.alpha_share[at] == pytest.approx(share, rel=1e-3, abs=1e-6)
                 share = v @ copies @ v / np.linalg.norm(copies)
                 assert found.beta_share[at] == pytest.approx(share, rel=1e-3, abs=1e-6)
+                others = np.array([(u @ asks @ u, u @ copies @ u) for u in drawn])
+                own = np.array([v @ asks @ v, v @ copies @ v])
+                as_much = np.abs(others) >= np.abs(own)
+                assert found.alpha_p[at] == (1 + as_much[:, 0].sum()) / 11
+                assert found.beta_p[at] == (1 + as_much[:, 1].sum()) / 11
+                assert found.gain_p[at] == (1 + (others.prod(axis=1) >= own.prod()).sum()) / 11
     np.testing.assert_allclose(found.gain, found.alpha * found.beta / np.sqrt(8))
 
 

@@ -33,6 +33,7 @@ from skact.localization import (
     IntegratedGradients,
     LocalTarget,
     Target,
+    _gradients,
 )
 from skact.localization._parts import take_apart
 from skact.localization._samples import Samples
@@ -170,6 +171,24 @@ def test_integrated_gradients_are_complete(case, request):
     np.testing.assert_allclose(total, ends[1] - ends[0], atol=1e-3)
     np.testing.assert_allclose(ends[1], game(np.ones((1, game.n_players), bool))[0], atol=1e-5)
     assert np.abs(ends[1] - ends[0]).max() > 1e-2
+
+
+@pytest.mark.parametrize("n_steps", [1, 7])
+def test_the_steps_of_mfaba_add_up_to_the_way_to_the_baseline(n_steps, shapes, monkeypatch):
+    seen = []
+
+    def walk(value, inputs, *, step, n_steps, clamp):
+        seen.append(step * n_steps)
+        assert clamp(torch.tensor([-1.0, 0.5, 2.0])).tolist() == [0, 0.5, 1]
+        assert inputs.eq(1).all()
+        return np.zeros((len(inputs), 6))
+
+    sample = samples_of(shapes, shapes.samples[:1]).sample(0)
+    monkeypatch.setattr(_gradients, "mfaba", walk)
+    sample.input_function.mfaba(n_steps)
+    n_tokens = len(sample.tokens)
+    # From all present, alpha = 1, to none, alpha = 0: as long as the vector of ones.
+    np.testing.assert_allclose(seen, [np.linalg.norm(np.ones(n_tokens))])
 
 
 @pytest.mark.parametrize("method", ON_GAMES)

@@ -61,6 +61,32 @@ EDITS = [
 ]
 
 
+def test_it_is_the_formula_of_the_module():
+    """Outside of the bounds a coordinate stays, whatever else would be added to it."""
+    R, W = RNG.normal(size=(2, 2, 4))
+    s, D, r = RNG.normal(size=(3, 4))
+    c, low, high = RNG.normal(size=2), np.full(4, -0.5), np.full(4, 0.8)
+    made = EditMap(s, R, c, W, D, low, high, gates=(Gate(r[None], np.array([0.1])),))
+    tokens = RNG.normal(size=(50, 4))
+    expected = tokens.copy()
+    for h, out in zip(tokens, expected, strict=True):
+        if r @ h + 0.1 < 0:
+            continue
+        for j in range(4):
+            if low[j] <= h[j] <= high[j]:
+                out[j] += s[j] + sum(W[k, j] * (R[k] @ h + c[k]) for k in range(2)) + D[j] * h[j]
+    np.testing.assert_allclose(made(tokens), expected)
+    twin = made.to(torch.tensor(tokens))
+    tensors = torch.tensor(tokens)
+    fires = twin.fires(tensors)[:, None]
+    moved = torch.where(fires, tensors + twin.change(tensors), tensors)
+    np.testing.assert_allclose(moved.numpy(), expected)
+    # The control: bounds on D h alone would let the rest through.
+    inside = (tokens >= low) & (tokens <= high)
+    other = tokens + fires.numpy() * (s + (tokens @ R.T + c) @ W + inside * D * tokens)
+    assert not np.allclose(other, expected)
+
+
 @pytest.mark.filterwarnings("ignore:the autoencoder did not converge")
 @pytest.mark.parametrize("edit", EDITS, ids=repr)
 def test_what_is_learnt_on_scaled_tokens_acts_rightly_on_raw_ones(edit):
