@@ -4,6 +4,7 @@ The command is ``python benchmarks/render_paper.py``.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 from render_results import RESULTS, interval, markdown
@@ -105,9 +106,10 @@ def verdict(claim, ends):
     return "fails" if high < 0 else "not told"
 
 
-def claimed():
-    """Render what bears on each claim in each run, with the verdict of its interval."""
-    found = {name: read(file) for name, file in RUNS.items()}
+def claimed(data):
+    """Render what bears on each claim on a data set, with the verdicts, a column for each model."""
+    pairs = {tuple(name.split(", ")): file for name, file in RUNS.items()}
+    found = {model: read(file) for (one, model), file in pairs.items() if one == data}
     rows = []
     for claim, where in CLAIMS.items():
         row = [claim]
@@ -128,21 +130,30 @@ def counted():
     return markdown(["Claim", "Holds", "Not told apart", "Fails"], rows)
 
 
-TABLES = (detected, published, asked, claimed, counted)
+DATA = tuple(dict.fromkeys(name.split(", ")[0] for name in RUNS))
+#: What writes a table, by the mark before it. Claims are told apart by data: seven runs side by
+#: side are wider than a page.
+TABLES = {
+    "detected": detected,
+    "published": published,
+    "asked": asked,
+    "counted": counted,
+    **{f"claimed: {data}": partial(claimed, data) for data in DATA},
+}
 
 
 def sections():
-    return [table() for table in TABLES]
+    return [table() for table in TABLES.values()]
 
 
 def main():
     text = PAGE.read_text(encoding="utf-8")
-    for table in TABLES:
-        mark = f"<!-- {table.__name__} -->\n"
+    for name, table in TABLES.items():
+        mark = f"<!-- {name} -->\n"
         before, old = text.split(mark)
         _, _, behind = old.partition("\n\n")
         text = f"{before}{mark}{table()}\n\n{behind}"
-    PAGE.write_text(text, encoding="utf-8")
+    PAGE.write_text(f"{text.rstrip()}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
