@@ -233,6 +233,20 @@ def test_the_readme_says_what_it_is_in_three_sentences():
     assert len(re.findall(r"[.!?](?=\s|$)", about)) == 3
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "index.md"], ids=name)
+def test_the_first_example_is_three_lines_beside_its_floor(page):
+    text = page.read_text(encoding="utf-8")
+    block = BLOCK.search(text)
+    rows = [one for one in block[1].splitlines() if one and not re.match(r"#|import |from ", one)]
+    assert len(rows) == 3
+    assert "skact.ConceptDetector(" in rows[1]
+    given = re.search(r"new = .*, skact\.make_shapes\((\d+), random_state=(\d)\)", rows[0])
+    target = skact.make_shapes(int(given[1]), random_state=int(given[2])).target
+    floor = f"{skact.all_positive_f1_score(target):.2f}"
+    behind = " ".join(text[block.end() :].split())[:200]
+    assert f"saying yes to everything has {floor}." in behind
+
+
 def test_the_commands_of_the_readme_are_targets():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = set(re.findall(r"`make (\w+)`", text)) | set(
