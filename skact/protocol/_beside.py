@@ -211,7 +211,8 @@ def time_localization(
     start = clock()
     try:
         brief = replace(settings, per_concept=1)
-        judge = judge_of(setup, brief, Bunch(**part), configuration, folder)
+        own = configuration.seed, configuration.resamples
+        judge = judge_of(setup, brief, Bunch(**part), *own, folder)
         preparing = (clock() - start) * n_samples / len(part.data)
         start = clock()
         with warnings.catch_warnings():

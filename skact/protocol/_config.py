@@ -14,6 +14,7 @@ from skact.protocol._detection import DETECTORS, METHODS, make_method
 from skact.protocol._setups import (
     ANALYSES,
     LOCALIZERS,
+    MADE,
     PLAYERS,
     Analyses,
     Localization,
@@ -26,6 +27,7 @@ _SHIPPED = Path(__file__).parent
 _KINDS: dict[str, tuple[Any, str]] = {
     "str": (str, "a text"),
     "int": (int, "an int"),
+    "int | None": (int, "an int"),
     "float": (int | float, "a number"),
     "dict": (dict, "a table"),
     "Prompting | None": (Prompting, "a table"),
@@ -51,6 +53,10 @@ class Setup:
         or folder.
     n_samples : int, default=600
         How many are made.
+    concepts : list of str, default=[]
+        Of a folder, which ones, in this order; none means all.
+    at_most : int, default=None
+        Samples of each split, the first ones of the data; None takes all.
     layers : list of int or float, default=[]
         Blocks, or depths in (0, 1]; none means all blocks.
     depths : list of int or float, default=[]
@@ -69,6 +75,8 @@ class Setup:
     data: str
     model: str
     n_samples: int = 600
+    concepts: list[str] = field(default_factory=list)
+    at_most: int | None = None
     layers: list[int | float] = field(default_factory=list)
     depths: list[int | float] = field(default_factory=list)
     methods: list[str] = field(default_factory=lambda: list(METHODS))
@@ -223,9 +231,25 @@ def _checked_setup(setup: Setup, where: str) -> Setup:
         if not 0 < depth <= 100:
             raise ValueError(f"{where}: depths are percents in (0, 100], got {depth!r}.")
     _check_asked(setup, where)
+    _check_samples(setup, where)
+    return setup
+
+
+def _check_samples(setup: Setup, where: str) -> None:
+    """Check which samples and concepts are taken; what a folder has is not known yet."""
     if setup.n_samples < 20:
         raise ValueError(f"{where}: n_samples must be at least 20, got {setup.n_samples}.")
-    return setup
+    if setup.at_most is not None and setup.at_most < 1:
+        raise ValueError(f"{where}: at_most must be at least 1, got {setup.at_most}.")
+    for name in setup.concepts:
+        if not isinstance(name, str):
+            raise ValueError(f"{where}: concepts must be names, got {name!r}.")
+    _check_apart(setup.concepts, f"{where}, concepts")
+    if setup.concepts and setup.data in MADE:
+        raise ValueError(
+            f"{where}: concepts choose among those of a folder, and data = {setup.data!r} is made "
+            "with all of its own."
+        )
 
 
 def _check_asked(setup: Setup, where: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch
+from sklearn.utils import Bunch, _safe_indexing
 
 from skact.datasets import (
     load_masks,
@@ -23,6 +23,8 @@ from skact.models import check_chat_model
 from skact.protocol._analyses import enough_samples, mean_vectors
 from skact.protocol._config import Setup
 from skact.protocol._detection import Problem, check_units
+from skact.protocol._localization import check_players
+from skact.protocol._setups import MADE
 from skact.tokens import LayerStack, TokenArray
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _SPLITS = ("train", "cal", "test")
+_OF_SAMPLES = ("data", "target", "split", "spans", "masks", "groups", "ids")
 
 
 def model_path(setup: Setup) -> str:
@@ -52,16 +55,7 @@ def model_path(setup: Setup) -> str:
 
 def read_data(setup: Setup, seed: int) -> Bunch:
     """Read or make the data, with a split; concepts without a sample in one are refused."""
-    folder = Path(setup.data)
-    if setup.data in ("shapes", "paragraphs"):
-        make = make_shapes if setup.data == "shapes" else make_paragraphs
-        data = make(setup.n_samples, random_state=seed)
-        fifths = np.resize(["train", "train", "train", "cal", "test"], setup.n_samples)
-        data.split = np.random.default_rng(seed).permutation(fifths)
-    elif (folder / "samples.jsonl").exists():
-        data = load_spans(folder)
-    else:
-        data = load_masks(folder)
+    data = _some(_all_samples(setup, seed), setup.at_most)
     for split in _SPLITS:
         held = data.target[data.split == split].sum(axis=0)
         for name, n_positive in zip(data.target_names, held, strict=True):
@@ -78,6 +72,28 @@ def read_data(setup: Setup, seed: int) -> Bunch:
                 "train, cal and test."
             )
     return data
+
+
+def _all_samples(setup: Setup, seed: int) -> Bunch:
+    folder = Path(setup.data)
+    if setup.data in MADE:
+        make = make_shapes if setup.data == "shapes" else make_paragraphs
+        data = make(setup.n_samples, random_state=seed)
+        fifths = np.resize(["train", "train", "train", "cal", "test"], setup.n_samples)
+        data.split = np.random.default_rng(seed).permutation(fifths)
+        return data
+    read = load_spans if (folder / "samples.jsonl").exists() else load_masks
+    return read(folder, concepts=setup.concepts or None)
+
+
+def _some(data: Bunch, at_most: int | None) -> Bunch:
+    """Take the first samples of each split."""
+    if at_most is None:
+        return data
+    split = np.asarray(data.split)
+    rows = np.sort(np.concatenate([np.flatnonzero(split == s)[:at_most] for s in _SPLITS]))
+    own = [name for name in _OF_SAMPLES if name in data]
+    return Bunch(**data | {name: _safe_indexing(data[name], rows) for name in own})
 
 
 def token_embedder(setup: Setup) -> TransformerEmbedder:
@@ -127,7 +143,7 @@ def identity(setup: Setup) -> dict[str, Any]:
 
 
 def check_models(setup: Setup, data: Bunch, methods: dict[str, dict[str, Any]]) -> None:
-    """See that the model of a setup can be read, that one that is asked can be, and that units fit.
+    """See that models of a setup can be read and asked, and that units and players fit.
 
     Parameters
     ----------
@@ -143,15 +159,18 @@ def check_models(setup: Setup, data: Bunch, methods: dict[str, dict[str, Any]]) 
     ValueError, OSError
         If it is not so.
     """
-    loaded = token_embedder(setup).reader.loaded
+    embedder = token_embedder(setup)
+    loaded = embedder.reader.loaded
     if setup.prompting is not None:
         check_chat_model(setup.prompting.model or model_path(setup))
     n_train = int(np.count_nonzero(np.asarray(data.split) == "train"))
-    for name in setup.methods:
-        try:
+    try:
+        for name in setup.methods:
             check_units(name, methods.get(name), loaded.width, n_train)
-        except ValueError as error:
-            raise ValueError(f"setup {setup.name}: {error}") from error
+        if setup.localization is not None:
+            check_players(setup.localization, embedder, data)
+    except ValueError as error:
+        raise ValueError(f"setup {setup.name}: {error}") from error
 
 
 def load_problem(setup: Setup, data: Bunch, store: Path) -> Problem:

@@ -265,8 +265,7 @@ def held_out_scores(
     train, held = problem.rows("train"), np.r_[problem.rows("cal"), problem.rows("test")]
     labelled = isinstance(method, BaseConcepts)
     scores = {}
-    # Of units every third layer, of few layers the last.
-    for layer in stack.layers if labelled else stack.layers[2::3] or stack.layers[-1:]:
+    for layer in stack.layers:
         tokens = stack.layer(layer)
         scaler = TokenScaler().fit(tokens[train])
         first: Any = scaler.transform(tokens[train])

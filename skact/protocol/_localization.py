@@ -9,6 +9,7 @@ same pairs for every method and target.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -50,7 +51,7 @@ from skact.protocol._setups import LOCALIZERS, Localization
 from skact.rows import Array
 from skact.tokens import TokenArray
 
-__all__ = ["MAPPERS", "MapJudge", "drawn_rows", "players_of"]
+__all__ = ["MAPPERS", "MapJudge", "check_players", "drawn_rows", "players_of"]
 
 _SCORES: dict[str, Any] = {
     "f1": token_f1_score,
@@ -67,6 +68,8 @@ MAPPERS = {
         *(IntegratedGradients, MFABA),
     )
 }
+# Samples whose tokens are counted at a time.
+_PIECE = 64
 _AREAS = ("insertion", "deletion", "gap")
 
 
@@ -119,9 +122,10 @@ class MapJudge:
         pairs = data.labels.max() & self.marks.max() & own[:, None]
         if not pairs.any():
             raise ValueError(
-                f"localization: no sample in {split} has a SuperActivator of a concept that it "
-                f"holds, among those of at most half of masks={settings.masks} players "
-                f"(unit={settings.unit!r})."
+                f"localization has nothing to judge: of the {int(own.sum())} samples of {split} "
+                f"that have at most half of masks={settings.masks} players, none has a "
+                "SuperActivator of a concept that it holds; take another layer, more masks or a "
+                f"larger unit than {settings.unit!r}."
             )
         rows = drawn_rows(pairs, settings.per_concept, self.seed)
         return rows, pairs[rows]
@@ -246,6 +250,48 @@ def players_of(lengths: Array, shapes: Array | None, settings: Localization) -> 
     if settings.unit == "grid" and shapes is not None:
         return np.prod(-(-shapes // settings.cell_size), axis=1)
     return lengths
+
+
+def check_players(settings: Localization, embedder: TransformerEmbedder, data: Bunch) -> None:
+    """Refuse a budget that leaves out every sample with a concept of a split, before work.
+
+    Parameters
+    ----------
+    settings : Localization
+        Budget and players.
+    embedder : TransformerEmbedder
+        What counts tokens; the model does not run.
+    data : Bunch
+        With ``data``, ``target`` and ``split``.
+
+    Raises
+    ------
+    ValueError
+        If of cal or test all have more players than half of the masks, with the fewest masks that
+        would do.
+    """
+    for split in ("cal", "test"):
+        held = np.asarray(data.target, bool).any(axis=1) & (np.asarray(data.split) == split)
+        fewest = min(_count_players(settings, embedder, data, np.flatnonzero(held)))
+        if 2 * fewest > settings.masks:
+            raise ValueError(
+                f"localization leaves out all samples of {split}: each has more players than half "
+                f"of masks={settings.masks}, {fewest} at least with unit={settings.unit!r}; take "
+                f"masks={2 * fewest} or more, or a larger unit."
+            )
+
+
+def _count_players(
+    settings: Localization, embedder: TransformerEmbedder, data: Bunch, rows: Array
+) -> Iterator[int]:
+    """Fewest players of some samples after the other, up to those that are few enough."""
+    for start in range(0, len(rows), _PIECE):
+        inputs = embedder.prepare([data.data[i] for i in rows[start : start + _PIECE]])
+        shapes = getattr(inputs, "shapes", None)
+        fewest = int(players_of(np.asarray(inputs.n_tokens), shapes, settings).min())
+        yield fewest
+        if 2 * fewest <= settings.masks:
+            return
 
 
 def made_method(name: str, settings: Localization) -> AttributionMethod:

@@ -46,6 +46,9 @@ def write_results(setup: Setup, configuration: Configuration, journal: Journal) 
     }
     write_table({**about, **table, "methods": methods}, journal.folder, setup.name)
     paths = [journal.folder / f"{setup.name}.md"]
+    for one in found.get("localization", {}).values():
+        for line in one.get("table", []):
+            line.pop("seconds_per_sample", None)  # a run that is done again gives the same
     if "prompting" in found:
         _add_gains(found, setup, problem, configuration)
     for kind, rows in _ROWS.items():

@@ -19,7 +19,7 @@ from skact.protocol._data import check_models, embed, read_data
 from skact.protocol._journal import Journal
 from skact.protocol._report import write_report
 from skact.protocol._results import write_results
-from skact.protocol._steps import Unit, fill, steps_of, units_of
+from skact.protocol._steps import Unit, check_maps, fill, steps_of, units_of
 from skact.warning import warn
 
 __all__ = ["run"]
@@ -74,8 +74,9 @@ def run(
     Raises
     ------
     ValueError
-        If the folder holds another run, data and setup do not fit, or a model that is to be asked
-        cannot be, before anything is embedded.
+        If the folder holds another run, data and setup do not fit, a model that is to be asked
+        cannot be, or all samples have too many players, before anything is embedded; if no sample
+        has a SuperActivator to judge maps on, before any cell is filled.
     ImportError
         If the library of the backend is not installed, naming its extra.
     """
@@ -87,6 +88,7 @@ def run(
         journal = Journal(folder)
         journal.start(configuration.plain(), resume=resume)
         _embed(configuration, journal, n_jobs)
+        check_maps(configuration, folder)
         _fill(configuration, folder, n_jobs, progress)
     tables = [
         path

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["ANALYSES", "LOCALIZERS", "PLAYERS", "Analyses", "Localization", "Prompting"]
+__all__ = ["ANALYSES", "LOCALIZERS", "MADE", "PLAYERS", "Analyses", "Localization", "Prompting"]
 
+#: Data that are made, not read.
+MADE = ("shapes", "paragraphs")
 #: Attribution methods, and the budget that each takes.
 LOCALIZERS: dict[str, tuple[str, ...]] = {
     "direct": (),

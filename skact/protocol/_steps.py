@@ -19,7 +19,16 @@ from skact.protocol._localization import MapJudge
 from skact.protocol._prompting import ask_about
 from skact.protocol._setups import Localization
 
-__all__ = ["Unit", "analyst_of", "fill", "judge_of", "problem_of", "steps_of", "units_of"]
+__all__ = [
+    "Unit",
+    "analyst_of",
+    "check_maps",
+    "fill",
+    "judge_of",
+    "problem_of",
+    "steps_of",
+    "units_of",
+]
 
 _ABOUT = "about"
 
@@ -99,17 +108,13 @@ def _prompting(unit: Unit, left: list[str], configuration: Configuration, folder
 
 
 def _localization(unit: Unit, left: list[str], configuration: Configuration, folder: Path) -> Cells:
-    setup, settings = unit.setup, unit.setup.localization
-    assert settings is not None
-    judge = judge_of(setup, settings, read_data(setup, configuration.seed), configuration, folder)
+    setup = unit.setup
+    judge = own_judge(setup, configuration.seed, configuration.resamples, folder)
     with warnings.catch_warnings():
         # Pairs without a local target are counted in the result.
         warnings.filterwarnings("ignore", message=".*local target.*")
         for name in left:
-            result = judge.about() if name == _ABOUT else judge.judge(name)
-            for line in result.get("table", []):
-                del line["seconds_per_sample"]  # a run that is done again gives the same
-            yield name, result
+            yield name, judge.about() if name == _ABOUT else judge.judge(name)
 
 
 def _analyses(unit: Unit, left: list[str], configuration: Configuration, folder: Path) -> Cells:
@@ -120,14 +125,34 @@ def _analyses(unit: Unit, left: list[str], configuration: Configuration, folder:
         yield name, analyst.analyse(name)
 
 
+@lru_cache(maxsize=1)
+def own_judge(setup: Setup, seed: int, n_resamples: int, folder: Path) -> MapJudge:
+    """Choose what maps of a setup are judged on; kept until another setup is asked for."""
+    settings, data = setup.localization, read_data(setup, seed)
+    assert settings is not None
+    try:
+        return judge_of(setup, settings, data, seed, n_resamples, folder)
+    except ValueError as error:
+        raise ValueError(f"setup {setup.name}: {error}") from error
+
+
+def check_maps(configuration: Configuration, folder: Path) -> None:
+    """See that there is something to judge maps on, before any cell is filled."""
+    done = Journal(folder).done()
+    for setup in configuration.setup:
+        for unit in units_of(setup):
+            if unit.kind == "localization" and not done.issuperset(steps_of(unit).values()):
+                own_judge(setup, configuration.seed, configuration.resamples, folder)
+
+
 def judge_of(
-    setup: Setup, settings: Localization, data: Bunch, configuration: Configuration, folder: Path
+    setup: Setup, settings: Localization, data: Bunch, seed: int, n_resamples: int, folder: Path
 ) -> MapJudge:
     """Embed data at the layer of localization, and choose what maps are judged on."""
     embedder = token_embedder(setup).set_params(layer=settings.layer, store=folder / "store")
     data.tokens, data.labels = embedder.transform(data.data), label_tokens(embedder, data)
     embedder.set_params(store=None)
-    return MapJudge(data, embedder, settings, configuration.seed, configuration.resamples)
+    return MapJudge(data, embedder, settings, seed, n_resamples)
 
 
 def analyst_of(name: str, problem: Problem, fewest: int, configuration: Configuration) -> Analyst:

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from sklearn.utils import Bunch
 
 from skact import TransformerEmbedder, make_shapes, shapes_model_path, token_f1_score
 from skact.localization import METHODS, ConceptLocalizer, faithfulness
 from skact.metrics import keep_pairs
 from skact.protocol import LOCALIZERS, Localization, MapJudge
-from skact.protocol._localization import made_method, players_of
+from skact.protocol._localization import check_players, made_method, players_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*local target")
 
@@ -90,8 +91,34 @@ def test_figures_are_those_of_the_localizer(parts, judge):
 
 
 def test_a_judge_without_samples_says_so(parts):
-    with pytest.raises(ValueError, match=r"no sample in cal has a SuperActivator .* masks=10 "):
+    with pytest.raises(ValueError, match=r"of the 0 samples of cal .* masks=10 players, none has"):
         MapJudge(*parts, Localization(masks=10), 0)
+
+
+def test_a_budget_that_leaves_out_all_samples_is_refused_with_one_that_does(parts):
+    data, embedder = parts
+    n = data.labels.lengths[0]
+    said = rf"all samples of cal: .* masks=10, {n} at least .* masks={2 * n} or more"
+    with pytest.raises(ValueError, match=said):
+        check_players(Localization(masks=10), embedder, data)
+    check_players(Localization(masks=2 * n), embedder, data)
+    check_players(Localization(masks=10, unit="grid", cell_size=8), embedder, data)
+
+
+@pytest.mark.parametrize("held", ["short", "long"])
+def test_one_short_sample_with_a_concept_is_enough_wherever_it_stands(held):
+    class Counter:
+        def prepare(self, samples):
+            return Bunch(n_tokens=[len(text.split()) for text in samples])
+
+    texts = [*["no " * 40] * 99, "yes it is"] * 2
+    target = np.array([[(text == "yes it is") == (held == "short")] for text in texts], int)
+    data = Bunch(data=texts, split=np.repeat(["cal", "test"], 100), target=target)
+    if held == "short":
+        check_players(Localization(masks=6), Counter(), data)
+    else:
+        with pytest.raises(ValueError, match=r"all samples of cal: .*, 40 at least"):
+            check_players(Localization(masks=6), Counter(), data)
 
 
 def test_one_target_has_no_gain(parts):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +156,7 @@ def stop(config, out, *more):
     """Start a run in a process and kill it when some cells are done; how many."""
     ask = [sys.executable, "-m", "skact", "paper", str(config), "--out", str(out), *more]
     process = subprocess.Popen(ask, stderr=subprocess.PIPE)
-    journal, deadline = Journal(out), time.monotonic() + 60
+    journal, deadline = Journal(out), time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         if journal.path.exists() and len(journal.done()) >= 3:
             break
@@ -208,6 +209,17 @@ BAD = {
     "a number": ("n_samples = 60", "n_samples = 6", "at least 20"),
     "a missing key": ('model = "shapes"', "", "model"),
     "no TOML": ("[[setup]]", "[[setup", "no TOML"),
+    "no samples": ("n_samples = 60", "at_most = 0", "at_most must be at least 1, got 0"),
+    "half a sample": ("n_samples = 60", "at_most = 2.5", "at_most must be an int, got 2.5"),
+    "too few of a concept": ("n_samples = 60", "at_most = 1", "has no sample in train"),
+    "a concept": ("n_samples = 60", "concepts = [3]", "concepts must be names, got 3"),
+    "concepts": ("n_samples = 60", 'concepts = "red"', "concepts must be a list, got 'red'"),
+    "a concept twice": ("n_samples = 60", 'concepts = ["a", "a"]', "concepts: 'a' comes twice"),
+    "concepts of made data": (
+        "n_samples = 60",
+        'concepts = ["red"]',
+        "data = 'shapes' is made with all of its own",
+    ),
     "no data": ('data = "shapes"', 'data = "nowhere"', "nowhere"),
     "no model": ('model = "shapes"', 'model = "./nowhere"', "does not exist"),
     "a placeholder": ('model = "shapes"', 'model = "{model}"', "needs --model"),
@@ -252,6 +264,12 @@ BAD = {
     "no localizer": ('["direct", "grad_cam"]', "[]", "must hold a name"),
     "a key of localization": ("points", "point", "the nearest is 'points'"),
     "a unit of localization": ("points = ", 'unit = "grit"\npoints = ', "the nearest is 'grid'"),
+    "too few masks": (
+        "points = ",
+        "masks = 20\npoints = ",
+        "setup solids: localization leaves out all samples of cal: each has more players than half "
+        "of masks=20, 64 at least",
+    ),
     "a number of points": ("points = 2", "points = 0", "points must be at least 1"),
     "a layer": ("layer = 5", 'layer = "5"', "layer must be a number"),
     "an analysis": ('"separability"', '"separable"', "the nearest is 'separability'"),
@@ -310,6 +328,65 @@ def test_a_concept_without_samples_is_named(tmp_path):
     setup = Setup("texts", str(tmp_path), "shapes")
     with pytest.raises(ValueError, match="'joy' has no sample in test"):
         run(Configuration([setup]), tmp_path / "out")
+
+
+def test_a_setup_takes_the_first_samples_of_each_split_and_some_concepts(tmp_path):
+    made = skact.make_paragraphs(180, random_state=0)
+    split = [("train", "cal", "test")[i % 3] for i in range(180)]
+    with (tmp_path / "samples.jsonl").open("w", encoding="utf-8") as file:
+        for i, (text, spans) in enumerate(zip(made.data, made.spans, strict=True)):
+            one = {"id": f"n{i}", "text": text, "spans": [list(s) for s in spans]}
+            file.write(json.dumps({**one, "split": split[i]}) + "\n")
+    names = list(made.target_names)[2:0:-1]
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[[setup]]\nname = "some"\ndata = "{data}"\nmodel = "minilm"\nat_most = 30\n'
+        f"concepts = {json.dumps(names)}\n",
+        encoding="utf-8",
+    )
+    (setup,) = read_configuration(config, data=str(tmp_path)).setup
+    data = read_data(setup, 0)
+    assert list(data.target_names) == names
+    assert data.ids == [f"n{i}" for i in range(90)]
+    assert list(data.split) == split[:90]
+    assert data.data == made.data[:90]
+    columns = [list(made.target_names).index(name) for name in names]
+    np.testing.assert_array_equal(data.target, made.target[:90][:, columns], strict=True)
+    assert {span.label for own in data.spans for span in own} == set(names)
+    assert len(data.spans) == len(data.groups) == 90
+    with pytest.raises(ValueError, match="has no concept 'anger management'"):
+        read_data(replace(setup, concepts=["anger management"]), 0)
+    assert len(read_data(replace(setup, at_most=None), 0).data) == 180
+
+
+def test_without_a_superactivator_no_cell_is_filled(config, tmp_path, monkeypatch, capsys):
+    from skact.protocol import _localization, _steps
+
+    def silent(data):
+        concepts, detector, marks = fit_parts(data)
+        return concepts, detector, marks.map(np.zeros_like)
+
+    fit_parts = _localization.fit_parts
+    monkeypatch.setattr(_localization, "fit_parts", silent)
+    out = tmp_path / "out"
+    assert main(["paper", str(config), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert "setup solids: localization has nothing to judge" in error
+    assert "none has a SuperActivator" in error
+    assert error.count("\n") == 1
+    assert Journal(out).done() == {"solids/embed"}
+    # What was embedded serves a run that asks for other things.
+    monkeypatch.setattr(_localization, "fit_parts", fit_parts)
+    _steps.own_judge.cache_clear()
+    assert main(["paper", str(config), "--out", str(out), "--resume"]) == 0
+    assert len(Journal(out).done()) == N_STEPS
+
+
+def test_seconds_of_maps_are_in_the_steps_and_not_in_tables(whole):
+    step = json.loads((whole / "steps/solids/localization/direct.json").read_text("utf-8"))
+    made = json.loads((whole / "solids.localization.json").read_text("utf-8"))["direct"]
+    assert all(line.pop("seconds_per_sample") >= 0 for line in step["table"])
+    assert step == made
 
 
 def test_methods_have_the_parameters_of_the_file(config):
@@ -381,12 +458,12 @@ def test_shipped_configurations_can_be_read():
         read_configuration("small", data="photos")
 
 
-@pytest.mark.parametrize(("n_layers", "read"), [(1, [0]), (2, [1]), (4, [2])])
-def test_units_are_found_at_some_layers_at_least_at_one(n_layers, read):
+@pytest.mark.parametrize("n_layers", [1, 4])
+def test_units_are_found_at_all_layers_of_the_setup(n_layers):
     values = np.random.default_rng(0).normal(size=(12, 4)).astype("f4")
     tokens = skact.TokenArray(values, np.arange(13))
     stack = skact.LayerStack(dict.fromkeys(range(n_layers), tokens))
     y, split = (np.arange(12) % 2)[:, None], np.resize(["train", "cal", "test"], 12)
     problem = Problem(stack, stack, tokens.with_values(y.astype(bool)), y, split, ["a"])
     found = held_out_scores(skact.PCAConcepts(2), stack, problem, None)
-    assert found.layers == read
+    assert found.layers == list(range(n_layers))
