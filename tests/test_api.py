@@ -12,6 +12,7 @@ from numpydoc.validate import validate
 from sklearn.base import clone
 
 import skact
+from skact.localization import AttributionMethod
 from tests.persistence import kept
 
 
@@ -153,3 +154,30 @@ def test_attributes_are_of_the_type_that_is_said(made, data):
 )
 def test_types_are_told_apart(said, value, right):
     assert fits(said, value) == right
+
+
+# What reads samples refuses some; of the ten methods of attribution only the localizer is called.
+READING = {"fit", "fit_path", "fit_transform", "partial_fit", "transform", "inverse_transform"}
+READING |= {"predict", "predict_proba", "predict_unsure", "decision_function", "score", "merge"}
+READING |= {"superactivators", "match_table"}
+
+
+def reading():
+    """Methods of estimators that read samples."""
+    for name in sorted(set(documented())):
+        owner, _, method = name.rpartition(".")
+        inner = isinstance(pydoc.locate(owner), type) and issubclass(
+            pydoc.locate(owner), AttributionMethod
+        )
+        if method in READING and not inner:
+            yield name
+
+
+@pytest.mark.parametrize("name", list(reading()))
+def test_what_reads_samples_says_what_it_refuses(name):
+    places = name, name.rpartition(".")[0]  # the method, or the class for all of its methods
+    assert any(NumpyDocString(inspect.getdoc(pydoc.locate(one)))["Raises"] for one in places)
+
+
+def test_many_methods_read_samples():
+    assert len(list(reading())) > 80

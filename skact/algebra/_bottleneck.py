@@ -227,6 +227,11 @@ class ConceptBottleneckClassifier(
         -------
         probabilities : ndarray of shape (n_samples, n_classes), dtype float64
             They sum to 1.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As in ``decision_function``.
         """
         decision = self.decision_function(X)
         if decision.ndim == 1:
@@ -246,6 +251,11 @@ class ConceptBottleneckClassifier(
         -------
         classes : ndarray of shape (n_samples,)
             Of ``classes_``.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As in ``decision_function``.
         """
         decision = self.decision_function(X)
         best = (decision > 0).astype(int) if decision.ndim == 1 else decision.argmax(axis=1)

@@ -9,6 +9,7 @@ vectors from all samples.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +33,17 @@ from skact.preprocessing import SelectLayer, TokenScaler
 from skact.rows import Array
 from skact.targets import rarest_concepts
 from skact.tokens import LayerStack, TokenArray
+from skact.warning import warn
 
-__all__ = ["DETECTORS", "METHODS", "Choice", "choose", "concept_folds", "splits_among"]
+__all__ = [
+    "DETECTORS",
+    "METHODS",
+    "Choice",
+    "choose",
+    "concept_folds",
+    "splits_among",
+    "warn_of_floor",
+]
 
 #: Concept methods that are compared.
 METHODS = (
@@ -313,3 +323,26 @@ def _pool(detector: TopWindows) -> str:
     which = f"top {detector.top}" if detector.share is None else f"top {detector.share:.0%}"
     window = "" if detector.window == 1 else f" of windows of {detector.window}"
     return f"max{window}" if which == "top 1" else f"{which}{window}"
+
+
+def warn_of_floor(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Warn of concepts that are not told from saying yes to everything.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Of ``results_``: the figures of a concept by name.
+    """
+    poor = [row for row in rows if not row["gain_low"] > 0]
+    if poor:
+        told = ", ".join(
+            f"{row['concept']!r} (F1 {row['f1']:.3f}, floor {row['floor']:.3f}, gain "
+            f"{row['gain']:.3f} [{row['gain_low']:.3f}, {row['gain_high']:.3f}], "
+            f"{row['n_positive']} positives)"
+            for row in poor[:3]
+        )
+        warn(
+            f"{len(poor)} of {len(rows)} concepts are not told from saying yes to everything: "
+            f"{told}{', ...' if len(poor) > 3 else ''}. More labelled samples, another model "
+            "or other layers may help; results_ has the figures."
+        )

@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skact.arguments import check_groups, check_sample_weight, instance
-from skact.auto._choice import Choice, choose, concept_folds, splits_among
+from skact.auto._choice import Choice, choose, concept_folds, splits_among, warn_of_floor
 from skact.auto._encoder import ConceptEncoder
 from skact.auto._explanation import explanation
 from skact.auto._labels import Labels, read
@@ -30,7 +30,6 @@ from skact.rows import Array
 from skact.samples import as_list
 from skact.store import ActivationStore
 from skact.tokens import LayerStack
-from skact.warning import warn
 
 __all__ = ["ConceptDetector", "Part"]
 
@@ -327,23 +326,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         self.pipelines_ = {name: pipelines[name] for name in encoder.names}
         rows = [results[name] for name in encoder.names]
         self.results_ = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-        self._say_what_is_not_told_apart(rows)
-
-    @staticmethod
-    def _say_what_is_not_told_apart(rows: list[dict[str, Any]]) -> None:
-        poor = [row for row in rows if not row["gain_low"] > 0]
-        if poor:
-            told = ", ".join(
-                f"{row['concept']!r} (F1 {row['f1']:.3f}, floor {row['floor']:.3f}, gain "
-                f"{row['gain']:.3f} [{row['gain_low']:.3f}, {row['gain_high']:.3f}], "
-                f"{row['n_positive']} positives)"
-                for row in poor[:3]
-            )
-            warn(
-                f"{len(poor)} of {len(rows)} concepts are not told from saying yes to everything: "
-                f"{told}{', ...' if len(poor) > 3 else ''}. More labelled samples, another model "
-                "or other layers may help; results_ has the figures."
-            )
+        warn_of_floor(rows)
 
     @property
     def multilabel_(self) -> bool:
@@ -385,6 +368,11 @@ default="sentence-transformers/all-MiniLM-L6-v2"
             ``classes_``, a distance in the units of its own winner: columns are not comparable,
             and the largest need not be the class of ``predict``, which compares the chances of
             ``predict_proba``.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, or if the samples are none that the model reads.
         """
         decision = self._ask(self._layers(raw), ConceptSearchCV.decision_function)
         return decision[:, 0] if self._encoder.kind == "binary" else decision
@@ -399,8 +387,13 @@ default="sentence-transformers/all-MiniLM-L6-v2"
 
         Returns
         -------
-        chances : ndarray of shape (n_samples, n_classes) or (n_samples, n_concepts)
+        chances : ndarray of shape (n_samples, n_classes) or (n_samples, n_concepts), dtype float64
             Of each class where y was a vector, summing to 1; else of each concept.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, or if the samples are none that the model reads.
         """
         chances = self._ask(self._layers(raw), ConceptSearchCV.predict_proba)
         if self._encoder.kind == "binary":
@@ -420,8 +413,12 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         Returns
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_concepts)
-            Classes where y was a vector (of more than two, the most probable one); else 0 and 1
-            per concept.
+            Classes where y was a vector (of several the most probable); else 0 and 1 per concept.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, or if the samples are none that the model reads.
         """
         return self._predict(self._layers(raw))
 
@@ -447,6 +444,11 @@ default="sentence-transformers/all-MiniLM-L6-v2"
         -------
         f1 : float
             In [0, 1]; to be read beside :func:`all_positive_f1_score`.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As in ``predict``, or if y or the weights do not fit the samples.
         """
         check_is_fitted(self)
         samples, truth = as_list(raw), self.encode(y)

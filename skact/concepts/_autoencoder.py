@@ -368,6 +368,11 @@ class SparseAutoencoder(EpochsMixin, StreamingUnitsMixin, ReconstructionMixin, B
         -------
         score : float
             At most 1. Where all tokens are equal: 1 if they are reconstructed exactly, else 0.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, if X does not fit what was given to ``fit``, or if it is no activations.
         """
         check_is_fitted(self)
         tokens = check_tokens(self, X, reset=False)

@@ -310,6 +310,11 @@ class SAEUnitFilter(SelectorMixin, TokenTransformer):
         -------
         activations : TokenArray of shape (n_samples, n_kept), or ndarray for a 2-D array
             The columns in their order, with their names and their source.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, if X does not fit what was given to ``fit``, or if it is no activations.
         """
         return TokenTransformer.transform(self, X)
 

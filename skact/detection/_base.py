@@ -244,6 +244,11 @@ class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
         table : Bunch
             ``thresholds`` and ``f1``, float64 of shape (n_deltas, n_concepts, n_columns), with
             ``deltas``, ``concept_names`` and ``feature_names`` (or None) along the axes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in ``fit_path``.
         """
         return self._match_table(deltas, X, y, token_labels, sample_weight)
 
@@ -351,6 +356,11 @@ class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
         -------
         decision : ndarray of shape (n_samples,) or (n_samples, n_concepts), dtype float64
             In units of the scores.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, if X does not fit what was given to ``fit``, or if it is no scores.
         """
         check_is_fitted(self)
         pooled = self.pool(check_tokens(self, X, reset=False))
@@ -372,6 +382,11 @@ class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
         -------
         pooled : ndarray of shape (n_samples, n_columns)
             One score per sample and column.
+
+        Raises
+        ------
+        ValueError
+            If scores are no TokenArray.
         """
         return self._pool(scores)
 
@@ -409,6 +424,12 @@ class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
         -------
         decision : ndarray of shape (n_samples, n_concepts), dtype float64
             Positive where a concept is found.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            Before ``fit``, or if pooled scores have other columns than in ``fit`` or are not
+            finite.
         """
         return self._of_concepts(pooled) - np.nextafter(self.thresholds_, -np.inf)
 
@@ -438,6 +459,11 @@ class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_concepts)
             Class labels (of more than two the most probable one), or 0 and 1 per concept.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, if X does not fit what was given to ``fit``, or if it is no scores.
         """
         return self._answers(self.decision_function(X))
 
@@ -458,6 +484,11 @@ class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
         -------
         chances : ndarray of shape (n_samples, n_classes) or (n_samples, n_concepts), dtype float64
             Of the classes, summing to 1, or of each concept.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, if X does not fit what was given to ``fit``, or if it is no scores.
         """
         check_is_fitted(self)
         chances = self.probabilities(self.pool(check_tokens(self, X, reset=False)))
@@ -476,6 +507,12 @@ class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
         -------
         odds : ndarray of shape (n_samples, n_concepts), dtype float64
             Of the concepts.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            Before ``fit``, or if pooled scores have other columns than in ``fit`` or are not
+            finite.
         """
         return log_odds(self._of_concepts(pooled), self.sigmoids_)
 
@@ -491,6 +528,12 @@ class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
         -------
         chances : ndarray of shape (n_samples, n_concepts), dtype float64
             Probabilities of the concepts.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            Before ``fit``, or if pooled scores have other columns than in ``fit`` or are not
+            finite.
         """
         return sigmoid(self._of_concepts(pooled), self.sigmoids_)
 
@@ -516,6 +559,11 @@ class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
         -------
         marks : TokenArray of shape (n_samples, n_concepts), dtype bool
             True at the SuperActivators of each concept; an ndarray for a 2-D array.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, if X does not fit what was given to ``fit``, or if it is no scores.
         """
         check_is_fitted(self)
         return like_input(X, self._mark(check_tokens(self, X, reset=False)))

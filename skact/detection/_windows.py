@@ -342,6 +342,11 @@ class TopWindows(BaseDetector):
             ``thresholds`` and ``f1``, float64 of shape (n_values, n_concepts, n_columns), with
             ``deltas`` or ``levels``, ``concept_names`` and ``feature_names`` (or None) along the
             axes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in ``fit_path``.
         """
         values = self._path_values(deltas, levels)
         return self._match_table(values, X, y, token_labels, sample_weight)
@@ -378,6 +383,8 @@ class TopWindows(BaseDetector):
         ------
         AttributeError
             If there is one cut only.
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, if X does not fit what was given to ``fit``, or if it is no scores.
         """
         check_is_fitted(self)
         said = self.unsure(self.pool(check_tokens(self, X, reset=False)))
@@ -396,6 +403,11 @@ class TopWindows(BaseDetector):
         -------
         said : ndarray of shape (n_samples, n_concepts), dtype int64
             -1, 0 and 1.
+
+        Raises
+        ------
+        AttributeError, NotFittedError, ValueError
+            If there is one cut only; as in :meth:`decide`.
         """
         scores = self._of_concepts(pooled)
         lower, upper = self.unsure_thresholds_.T

@@ -335,6 +335,11 @@ class AnalysisDisplay(ABC):
         -------
         display : Display
             With ``ax_`` and ``figure_``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As the analysis, or if ax is no matplotlib Axes.
         """
         return cls(cls._analyse(scores, y, token_labels, **options)).plot(ax=ax)
 
@@ -398,6 +403,11 @@ class AnalysisDisplay(ABC):
         -------
         self : Display
             With ``ax_`` and ``figure_``.
+
+        Raises
+        ------
+        ValueError
+            If ax is no matplotlib Axes.
         """
         plt = need("matplotlib.pyplot", "plot")
         if ax is None:

@@ -321,6 +321,11 @@ class ConceptLocalizer(
         -------
         marks : TokenArray of shape (n_samples, n_concepts), dtype bool
             False where there is no map.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As in ``transform``.
         """
         maps = self.transform(X)
         return maps.map(self._reached, feature_names=maps.feature_names, source=maps.source)
@@ -343,6 +348,11 @@ class ConceptLocalizer(
         -------
         score : float
             In [0, 1].
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As in ``transform``, or if y, labels and weights do not fit the samples.
         """
         check_is_fitted(self)
         samples = as_list(X)
@@ -386,6 +396,12 @@ class ConceptLocalizer(
         game : Game
             One per sample, with one target per concept in the order of the detector; NaN for a
             target that the sample does not have. ``fit`` is not needed for it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the parts do not belong together, or the baseline or the unit does not suit the
+            samples.
         """
         method = self._method(self.method)
         baseline = getattr(method, "baseline", "auto") if baseline is None else baseline

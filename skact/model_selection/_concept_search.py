@@ -325,6 +325,8 @@ class ConceptSearchCV(
             Before ``fit``.
         AttributeError
             With ``refit=False``.
+        ValueError, TypeError
+            If X does not fit what was given to ``fit``.
         """
         check_is_fitted(self)
         say = BaseDetector.log_odds if self._has_many_classes else BaseDetector.decide
@@ -349,6 +351,8 @@ class ConceptSearchCV(
             Before ``fit``.
         AttributeError
             With ``refit=False``.
+        ValueError, TypeError
+            If X does not fit what was given to ``fit``.
         """
         return self._chances(self._of_winners(X, BaseDetector.probabilities))
 
@@ -374,6 +378,11 @@ class ConceptSearchCV(
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_concepts)
             Class labels (of more than two the most probable one), or 0 and 1 per concept.
+
+        Raises
+        ------
+        NotFittedError, AttributeError, ValueError, TypeError
+            Before ``fit`` or without ``refit``, or if X does not fit what was given to ``fit``.
         """
         return self._answers(self.decision_function(X))
 
@@ -413,6 +422,11 @@ class ConceptSearchCV(
         -------
         marks : TokenArray of shape (n_samples, n_concepts), dtype bool
             True at the SuperActivators, with the source of the scores where all winners read one.
+
+        Raises
+        ------
+        NotFittedError, AttributeError, ValueError, TypeError
+            Before ``fit`` or without ``refit``, or if X does not fit what was given to ``fit``.
         """
         marks: TokenArray | None = None
         sources = set()

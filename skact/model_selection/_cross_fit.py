@@ -127,6 +127,12 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
         -------
         self : CrossFitTransformer
             Fitted.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X, y, token_labels, groups and sample_weight do not fit together, as the concept
+            method raises it.
         """
         self._validate_params()
         self.estimator_ = _fit(self.estimator, X, y, token_labels, groups, sample_weight)
@@ -157,6 +163,12 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
         -------
         scores : TokenArray of shape (n_samples, n_concepts), or ndarray for a 2-D array
             Out-of-fold scores in the order of X.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in ``fit``; if a fold leaves a concept out, or the estimator finds units, which
+            clones number otherwise.
         """
         self._validate_params()
         _refuse_units(self.estimator)
@@ -199,6 +211,11 @@ class CrossFitTransformer(NestedParamsMixin, MetaEstimatorMixin, TokensOutMixin,
         -------
         scores : TokenArray of shape (n_samples, n_concepts), or ndarray for a 2-D array
             Scores.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, or if X does not fit, as the concept method raises it.
         """
         check_is_fitted(self)
         scores = self.estimator_.transform(X)

@@ -198,6 +198,11 @@ class Cascade(AnswersMixin, NestedParamsMixin, MetaEstimatorMixin, BaseEstimator
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_concepts)
             Class labels, or 0 and 1 per concept.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            As in ``decide``.
         """
         return self.decide(X, samples=samples).y
 

@@ -87,6 +87,11 @@ class NormClip(OneToOneFeatureMixin, TokenTransformer):
         -------
         self : NormClip
             Fitted.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X is not finite, or is no activations.
         """
         self._validate_params()
         tokens = check_tokens(self, X, reset=True)

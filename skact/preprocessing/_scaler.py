@@ -199,6 +199,11 @@ class TokenScaler(MergeMixin, OneToOneFeatureMixin, TokenTransformer):
         -------
         tokens : TokenArray of shape (n_samples, n_features), or ndarray for a 2-D array
             Tokens in the model's own units.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, if X does not fit what was given to ``fit``, or if it is no activations.
         """
         check_is_fitted(self)
         shift, scale, _ = self._map()

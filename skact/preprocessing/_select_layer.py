@@ -100,6 +100,11 @@ class SelectLayer(OneToOneFeatureMixin, TokenTransformer):
         -------
         tokens : TokenArray of shape (n_samples, n_features), or ndarray for a 2-D array
             The layer's tokens, not copied.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+            Before ``fit``, if X does not hold the layer, or does not fit what was given to ``fit``.
         """
         check_is_fitted(self)
         return super().transform(self._select(X))

@@ -263,6 +263,12 @@ class PromptDetector(AnswersMixin, SharedModelMixin, BaseEstimator):
             holds two numbers, ``odds`` the first, log-odds of Yes against No, ``share`` the second,
             the probability that the next token is either; ``parsed`` is 1 where the odds are
             positive.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError, OSError
+            Before ``fit``, or if samples, questions and model do not fit each other, before any
+            question is asked.
         """
         check_is_fitted(self)
         self._check_params()
@@ -307,6 +313,11 @@ class PromptDetector(AnswersMixin, SharedModelMixin, BaseEstimator):
         decision : ndarray of shape (n_samples,) or (n_samples, n_concepts), dtype float64
             With ``scores="answer"`` signs, so a ranking metric says little.
 
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError, OSError
+            As in ``answers``.
+
         Warns
         -----
         UserWarning
@@ -342,6 +353,11 @@ class PromptDetector(AnswersMixin, SharedModelMixin, BaseEstimator):
             Class labels, or 0 and 1 per concept. Unclear answers count as not present, with a
             warning. Of more than two classes the one with the largest decision, of equal ones the
             first; a warning says how often no single class, or none at all, was answered Yes.
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError, OSError
+            As in ``answers``.
         """
         decision = self.decision_function(X)
         if self._has_many_classes and self.scores == "answer":
