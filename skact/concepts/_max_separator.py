@@ -78,7 +78,7 @@ class MaxSeparator(ProductsMixin, BaseConcepts):
     top : int, default=1
         K: how many windows count, with ``sharpness=None``; all in samples that have fewer.
     share : float, default=None
-        Share in (0, 1] of the windows that count, at least one, in place of ``top``.
+        Share in (0, 1] of the windows that count, rounded, at least one, in place of ``top``.
     weight_decay : float or "auto", default=1e-3
         :math:`\lambda`; right for tokens of about unit length, as :class:`TokenScaler` gives.
         "auto" gives each concept the one of 0.1, 0.01, 0.001 and 0.0001 with the best

@@ -100,8 +100,8 @@ class TopWindows(BaseDetector):
     top : int, default=1
         K: how many windows count; all in samples that have fewer.
     share : float, default=None
-        Share in (0, 1] of the windows that count, at least one, in place of ``top``; 1 with windows
-        of one token gives the mean.
+        Share in (0, 1] of the windows that count, rounded, at least one, in place of ``top``; 1
+        with windows of one token gives the mean.
     cut : str or ("recall", "false_alarms"), default="tail"
         How the threshold is set: "tail", "f1", "expected_f1", "recall" or "false_alarms".
     level : float or pair of floats, default=None

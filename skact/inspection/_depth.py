@@ -474,7 +474,7 @@ class DepthCurveDisplay(_SearchDisplay):
 
 
 class BestLayersDisplay(_SearchDisplay):
-    """How many concepts choose which layer, a line for each detector.
+    """How many concepts choose which layer, a bar for each detector.
 
     ``from_estimator(search, None)`` draws what a search has chosen itself.
 

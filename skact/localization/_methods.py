@@ -86,7 +86,13 @@ class CALM(AttributionMethod):
               p(i \mid x) \propto \operatorname{softplus}(w' z_i + w_0), \qquad
               p(y_c = 1 \mid x, i) = \sigma\big(a_c \cos(z_i, t_c) + b_c\big)
 
-    with heads fitted by the likelihood of sample labels. One forward pass per sample.
+    with heads fitted by the likelihood of sample labels :math:`y_c`, in which pairs of a sample and
+    a concept count the same,
+
+    .. math:: \operatorname*{mean}_{x, c} \log \sum_i p(i \mid x)\, p(y_c \mid x, i)
+              - 10^{-3} \big(\lVert w \rVert^2 + \lVert a \rVert^2\big).
+
+    One forward pass per sample.
 
     Attributes
     ----------

@@ -50,7 +50,7 @@ class TokenPooling(NestedParamsMixin, OneToOneFeatureMixin, TokensOutMixin, Base
     top : int, default=1
         K, with "windows": how many windows count; all in samples that have fewer.
     share : float, default=None
-        Share in (0, 1] of the windows that count, at least one, in place of ``top``.
+        Share in (0, 1] of the windows that count, rounded, at least one, in place of ``top``.
 
     Attributes
     ----------

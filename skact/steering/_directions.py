@@ -82,7 +82,7 @@ class Addition(BaseEdit):
     direction_ : ndarray of shape (n_features,), dtype float64
         v.
     median_norm_ : float
-        m, without tokens beyond 20 times the median.
+        m, without zero tokens and those beyond 20 times the median.
     concept_names_ : ndarray of shape (n_concepts,), dtype object
         Names of the concepts; empty where the direction was given.
     n_features_in_ : int

@@ -59,7 +59,7 @@ class UnitEdit(BaseEdit):
     direction_ : ndarray of shape (n_features,), dtype float64
         The row of the decoder.
     median_norm_ : float
-        m, without tokens beyond 20 times the median.
+        m, without zero tokens and those beyond 20 times the median.
     encoder_ : ndarray of shape (n_rows, n_features), dtype float64
         What is read to tell where the unit fires: its own row, or all where the k largest fire.
     encoder_bias_ : ndarray of shape (n_rows,), dtype float64

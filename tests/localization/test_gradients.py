@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import approx_fprime
 
 from skact.localization import rise_map, shapiq
 from skact.localization._calm import calm, fit_calm
@@ -165,6 +166,30 @@ def test_calm_learns_where_the_cue_is(rng):
         [calm(z, s, untrained) for z, s in zip(tokens, cosines.reshape(60, 8, 1), strict=True)]
     )
     assert (flat_maps[present, :, 0].argmax(axis=1) == where[present]).mean() < 0.9
+
+
+def test_calm_is_at_the_best_of_its_likelihood(rng):
+    lengths, present = np.array([2, 3, 1, 4]), np.array([[1, 0], [0, 1], [1, 1], [0, 0]], bool)
+    tokens, cosines = rng.normal(size=(10, 3)), rng.uniform(-1, 1, size=(10, 2))
+    heads = fit_calm(tokens, lengths, cosines, present)
+    starts = np.r_[0, np.cumsum(lengths)]
+
+    def objective(flat, penalty=1e-3):
+        w, bias, slopes, offsets = flat[:3], flat[3], flat[4:6], flat[6:]
+        total = 0.0
+        for x in range(4):
+            some = range(starts[x], starts[x + 1])
+            strength = np.array([np.log1p(np.exp(w @ tokens[i] + bias)) for i in some])
+            for c in range(2):
+                yes = [1 / (1 + np.exp(-slopes[c] * cosines[i, c] - offsets[c])) for i in some]
+                right = [p if present[x, c] else 1 - p for p in yes]
+                total += np.log(strength / strength.sum() @ right) / 8
+        return total - penalty * (w @ w + slopes @ slopes)
+
+    found = np.r_[heads.position, heads.evidence.ravel()]
+    assert np.abs(approx_fprime(found, objective, 1e-6)).max() < 1e-4
+    # The control: it is not at the best of the likelihood without a penalty.
+    assert np.abs(approx_fprime(found, lambda flat: objective(flat, 0), 1e-6)).max() > 1e-3
 
 
 def test_calm_leaves_out_pairs_without_a_target(rng):

@@ -8,6 +8,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from skact import Ablation, LinearErasure, TokenArray
+from skact.steering._erasure import shrunk
 
 RNG = np.random.default_rng(11)
 Y = np.c_[np.arange(400) % 2, np.arange(400) // 2 % 2]
@@ -59,6 +60,16 @@ def test_it_equals_concept_erasure(options, columns):
     theirs = library.LeaceFitter.fit(torch.tensor(X), labels, **options).eraser(torch.tensor(X))
     mine = LinearErasure(shrinkage=options.get("shrinkage", True)).fit(X, Y[:, columns])
     np.testing.assert_allclose(mine.transform(X), theirs.numpy(), atol=1e-6)
+
+
+def test_the_covariance_is_shrunk_as_the_formula_says(rng):
+    X = rng.normal(size=(30, 4)) * [3, 1, 1, 0.5]
+    S, n, d = np.cov(X, rowvar=False, bias=True), 30, 4
+    ball = np.trace(S) / d * np.eye(d)
+    gone = (np.trace(S) ** 2 / n) / ((S**2).sum() - np.trace(S) ** 2 / d)
+    assert 0.01 < gone < 0.9
+    np.testing.assert_allclose(shrunk(S, n), (1 - gone) * S + gone * ball, rtol=1e-9)
+    assert not np.allclose(shrunk(S, 10 * n), shrunk(S, n), rtol=1e-3)
 
 
 def test_the_variance_never_grows():
