@@ -11,7 +11,7 @@ target
           + T \sum_i \big(2 + 2 p_i (k_i - 1)\big)
 
 passes, with :math:`T` targets and a budget :math:`b` of masks, or of :math:`1 + C n_{steps}` points
-of gradient paths.
+of gradient paths; and two by which a method of gradients tries the model.
 """
 
 from __future__ import annotations
