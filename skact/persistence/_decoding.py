@@ -22,7 +22,8 @@ from sklearn.base import BaseEstimator
 from skact import models
 from skact.persistence._classes import DEFAULTS, LEFT_OUT, PRIVATE, class_of
 from skact.persistence._container import DTYPES
-from skact.persistence._encoding import check_texts
+from skact.persistence._encoding import DEEPEST, check_texts
+from skact.persistence._fitted import check_estimator
 from skact.rows import Array
 from skact.tokens import Source
 
@@ -30,6 +31,10 @@ __all__ = ["decode"]
 
 _FLOATS = {name: float(name) for name in ("nan", "inf", "-inf")}
 _SCALARS = (type(None), bool, int, float, str)
+# Parts, shared ones as often as they are named, that one is shown with.
+_MOST = 10**6
+# Numbers that a range stands for; whoever reads one makes a list of it.
+_LONGEST_RANGE = 10**6
 _METHODS = ("fit", "partial_fit", "predict", "score", "transform")
 
 
@@ -61,7 +66,7 @@ def decode(nodes: Any, tensors: dict[str, Array], model: Any = None) -> Any:
     decoder = _Decoder(tensors, model)
     for number, node in enumerate(nodes):
         try:
-            decoder.made.append(decoder.node(node))
+            decoder.add(node)
         except (TypeError, KeyError, AttributeError, OverflowError, IndexError) as error:
             raise ValueError(f"its node {number} cannot be read ({error!r:.80})") from error
     thing = decoder.made[-1]
@@ -81,6 +86,8 @@ class _Decoder:
         self.model = model
         self.is_used = False
         self.kinds = self._kinds()
+        self._sizes: list[tuple[int, int]] = []  # of each: parts to show, and how deep they are
+        self._named: list[int] = []  # by the node that is being made
 
     def value(self, said: Any) -> Any:
         """Read a value."""
@@ -93,7 +100,23 @@ class _Decoder:
             return _FLOATS[content]
         if kind != "node" or type(content) is not int or not 0 <= content < len(self.made):
             raise ValueError(f"it has {said!r:.60}, which is no node before this one")
+        self._named.append(content)
         return self.made[content]
+
+    def add(self, said: Any) -> None:
+        """Make a node, unless to show it would not end: a few nodes can name each other often."""
+        self._named.clear()
+        made = self.node(said)
+        named = list(self._named)
+        if isinstance(made, BaseEstimator):  # of which the parameters are shown
+            shown = [one for key, one in said["state"].items() if key.strip("_") == key]
+            named = [one["node"] for one in shown if isinstance(one, dict) and "node" in one]
+        size = 1 + sum(self._sizes[i][0] for i in named)
+        depth = 1 + max((self._sizes[i][1] for i in self._named), default=0)
+        if size > _MOST or depth > DEEPEST:
+            raise ValueError(f"it holds more than {_MOST} parts, or some more than {DEEPEST} deep")
+        self._sizes.append((size, depth))
+        self.made.append(made)
 
     def node(self, said: Any) -> Any:
         """Make a node."""
@@ -123,7 +146,7 @@ class _Decoder:
             "fortran": lambda content, _: _instance(self.value(content), np.ndarray).T,
             "masked": lambda content, _: self._masked(*self._values(content)),
             "scalar": lambda content, _: _instance(self.value(content), np.ndarray)[()],
-            "range": lambda content, _: range(*(_instance(n, int) for n in content)),
+            "range": lambda content, _: _range(content),
             "path": lambda content, _: Path(_instance(content, str)),
             "dtype": lambda content, _: np.dtype(_known_dtype(content)),
             "random": lambda content, _: _random(self.value(content)),
@@ -155,7 +178,10 @@ class _Decoder:
 
     @staticmethod
     def _masked(data: Any, mask: Any) -> Any:
-        return MaskedArray(_instance(data, np.ndarray), mask=_instance(mask, np.ndarray))
+        data, mask = _instance(data, np.ndarray), _instance(mask, np.ndarray)
+        if data.shape != mask.shape or mask.dtype != bool:
+            raise ValueError(f"it has a mask of shape {mask.shape} for an array of {data.shape}")
+        return MaskedArray(data, mask=mask)
 
     def _object(self, name: Any, said: Any) -> Any:
         cls = class_of(_instance(name, str))
@@ -174,6 +200,10 @@ class _Decoder:
         vars(made).update(state)
         if requests is not None:
             vars(made)["_metadata_request"] = _request(made, requests)
+        if isinstance(made, BaseEstimator):
+            check_estimator(made)
+        elif isinstance(made, Source):
+            made.__post_init__()  # which checks, and does nothing else
         return self._reattached(made)
 
     def _reattached(self, made: Any) -> Any:
@@ -239,6 +269,13 @@ def _texts(content: Any) -> Array:
         raise ValueError("it has an array of texts with something else in it")
     check_texts(content)
     return np.array(content, dtype=str)
+
+
+def _range(content: Any) -> range:
+    numbers = range(*(_instance(n, int) for n in content))
+    if numbers[_LONGEST_RANGE:]:
+        raise ValueError(f"it has a {numbers!r:.60} of more than {_LONGEST_RANGE} numbers")
+    return numbers
 
 
 def _random(state: Any) -> np.random.RandomState:

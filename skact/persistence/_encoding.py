@@ -36,7 +36,10 @@ from skact.persistence._classes import DEFAULTS, LEFT_OUT, PRIVATE, class_of, na
 from skact.persistence._container import DTYPES
 from skact.rows import Array
 
-__all__ = ["Encoder", "check_texts"]
+__all__ = ["DEEPEST", "Encoder", "check_texts"]
+
+#: How deep parts may lie in parts.
+DEEPEST = 100
 
 # Arrays of so many numbers are read by people too.
 _SHORT = 256
@@ -63,6 +66,7 @@ class Encoder:
         self.tensors: dict[str, Array] = {}
         self.left_out: list[str] = []
         self._numbers: dict[int, int | None] = {}
+        self._depth = 0
         self._pairs: dict[tuple[int, str], models.DetachedPair] = {}
         self._alive: list[Any] = []  # so that no other object gets the id of one that was seen
 
@@ -83,11 +87,11 @@ class Encoder:
         if id(thing) not in self._numbers:
             self._numbers[id(thing)] = None
             self._alive.append(thing)
-            try:
-                node = self._node(thing, where)
-            except RecursionError:
-                raise ValueError(f"{where} is nested too deep to be saved.") from None
-            self.nodes.append(node)
+            if self._depth == DEEPEST:
+                raise ValueError(f"{where[:200]} is nested too deep to be saved.")
+            self._depth += 1
+            self.nodes.append(self._node(thing, where))
+            self._depth -= 1
             self._numbers[id(thing)] = len(self.nodes) - 1
         number = self._numbers[id(thing)]
         if number is None:

@@ -14,6 +14,8 @@ from skact.persistence._encoding import Encoder
 from tests.fresh import printed_by
 from tests.persistence import kept
 
+MAX_TOKEN = {"class": "skact.detection.MaxToken", "state": {}}
+GRID = {"dict": []}
 SCALER = {"class": "skact.preprocessing.TokenScaler", "state": {}}
 
 
@@ -23,6 +25,11 @@ def cls(name, **state):
 
 def scaler(**state):
     return cls("skact.preprocessing.TokenScaler", **state)
+
+
+def search_with(**state):
+    whole = {"estimator": node(0), **state}
+    return cls("skact.model_selection.ConceptSearchCV", **whole)
 
 
 def node(number):
@@ -140,11 +147,25 @@ def test_nothing_is_run(loaded):
     assert not torch
 
 
-def test_nodes_that_hold_each_other_many_times_take_no_memory():
-    nodes = [{"list": []}]
-    nodes += [{"list": [node(i), node(i)]} for i in range(2000)]  # 2 ** 2000 in all
-    nodes.append(scaler(with_mean=node(2000)))
-    assert len(decode(nodes, {}).with_mean) == 2
+@pytest.mark.parametrize("kind", ["list", "tuple", "dict", "objects"])
+def test_nodes_that_hold_each_other_many_times_take_no_time(kind):
+    def both(i):
+        pair = [[0, node(i)], [1, node(i)]] if kind == "dict" else [node(i), node(i)]
+        return {kind: pair, "shape": [2]}
+
+    nodes = [MAX_TOKEN, GRID, *map(both, range(1, 2000))]  # 2 ** 1999 in all
+    grid = {"dict": [["detect", node(10)]]}
+    assert repr(decode([*nodes[:11], grid, search_with(param_grid=node(11))], {}))
+    for last in (30, 2000):
+        with pytest.raises(ValueError, match="it holds more than 1000000 parts, or some more than"):
+            decode([*nodes[: last + 1], search_with(param_grid=node(last))], {})
+
+
+def test_nodes_deep_in_each_other_are_refused():
+    nodes = [MAX_TOKEN, GRID, *({"list": [node(i)]} for i in range(1, 200))]
+    assert repr(decode([*nodes[:91], search_with(param_grid=node(90))], {}))
+    with pytest.raises(ValueError, match="or some more than 100 deep"):
+        decode([*nodes, search_with(param_grid=node(200))], {})
 
 
 def test_parameters_that_a_file_lacks_have_their_defaults():
@@ -167,7 +188,6 @@ def test_no_constructor_is_called(monkeypatch):
     for one in (SelectLayer, TokenScaler, skact.ConceptSearchCV):
         monkeypatch.setattr(one, "__init__", instead_of(one.__init__))
         monkeypatch.setattr(one, "__setstate__", instead_of(one.__setstate__))
-    monkeypatch.setattr(skact.Source, "__post_init__", instead_of(skact.Source.__post_init__))
     with pytest.raises(AssertionError):
         TokenScaler()
     back = decode(encoder.nodes, encoder.tensors)

@@ -17,10 +17,11 @@ from skact.persistence._encoding import Encoder
 
 
 def there_and_back(thing):
-    """Anything, as a parameter."""
-    encoder = Encoder()
-    encoder.value(TokenScaler(with_mean=thing), "scaler")
-    return decode(encoder.nodes, encoder.tensors).with_mean
+    """Anything, as a fitted attribute of which nothing is known."""
+    encoder, made = Encoder(), TokenScaler()
+    made.anything_ = thing
+    encoder.value(made, "scaler")
+    return decode(encoder.nodes, encoder.tensors).anything_
 
 
 LONG = np.arange(600, dtype=np.int32).reshape(2, 300)
@@ -96,17 +97,17 @@ class Mine(MeanPrototype):
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (len, r"scaler\.with_mean is builtins\.builtin_function_or_method.*functions never are"),
+        (len, r"scaler\.anything_ is builtins\.builtin_function_or_method.*functions never are"),
         (lambda: 1, r"functions never are. Set another value by set_params\(...\) before"),
-        ([{"a": open}], r"scaler\.with_mean\[0\]\['a'\] is .*cannot be saved"),
+        ([{"a": open}], r"scaler\.anything_\[0\]\['a'\] is .*cannot be saved"),
         (
             Mine(),
-            r"scaler\.with_mean is tests.*Mine, which cannot be saved: files hold estimators of",
+            r"scaler\.anything_ is tests.*Mine, which cannot be saved: files hold estimators of",
         ),
         (LogisticRegression(), "LogisticRegression, which cannot be saved.*or use skops"),
         (skact.TokenArray(np.ones((2, 1)), [0, 2]), "TokenArray, which cannot be saved"),
         (object(), r"builtins\.object, which cannot be saved; files hold"),
-        ({(1, 2): 3}, r"scaler\.with_mean has the key \(1, 2\); only texts and numbers"),
+        ({(1, 2): 3}, r"scaler\.anything_ has the key \(1, 2\); only texts and numbers"),
         (np.array(["2020-01-01"], "M8[D]"), r"is an array of datetime64\[D\], which cannot"),
         (np.array([1 + 2j]), "is an array of complex128, which cannot"),
         (np.array([b"a"]), r"is an array of \|S1, which cannot"),
@@ -166,9 +167,10 @@ def test_what_belongs_to_a_machine_is_left_out(tmp_path):
 
 
 def test_nothing_of_what_is_saved_changes():
-    scaler = TokenScaler(with_mean=LONG)
+    scaler = TokenScaler()
+    scaler.anything_ = LONG
     encoder = Encoder()
     encoder.value(scaler, "scaler")
     back = decode(encoder.nodes, {k: v.copy() for k, v in encoder.tensors.items()})
-    back.with_mean[:] = 0
+    back.anything_[:] = 0
     assert LONG.any()

@@ -90,7 +90,7 @@ def test_a_vector_is_kept_bit_for_bit(tmp_path):
     scaler = TokenScaler().fit(X)
     scaler.mean_ = np.array([np.nan, np.inf, -np.inf, -0.0, 5e-324, 1 / 3])
     assert again(scaler, tmp_path).mean_.tobytes() == scaler.mean_.tobytes()
-    scaler.mean_ = np.tile(scaler.mean_, 100)
+    scaler.mean_, scaler.n_features_in_ = np.tile(scaler.mean_, 100), 600
     assert again(scaler, tmp_path).mean_.tobytes() == scaler.mean_.tobytes()
 
 
