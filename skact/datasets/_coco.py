@@ -16,6 +16,7 @@ from skact.datasets._gather import ASKED, FILES, Asked, Files, Sample, by_split,
 from skact.datasets._regions import (
     Region,
     Regions,
+    read_box,
     read_corners,
     read_runs,
     read_size,
@@ -23,6 +24,7 @@ from skact.datasets._regions import (
 )
 from skact.datasets._stream import read_items
 from skact.files import inside
+from skact.warning import warn
 
 _LEVELS = ("category", "supercategory", "both")
 
@@ -41,7 +43,8 @@ def load_coco(
     """Read images with regions from COCO's instances, or an export in that format.
 
     Regions are polygons or run lengths, compressed or not. A mask is drawn when it is asked for, by
-    the rules of pycocotools.
+    the rules of pycocotools. Of an annotation without an outline, as tools for boxes write them,
+    the whole box is the region.
 
     Parameters
     ----------
@@ -74,6 +77,11 @@ def load_coco(
         If an image, category or annotation is damaged, or a path leads out of the folder; the
         message names file and id.
 
+    Warns
+    -----
+    UserWarning
+        If boxes were read where there is no outline.
+
     Examples
     --------
     >>> from skact.datasets import PAPER_CONCEPTS, load_coco
@@ -93,8 +101,12 @@ def load_coco(
         categories = _read_categories(path, level)
         names |= dict.fromkeys(label for labels in categories.values() for label in labels)
         found = _read_images(path)
-        for item in read_items(path, "annotations"):
+        n_boxes = sum(
             _read_annotation(item, found, categories, crowd, str(path))
+            for item in read_items(path, "annotations")
+        )
+        if n_boxes:
+            warn(f"{n_boxes} annotations of {path} have no outline: the whole box is the region.")
         for image in found.values():
             labels = {label for region in image.regions for label in region.labels}
             data = inside(root, image.name, f"{image.where}: 'file_name'")
@@ -156,8 +168,8 @@ def _read_annotation(
     categories: dict[int, tuple[str, ...]],
     crowd: bool,
     path: str,
-) -> None:
-    """Add the region of an annotation to its image."""
+) -> bool:
+    """Add the region of an annotation to its image; whether it is but a box."""
     where = f"{path}, annotation {item.get('id') if isinstance(item, dict) else item!r}"
     image = images.get(_number(item, "image_id", where))
     labels = categories.get(_number(item, "category_id", where))
@@ -165,17 +177,21 @@ def _read_annotation(
         key = "image_id" if image is None else "category_id"
         raise ValueError(f"{where}: there is no such {key}, {item[key]!r}.")
     if item.get("iscrowd") and not crowd:
-        return
+        return False
     segmentation = item.get("segmentation")
-    if isinstance(segmentation, dict):
+    is_box = not segmentation and item.get("bbox") is not None
+    if isinstance(segmentation, dict) and segmentation:
         region = Region(labels, runs=read_runs(segmentation, image.size, where))
     elif isinstance(segmentation, list) and segmentation:
         region = Region(labels, tuple(read_corners(points, where) for points in segmentation))
+    elif is_box:
+        region = Region(labels, (read_box(item["bbox"], where),))
     else:
         raise ValueError(
             f"{where}: 'segmentation' must be polygons or run lengths, got {segmentation!r:.80}."
         )
     image.regions.append(region)
+    return is_box
 
 
 def _text(item: Any, key: str, where: str) -> str:

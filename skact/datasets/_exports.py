@@ -133,8 +133,9 @@ def load_label_studio(
 
     Of each task the first annotation that was not cancelled is read: ``labels`` are spans, and
     ``choices`` speak of the whole text. Offsets may count code points or, as JavaScript does,
-    UTF-16 units; which of them is seen from the text of a region. Splits are drawn by
-    :func:`draw_splits` where there is one file.
+    UTF-16 units; which of them is seen from the text of a region, white space aside, as the tool
+    writes ends of lines in other ways. Splits are drawn by :func:`draw_splits` where there is one
+    file.
 
     Parameters
     ----------
@@ -165,7 +166,8 @@ def load_label_studio(
     Warns
     -----
     UserWarning
-        If tasks were left out that nobody annotated, or some have several annotations.
+        If tasks were left out that nobody annotated, some have several annotations, or labels were
+        left out that are none of texts, such as those of HTML.
 
     Examples
     --------
@@ -173,6 +175,7 @@ def load_label_studio(
     >>> texts = load_label_studio("export.json", text="comment")  # doctest: +SKIP
     """
     samples, n_empty, n_several = [], 0, 0
+    unread: dict[str, int] = {}
     for own, path in by_split(files):
         for number, task in enumerate(read_items(path), start=1):
             where = f"{path}, task {number}"
@@ -181,12 +184,16 @@ def load_label_studio(
             n_several += len(annotations) > 1
             if annotations:
                 spans = [s for r in annotations[0] for s in _region(r, content, where)]
+                for kind in filter(None, map(_unread_kind, annotations[0])):
+                    unread[kind] = unread.get(kind, 0) + 1
                 name = own_name(own, path, number)
                 samples.append(spanned(name, content, sorted(set(spans)), own))
     if n_empty:
         warn(f"{n_empty} tasks have no annotation and were left out; none of them is a negative.")
     if n_several:
         warn(f"{n_several} tasks have several annotations; the first of each was read.")
+    for kind, n_regions in unread.items():
+        warn(f"{n_regions} regions of kind {kind!r} were left out: labels and choices are read.")
     return gather_texts(samples, Asked(split, concepts, min_samples), files)
 
 
@@ -195,8 +202,9 @@ def _task(task: Any, key: str, where: str) -> tuple[str, list[list[Any]]]:
     data = task.get("data") if isinstance(task, dict) else None
     content = data.get(key) if isinstance(data, dict) else None
     if not isinstance(content, str) or not content.strip():
-        has = ", ".join(data) if isinstance(data, dict) else "no data"
-        raise ValueError(f"{where}: data[{key!r}] must be a text; it has {has}.")
+        if not isinstance(data, dict):
+            raise ValueError(f"{where} has no 'data'. Export as 'JSON', not as 'JSON-MIN'.")
+        raise ValueError(f"{where}: data[{key!r}] must be a text; it has {', '.join(data)}.")
     annotations = task.get("annotations")
     if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
         raise ValueError(f"{where}: 'annotations' must be a list of objects. Export as 'JSON'.")
@@ -204,6 +212,13 @@ def _task(task: Any, key: str, where: str) -> tuple[str, list[list[Any]]]:
     if not all(isinstance(result, list) for result in results):
         raise ValueError(f"{where}: 'result' must be a list.")
     return content, results
+
+
+def _unread_kind(region: Any) -> str | None:
+    """Name the kind of a region whose labels are not read, None of others."""
+    kind = region.get("type") if isinstance(region, dict) else None
+    is_unread = isinstance(kind, str) and (kind.endswith("labels") or kind == "taxonomy")
+    return str(kind) if is_unread and kind != "labels" else None
 
 
 def _region(region: Any, text: str, where: str) -> list[Span]:
@@ -231,15 +246,19 @@ def _code_points(text: str, start: int, end: int, said: Any, where: str) -> tupl
         of_units = len(before), len(before) + len(piece.decode("utf-16-le"))
     except UnicodeDecodeError:  # in the middle of a sign
         of_units = start, end
-    for first, last in ((start, end), of_units):
-        if (
-            2 * end <= len(units)
-            and last <= len(text)
-            and (said is None or text[first:last] == said)
-        ):
-            return first, last
+    places = [(a, b) for a, b in ((start, end), of_units) if b <= len(text)]
+    places = places if 2 * end <= len(units) else []
+    for told in (lambda piece: piece, _words):  # what is exact goes before what is nearly so
+        for first, last in places:
+            if said is None or told(text[first:last]) == told(said):
+                return first, last
     found = text[start:end][:80]
     raise ValueError(f"{where}: {start} {end} is {found!r} in the text, not {said!r}.")
+
+
+def _words(said: Any) -> list[str]:
+    r"""Give what does not depend on ends of lines, which Label Studio writes as ``\n``."""
+    return str(said).replace("\\n", "\n").split()
 
 
 @checked(files=FILES, **ASKED)
@@ -276,6 +295,11 @@ def load_tagged(
     ValueError
         If tags of a line do not fit; the message names file and line.
 
+    Warns
+    -----
+    UserWarning
+        If no line has a tag.
+
     Examples
     --------
     >>> import pathlib, tempfile
@@ -297,4 +321,6 @@ def load_tagged(
                 if not text.strip():
                     raise ValueError(f"{where}: there is no text beside the tags.")
                 samples.append(spanned(own_name(own, path, number), text, spans, own))
+    if samples and not any(sample.located for sample in samples):
+        warn("No text has a tag, <NAME>...</NAME>, so there is no concept.")
     return gather_texts(samples, Asked(split, concepts, min_samples), files)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -11,8 +13,17 @@ from sklearn.utils import Bunch
 
 from skact.datasets._files import found_in, open_folder, read_description, reads_a_folder
 from skact.datasets._gather import Asked, Sample, gather
-from skact.datasets._regions import Region, Regions, read_corners, read_size, region_masks
-from skact.files import inside, read_json
+from skact.datasets._lazy import Mask
+from skact.datasets._regions import (
+    Region,
+    Regions,
+    read_corners,
+    read_size,
+    region_masks,
+    to_runs,
+)
+from skact.files import check_size, inside, read_json
+from skact.samples import PIXELS_PER_BYTE
 from skact.warning import warn
 
 _WITHOUT_AREA = ("line", "linestrip", "point", "points")
@@ -26,9 +37,9 @@ def load_labelme(
     concepts: Iterable[str] | None = None,
     min_samples: int = 0,
 ) -> Bunch:
-    """Read a folder of LabelMe: a JSON for each image, with polygons, rectangles and circles.
+    """Read a folder of LabelMe: a JSON for each image.
 
-    Splits are drawn by :func:`draw_splits`.
+    Polygons, rectangles, circles and masks are read. Splits are drawn by :func:`draw_splits`.
 
     Parameters
     ----------
@@ -74,7 +85,9 @@ def load_labelme(
         beside = path.parent.relative_to(root) / name.replace("\\", "/")
         image = inside(root, str(beside), f"{path}: 'imagePath'")
         size = read_size(content.get("imageHeight"), content.get("imageWidth"), str(path))
-        found = [_read_shape(shape, f"{path}, shape {i}") for i, shape in enumerate(shapes, 1)]
+        found = [
+            _read_shape(shape, size, f"{path}, shape {i}") for i, shape in enumerate(shapes, 1)
+        ]
         regions = [region for region in found if region is not None]
         n_without += len(found) - len(regions)
         labels = [label for region in regions for label in region.labels]
@@ -87,7 +100,7 @@ def load_labelme(
     return gather(samples, names, asked, root, region_masks, read_description(root))
 
 
-def _read_shape(shape: Any, where: str) -> Region | None:
+def _read_shape(shape: Any, size: tuple[int, int], where: str) -> Region | None:
     """Read a shape, None if it has no area."""
     kind = shape.get("shape_type", "polygon") if isinstance(shape, dict) else None
     label = shape.get("label") if isinstance(shape, dict) else None
@@ -98,6 +111,8 @@ def _read_shape(shape: Any, where: str) -> Region | None:
     points = shape.get("points")
     if kind == "polygon":
         return Region((label,), (read_corners(points, where),))
+    if kind == "mask":
+        return Region((label,), runs=to_runs(_read_mask(shape, size, where)))
     if kind not in ("rectangle", "circle"):
         raise ValueError(f"{where}: shapes of type {kind!r} are not read.")
     if not isinstance(points, list) or len(points) != 2:
@@ -108,3 +123,24 @@ def _read_shape(shape: Any, where: str) -> Region | None:
     angle = np.linspace(0, 2 * np.pi, 128, endpoint=False)
     circle = np.hypot(x1 - x0, y1 - y0) * np.c_[np.cos(angle), np.sin(angle)] + (x0, y0)
     return Region((label,), (circle,))
+
+
+def _read_mask(shape: Any, size: tuple[int, int], where: str) -> Mask:
+    """Decode the picture of a mask, and put it where its box begins."""
+    from PIL import Image
+
+    points = shape.get("points")
+    try:
+        content = base64.b64decode(shape.get("mask"), validate=True)
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            check_size(image.width * image.height, len(content), PIXELS_PER_BYTE)
+            piece = np.asarray(image.convert("L")) > 0
+        (left, top), _ = [(int(x), int(y)) for x, y in points]
+    except (Image.DecompressionBombError, OSError, SyntaxError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: the mask must be a PNG with its corners: {error}.") from error
+    height, width = piece.shape
+    if not (0 <= top <= size[0] - height and 0 <= left <= size[1] - width):
+        raise ValueError(f"{where}: a mask {height}x{width} at {points!r:.80} leaves the image.")
+    whole = np.zeros(size, bool)
+    whole[top : top + height, left : left + width] = piece
+    return whole

@@ -139,6 +139,26 @@ def read_corners(points: Any, where: str) -> npt.NDArray[np.float64]:
     raise ValueError(f"{where}: a polygon must be 3 corners x, y or more, got {points!r:.80}.")
 
 
+def read_box(box: Any, where: str) -> npt.NDArray[np.float64]:
+    """Check a box, [left, top, width, height]; its corners."""
+    if isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box):
+        x, y, width, height = box
+        if width > 0 and height > 0:
+            return read_corners([x, y, x + width, y, x + width, y + height, x, y + height], where)
+    raise ValueError(
+        f"{where}: 'bbox' must be left, top, width and height, the last two above 0; got "
+        f"{box!r:.80}."
+    )
+
+
+def to_runs(mask: Mask) -> npt.NDArray[np.int64]:
+    """Give the run lengths of a mask, first that of pixels outside."""
+    flat = mask.T.ravel()
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0], changes, [flat.size]]))
+    return np.concatenate([[0], runs]) if flat[0] else runs
+
+
 def read_runs(rle: Any, size: tuple[int, int], where: str) -> npt.NDArray[np.int64]:
     """Check run lengths, a list or the text that COCO compresses it to."""
     counts = rle.get("counts") if isinstance(rle, dict) else None

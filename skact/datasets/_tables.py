@@ -152,10 +152,12 @@ def load_table(
     text : str, default="text"
         Column of the texts.
     labels : str, sequence of str or None, default="labels"
-        A column of labels: one, several parted by `separator`, or a list. Or one column of 0 and 1
-        for each concept. A label speaks of the whole text. None where there are `spans`.
+        A column of labels: one, several parted by `separator`, or a list; whole numbers are names
+        too. Or one column of 0 and 1 for each concept. A label speaks of the whole text. None where
+        there are `spans`.
     spans : str or None, default=None
-        Column of lists ``[start, end, label]``, in CSV as JSON; instead of `labels`.
+        Column of lists ``[start, end, label]``, in CSV as JSON; instead of `labels`. Objects with
+        ``label`` and ``start``, ``end`` or ``start_offset``, ``end_offset`` are read as well.
     separator : str, default=","
         What parts the labels of one text.
     split : {"train", "cal", "test"} or None, default=None
@@ -259,17 +261,29 @@ def _labels_of(row: dict[str, Any], name: str, separator: str, where: str) -> li
     value = _column(row, name, where)
     if isinstance(value, str):
         value = [piece.strip() for piece in value.split(separator) if piece.strip()]
-    value = [] if value is None else value
-    if not isinstance(value, list) or not all(isinstance(label, str) and label for label in value):
-        raise ValueError(f"{where}: {name!r} must be labels, got {value!r}.")
-    return list(dict.fromkeys(value))
+    value = [] if value is None else [value] if type(value) is int else value
+    if not isinstance(value, list) or not all(
+        type(label) is int or (isinstance(label, str) and label) for label in value
+    ):
+        raise ValueError(f"{where}: {name!r} must be a label or a list of them, got {value!r}.")
+    return list(dict.fromkeys(map(str, value)))
 
 
 def _spans_of(row: dict[str, Any], name: str, text: str, where: str) -> list[Span]:
     value = _column(row, name, where)
     if isinstance(value, str):
         value = parse_json(value, f"{where}: {name!r}")
+    if isinstance(value, list):
+        value = [_triple(span) if isinstance(span, dict) else span for span in value]
     return read_spans({"spans": value}, text, where)
+
+
+def _triple(span: dict[str, Any]) -> Any:
+    """Put what annotation tools write by name in our order; what lacks a name stays as it is."""
+    for keys in (("start", "end", "label"), ("start_offset", "end_offset", "label")):
+        if all(key in span for key in keys):
+            return [span[key] for key in keys]
+    return span
 
 
 _KINDS = ("sarcasm", "irony", "satire", "understatement", "overstatement", "rhetorical_question")

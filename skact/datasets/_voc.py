@@ -40,9 +40,9 @@ def load_voc(
 ) -> Bunch:
     """Read a folder of Pascal VOC, such as ``VOCdevkit/VOC2012``.
 
-    Images are ``JPEGImages/NAME.jpg``. Splits are those of the lists ``train.txt``, ``val.txt``
-    (``cal``) and ``test.txt`` in ``ImageSets/Segmentation`` or, for boxes, ``ImageSets/Main``;
-    where there is no list they are drawn by :func:`draw_splits`.
+    Images are ``JPEGImages/NAME.jpg``, or ``.jpeg`` or ``.png``. Splits are those of the lists
+    ``train.txt``, ``val.txt`` (``cal``) and ``test.txt`` in ``ImageSets/Segmentation`` or, for
+    boxes, ``ImageSets/Main``; where there is no list they are drawn by :func:`draw_splits`.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def load_voc(
     root = open_folder(folder)
     samples = []
     for where, name, own in _listed(root, regions):
-        image = inside(root, f"JPEGImages/{name}.jpg", where)
+        image = inside(root, _picture(root, name), where)
         if regions == "boxes":
             boxes = _read_boxes(Path(inside(root, f"Annotations/{name}.xml", where)))
             labels = [label for region in boxes.regions for label in region.labels]
@@ -111,8 +111,20 @@ def _listed(root: Path, regions: str) -> list[tuple[str, str, str | None]]:
                 found[line.strip()] = (where, line.strip(), own)
     if found:
         return list(found.values())
-    kind = "Annotations/*.xml" if regions == "boxes" else "SegmentationClass/*.png"
-    return [(str(path), path.stem, None) for path in found_in(root, kind)]
+    kinds = {"boxes": "Annotations/*.xml", "classes": "SegmentationClass/*.png"}
+    files = found_in(root, kinds[regions])
+    if not files:
+        other = "classes" if regions == "boxes" else "boxes"
+        has_other = any(root.glob(kinds[other]))
+        hint = f" It has {kinds[other]}: regions={other!r} reads them." if has_other else ""
+        raise ValueError(f"{root} has no {kinds[regions]}.{hint}")
+    return [(str(path), path.stem, None) for path in files]
+
+
+def _picture(root: Path, name: str) -> str:
+    """Name the image inside the folder; a JPEG where there is none."""
+    names = [f"JPEGImages/{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png")]
+    return next((one for one in names if (root / one).is_file()), names[0])
 
 
 def _read_boxes(path: Path) -> Regions:

@@ -36,6 +36,22 @@ def test_crowds_can_be_left_out(tmp_path):
     assert not data.masks[0][:, :, 0].any()
 
 
+@pytest.mark.parametrize("outline", [[], None, {}])
+def test_boxes_without_an_outline_are_regions(tmp_path, outline):
+    content = coco(tmp_path)
+    whole = load(tmp_path, content).masks[0]
+    content["annotations"][0].update(segmentation=outline, bbox=[2.0, 1, 3, 2])
+    with pytest.warns(UserWarning, match=r"1 annotations of .*a\.json have no outline"):
+        mask = load(tmp_path, content).masks[0]
+    assert mask[:, :, 1].astype(int).tolist() == [
+        [0, 0, 0, 0, 0, 0],
+        [0, 0, 1, 1, 1, 0],
+        [0, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0],
+    ]
+    np.testing.assert_array_equal(mask[:, :, [0, 2]], whole[:, :, [0, 2]])
+
+
 def test_splits_by_file(tmp_path):
     path = write_json(tmp_path / "a.json", coco(tmp_path))
     picture(tmp_path / "other/a.png")
@@ -71,7 +87,10 @@ def test_a_large_file_is_streamed(tmp_path, monkeypatch):
         ("annotations", {"image_id": 8}, "annotation 1: there is no such image_id, 8"),
         ("annotations", {"category_id": 8}, "annotation 1: there is no such category_id, 8"),
         ("annotations", {"category_id": "x"}, "annotation 1: 'category_id' must be an int"),
-        ("annotations", {"segmentation": []}, "annotation 1: 'segmentation' must be polygons"),
+        ("annotations", {"segmentation": [], "bbox": None}, "annotation 1: 'segmentation' must be"),
+        ("annotations", {"segmentation": [], "bbox": [1, 1, 0, 2]}, "annotation 1: 'bbox' must be"),
+        ("annotations", {"segmentation": [], "bbox": [1, 1, 2]}, "annotation 1: 'bbox' must be"),
+        ("annotations", {"segmentation": [], "bbox": ["1", 1, 2, 2]}, "annotation 1: 'bbox' must"),
         ("annotations", {"segmentation": [[1, 2]]}, "annotation 1: a polygon must be"),
         ("annotations", {"segmentation": {"counts": [3]}}, "annotation 1: run lengths add up to 3"),
     ],

@@ -48,6 +48,43 @@ def test_label_studio_counts_code_points_or_utf_16(tmp_path):
     assert load_label_studio(write_json(tmp_path / "a.json", tasks)).spans == data.spans
 
 
+def region(start, end, said, kind="labels"):
+    return {"type": kind, "value": {"start": start, "end": end, "text": said, kind: ["joy"]}}
+
+
+def test_ends_of_lines_may_be_written_in_other_ways(tmp_path):
+    def spans(said):
+        task = {"data": {"text": "So.\r\nI\ncheer"}, "annotations": [{"result": [said]}]}
+        return load_label_studio(write_json(tmp_path / "a.json", [task])).spans[0]
+
+    assert spans(region(5, 12, "I\\ncheer")) == [Span(5, 12, "joy")]  # as it writes them
+    assert spans(region(0, 12, "So.\nI\ncheer")) == [Span(0, 12, "joy")]
+    with pytest.raises(ValueError, match=r"task 1: 5 12 is 'I.*cheer' in the text, not 'Icheer'"):
+        spans(region(5, 12, "Icheer"))
+
+
+def test_labels_that_are_not_read_are_told(tmp_path):
+    result = [region(0, 1, "I"), region("/p[1]", "/p[1]", "I", "hypertextlabels")]
+    result.append({"type": "relation", "from_id": "a", "to_id": "b", "labels": ["in"]})
+    task = {"data": {"text": "I cheer"}, "annotations": [{"result": result}]}
+    with pytest.warns(UserWarning, match="1 regions of kind 'hypertextlabels' were left") as told:
+        data = load_label_studio(write_json(tmp_path / "a.json", [task]))
+    assert len(told) == 1
+    assert data.spans == [[Span(0, 1, "joy")]]
+
+
+def test_the_other_export_is_named(tmp_path):
+    path = write_json(tmp_path / "a.json", [{"id": 1, "text": "I", "label": []}])
+    with pytest.raises(ValueError, match=r"task 1 has no 'data'\. Export as 'JSON', not "):
+        load_label_studio(path)
+
+
+def test_texts_without_any_tag_are_told(tmp_path):
+    path = write(tmp_path / "a.txt", "a <größe>b</größe>\n")
+    with pytest.warns(UserWarning, match="No text has a tag"):
+        assert load_tagged(path).target_names == []
+
+
 def test_tasks_that_nobody_annotated_are_no_negatives(tmp_path):
     tasks = label_studio()
     tasks[1]["annotations"] = []

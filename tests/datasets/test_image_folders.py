@@ -1,5 +1,10 @@
+import base64
+import io
+import shutil
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from skact.datasets import load_labelme, load_mask_folder, load_voc
 from tests.datasets.formats import (
@@ -57,6 +62,28 @@ def test_damaged_boxes_are_named(tmp_path, old, new, message):
         load_voc(tmp_path, regions="boxes")
 
 
+def test_photos_may_be_png(tmp_path):
+    root = write_voc(tmp_path)
+    (root / "JPEGImages/a.jpg").rename(root / "JPEGImages/a.png")
+    data = load_voc(root, regions="boxes")
+    assert data.data[0].endswith("JPEGImages/a.png")
+    assert data.data[1].endswith("JPEGImages/b.jpg")
+    (root / "JPEGImages/a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.jpg"):
+        load_voc(root, regions="boxes")
+
+
+def test_a_folder_of_the_other_kind_is_named(tmp_path):
+    boxes = write_voc(tmp_path / "voc")
+    shutil.rmtree(boxes / "SegmentationClass")
+    shutil.rmtree(boxes / "ImageSets")
+    with pytest.raises(ValueError, match=r"It has Annotations/\*\.xml: regions='boxes' reads them"):
+        load_voc(boxes)
+    picture(tmp_path / "photos/a.png")
+    with pytest.raises(ValueError, match=r"photos has no Annotations/\*\.xml\.$"):
+        load_voc(tmp_path / "photos", regions="boxes")
+
+
 def test_lists_name_what_is_inside_and_only_once(tmp_path):
     path = write_voc(tmp_path / "voc") / "ImageSets/Segmentation/val.txt"
     write(path, "\na\n")
@@ -85,6 +112,22 @@ def test_labelme_shapes(tmp_path):
     np.testing.assert_array_equal(mask[:, :, 2], np.hypot(x - 3, y - 2) < 1.5)
 
 
+def mask_shape(left=1, top=2):
+    """A mask of 2 x 3 pixels, as LabelMe writes it, with a corner free."""
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 255, 255], [255, 255, 255]], np.uint8)).save(file, "PNG")
+    mask = base64.b64encode(file.getvalue()).decode()
+    points = [[left, top], [left + 2, top + 1]]
+    return {"label": "a", "shape_type": "mask", "points": points, "mask": mask}
+
+
+def test_masks_of_labelme_lie_in_their_box(tmp_path):
+    content = labelme() | {"shapes": [mask_shape(), mask_shape(0, 0) | {"label": "b"}]}
+    mask = load_labelme(write_labelme(tmp_path, content)).masks[0]
+    assert rows(mask[:, :, 0]) == [[0] * 6] * 2 + [[0, 0, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0]]
+    assert rows(mask[:, :, 1]) == [[0, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0]] + [[0] * 6] * 2
+
+
 def test_lines_are_left_out_and_told(tmp_path):
     content = labelme()
     content["shapes"][1]["shape_type"] = "line"
@@ -100,7 +143,13 @@ def test_lines_are_left_out_and_told(tmp_path):
         ({"imageWidth": "6"}, "height and width"),
         ({"shapes": [3]}, "shape 1: 'label' must be a text"),
         ({"shapes": [{"label": "a", "points": [[1, 2]]}]}, "shape 1: a polygon must be 3 corners"),
-        ({"shapes": [{"label": "a", "shape_type": "mask"}]}, "shape 1: shapes of type 'mask'"),
+        ({"shapes": [{"label": "a", "shape_type": "mask"}]}, "shape 1: the mask must be a PNG"),
+        ({"shapes": [mask_shape() | {"mask": "@"}]}, "shape 1: the mask must be a PNG"),
+        ({"shapes": [mask_shape() | {"mask": "AAAA"}]}, "shape 1: the mask must be a PNG"),
+        ({"shapes": [mask_shape() | {"points": []}]}, "shape 1: the mask must be a PNG"),
+        ({"shapes": [mask_shape(left=4)]}, "shape 1: a mask 2x3 at .* leaves the image"),
+        ({"shapes": [mask_shape(left=-1)]}, "shape 1: a mask 2x3 at .* leaves the image"),
+        ({"shapes": [{"label": "a", "shape_type": "cube"}]}, "shape 1: shapes of type 'cube'"),
         ({"shapes": [{"label": "a", "shape_type": "circle"}]}, "shape 1: a circle must have 2"),
     ],
 )

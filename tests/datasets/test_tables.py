@@ -61,6 +61,27 @@ def test_spans_are_read_from_a_column(tmp_path):
     assert data.target_names == ["joy"]
 
 
+def test_numbers_of_classes_are_names(tmp_path):
+    path = write(
+        tmp_path / "a.jsonl", '{"text": "a", "labels": 10}\n{"text": "b", "labels": [2]}\n'
+    )
+    data = load_table(path)
+    assert data.target_names == ["10", "2"]
+    assert data.target.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        {"start": 2, "end": 7, "label": "joy"},
+        {"id": 1, "start_offset": 2, "end_offset": 7, "label": "joy"},
+    ],
+)
+def test_spans_of_tools_are_objects(tmp_path, span):
+    path = write(tmp_path / "a.jsonl", json.dumps({"text": "I cheer", "entities": [span]}))
+    assert load_table(path, spans="entities").spans == [[Span(2, 7, "joy")]]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "options", "message"),
     [
@@ -84,7 +105,14 @@ def test_spans_are_read_from_a_column(tmp_path):
         ("a.csv", "text,labels\n", {}, "holds no samples"),
         ("a.csv", "", {}, "holds no samples"),
         ("a.txt", "a", {}, r"must end in one of \.csv"),
-        ("a.jsonl", '{"text": "a", "labels": 3}', {}, "line 1: 'labels' must be labels, got 3"),
+        (
+            "a.jsonl",
+            '{"text": "a", "labels": 3.5}',
+            {},
+            "line 1: 'labels' must be a label or .* 3.5",
+        ),
+        ("a.jsonl", '{"text": "a", "labels": [true]}', {}, "must be a label or a list of them"),
+        ("a.jsonl", '{"text": "a", "s": [{"start": 0}]}', {"spans": "s"}, "must be .start, end"),
         ("a.parquet", "PAR", {}, "cannot be read as parquet"),
     ],
 )
