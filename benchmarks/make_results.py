@@ -18,9 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-_EMOTIONS = "--concepts admiration amusement approval gratitude love"
 _CHATS = "--data {data}/goemotions --model {models}/smollm2"
-_LABELLED = "--methods LinearSeparator MeanPrototype DifferenceInMeans MaxSeparator"
+# Data and model of which concepts are found without labels too.
+_UNLABELLED = [("goemotions", "minilm"), ("isarcasm", "minilm"), ("msrcv2", "dinov2")]
 _RUNS = [
     ("msrcv2", "dinov2", "dinov2-small"),
     *(
@@ -28,7 +28,9 @@ _RUNS = [
         for data in ("isarcasm", "snips", "goemotions")
         for model in ("minilm", "smollm2")
     ),
+    ("bc5cdr", "minilm", "minilm"),
 ]
+_UNITS = [run for run in _RUNS if run[:2] in _UNLABELLED]
 _HEADS = "head_alignment.py --data {data}"
 _PURSUIT = "head_pursuit.py --data {data}/axbench_fd --model {models}/smollm2"
 _TEXT = (
@@ -47,16 +49,10 @@ COMMANDS = {
     "detection_msrcv2_dinov2": [
         "detection_table.py --data {data}/msrcv2 --model {models}/dinov2-small"
     ],
-    **{
-        f"detection_{name}_minilm": [
-            f"detection_table.py --data {{data}}/{name} --model {{models}}/minilm "
-            f"--layers .25 .5 .75 1 {_LABELLED}"
-        ]
-        for name in ("snips", "bc5cdr")
-    },
-    "detection_isarcasm_smollm2": [
-        "detection_table.py --data {data}/isarcasm --model {models}/smollm2 "
-        f"--layers .17 .34 .5 .67 .84 1 {_LABELLED}"
+    "detection_bc5cdr_minilm": [
+        "detection_table.py --data {data}/bc5cdr --model {models}/minilm "
+        "--layers .25 .5 .75 1 "
+        "--methods LinearSeparator MeanPrototype DifferenceInMeans MaxSeparator"
     ],
     **{
         f"paper_{data}_{name}": [
@@ -64,18 +60,20 @@ COMMANDS = {
         ]
         for data, name, model in _RUNS
     },
+    **{
+        f"paper_{data}_{name}_units": [
+            f"paper.py --setup {data}-{name}-units --data {{data}} --model {{models}}/{model}"
+        ]
+        for data, name, model in _UNITS
+    },
     "axbench_minilm": ["axbench.py --data {data}/axbench_fd --model {models}/minilm"],
-    "localization_shapes": [
-        "localization_table.py --data shapes --layer 0.5 --per-concept 8 --masks 200 --steps 16 "
-        "--points 10"
-    ],
+    "localization_shapes": ["paper.py --setup shapes-maps --data {data}"],
     "localization_goemotions": [
-        "localization_table.py --data {data}/goemotions --model {models}/minilm --layer 0.34 "
-        f"{_EMOTIONS} --at-most 700 --per-concept 4 --masks 100 --steps 10 --points 6"
+        "paper.py --setup goemotions-minilm-maps --data {data} --model {models}/minilm"
     ],
-    "localization_msrcv2": [
-        "localization_table.py --data {data}/msrcv2 --layer 0.5 --per-concept 2 --masks 128 "
-        "--steps 12 --points 10"
+    "localization_msrcv2": ["paper.py --setup msrcv2-shapes-maps --data {data}"],
+    "localization_msrcv2_dinov2": [
+        "paper.py --setup msrcv2-dinov2-maps --data {data} --model {models}/dinov2-small"
     ],
     "beyond_goemotions": [
         "beyond.py --data {data}/goemotions --model {models}/minilm --layers 2 4 "
@@ -180,9 +178,11 @@ def git(*words):
 
 
 def code_of(command):
-    """Name what git has of the package and of the scripts that a command runs."""
-    script = shlex.split(command)[0]
-    return f"{git('rev-parse', 'HEAD:skact')} {git('rev-parse', f'HEAD:benchmarks/{script}')}"
+    """Name what git has of the package, of the script that a command runs, and of its setups."""
+    files = [shlex.split(command)[0]]
+    files += ["public.toml"] if files == ["paper.py"] else []
+    paths = ["skact", *(f"benchmarks/{file}" for file in files)]
+    return " ".join(git("rev-parse", f"HEAD:{path}") for path in paths)
 
 
 def machine():
@@ -236,7 +236,8 @@ def main():
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--journal", type=Path, default=ROOT / "results_journal.jsonl")
     args = parser.parse_args()
-    if changed := git("status", "--porcelain", "--", "skact", "benchmarks/*.py"):
+    code = "skact", "benchmarks/*.py", "benchmarks/*.toml"
+    if changed := git("status", "--porcelain", "--", *code):
         parser.error(f"results name a commit, so commit first:\n{changed}")
     places = {"data": args.data, "models": args.models, "group": args.group}
     done, failed = read_journal(args.journal), []

@@ -76,15 +76,22 @@ def about(name):
     """Say on what the numbers of a data set rest."""
     result = read(name)
     used, samples = result["settings"], result["samples"]
-    clock = {"process": "on one core", "wall": "beside other work on the machine"}
     without = result["positive_test_pairs_without_superactivator"]
     return (
         f"{name}: {len(result['concepts'])} concepts at depth {used['layer']}; "
         f"{samples['cal']} calibration and {samples['test']} test samples with {result['pairs']} "
-        f"pairs; {used['masks']} masks, {used['steps']} gradient steps; {result['seconds']:.0f} s "
-        f"in all, {clock[result['clock']]}. Of {result['positive_test_pairs']} positive pairs of "
-        f"the test split, {without} hold no SuperActivator and have no local map."
+        f"pairs; {used['masks']} masks{players(used)}, {used['steps']} gradient steps. Of "
+        f"{result['positive_test_pairs']} positive pairs of the test split, {without} hold no "
+        "SuperActivator and have no local map."
     )
+
+
+def players(settings):
+    """Say what masks take away, if not tokens."""
+    if settings.get("unit", "token") == "token":
+        return ""
+    side = settings["cell_size"]
+    return f" of squares of {side} x {side} patches"
 
 
 def verdict(name):

@@ -12,11 +12,11 @@ SETS = {"GoEmotions": "goemotions", "iSarcasm": "isarcasm", "MSRC": "msrcv2_dino
 TABLES = {
     "GoEmotions, MiniLM": "detection_goemotions",
     "GoEmotions, SmolLM2": "paper_goemotions_smollm2",
-    "Snips, MiniLM": "detection_snips_minilm",
+    "Snips, MiniLM": "paper_snips_minilm",
     "Snips, SmolLM2": "paper_snips_smollm2",
     "BC5CDR, MiniLM": "detection_bc5cdr_minilm",
     "iSarcasm, MiniLM": "detection_isarcasm",
-    "iSarcasm, SmolLM2": "detection_isarcasm_smollm2",
+    "iSarcasm, SmolLM2": "paper_isarcasm_smollm2",
     "MSRC photographs, DINOv2": "detection_msrcv2_dinov2",
 }
 ANALYSES = {
