@@ -439,6 +439,6 @@ def test_the_demo_shows_the_pretrained_models_that_are_there(module, tmp_path):
     demo = module("demo")
     (tmp_path / "smollm2").mkdir()
     (tmp_path / "smollm2" / "model.safetensors").touch()
-    ((make, model, *_),), missing = demo.pretrained(tmp_path)
-    assert (make, model) == (make_paragraphs, tmp_path / "smollm2")
+    ((kind, model, *_),), missing = demo.pretrained(tmp_path)
+    assert (kind, model) == ("paragraphs", str(tmp_path / "smollm2"))
     assert missing == [str(tmp_path / "dinov2-small")]
