@@ -3,14 +3,13 @@
     python benchmarks/analyses.py --data FOLDER --model FOLDER_OR_NAME
         [--samples N] [--layers BLOCK ...] [--out RESULT.json]
 
-FOLDER is as for ``detection_table.py``, and split into train, cal and test. At every block a scaler
-and linear separators are fitted on train. Distributions, separable tails and coverage are those of
-cal and test together, on which nothing was fitted. Thresholds, layers and deltas are chosen on cal;
-F1, counts and positions are read on test. Intervals are 95 % percentile bootstraps over samples;
-differences are taken within each resample. A concept with fewer than ``FEWEST`` samples in train,
-cal or test is left out.
-
-``--samples`` takes that many samples, drawn with a seed, from all three splits alike.
+FOLDER holds texts with spans (``samples.jsonl``) or images with masks (``index.jsonl``), split into
+train, cal and test. At every block a scaler and linear separators are fitted on train.
+Distributions, separable tails and coverage are those of cal and test together, on which nothing was
+fitted. Thresholds, layers and deltas are chosen on cal; F1, counts and positions are read on test.
+Intervals are 95 % percentile bootstraps over samples; differences are taken within each resample. A
+concept with fewer than ``FEWEST`` samples in train, cal or test is left out. ``--samples`` takes
+that many samples, drawn with a seed, from all three splits alike.
 """
 
 import argparse

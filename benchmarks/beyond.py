@@ -4,7 +4,7 @@
         [--layers BLOCK ...] [--methods NAME ...] [--out RESULT.json]
 
 Candidates are compared on train and cal alone. These samples are dealt into fifths; five times, one
-fifth is decided on, the next one calibrates, three train: the protocol of ``detection_table.py``
+fifth is decided on, the next one calibrates, three train: the protocol of ``skact paper``
 with other splits. The decisions of the five turns together give one F1 over all samples, with
 paired bootstrap intervals of the gain over SuperActivator and MaxToken. The test split serves the
 final comparison only: what was chosen, next to the two.

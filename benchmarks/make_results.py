@@ -44,16 +44,6 @@ _REQUEST = (
 
 #: File, and the commands that fill it one after the other; ``--out FILE`` is added to each.
 COMMANDS = {
-    "detection_goemotions": ["detection_table.py --data {data}/goemotions --model {models}/minilm"],
-    "detection_isarcasm": ["detection_table.py --data {data}/isarcasm --model {models}/minilm"],
-    "detection_msrcv2_dinov2": [
-        "detection_table.py --data {data}/msrcv2 --model {models}/dinov2-small"
-    ],
-    "detection_bc5cdr_minilm": [
-        "detection_table.py --data {data}/bc5cdr --model {models}/minilm "
-        "--layers .25 .5 .75 1 "
-        "--methods LinearSeparator MeanPrototype DifferenceInMeans MaxSeparator"
-    ],
     **{
         f"paper_{data}_{name}": [
             f"paper.py --setup {data}-{name} --data {{data}} --model {{models}}/{model}"

@@ -8,16 +8,18 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 SETS = {"GoEmotions": "goemotions", "iSarcasm": "isarcasm", "MSRC": "msrcv2_dinov2"}
-#: Detection tables, in the order of the overview.
+#: Runs of the protocol whose tables are shown whole.
+WHOLE = {"GoEmotions": "goemotions_minilm", "iSarcasm": "isarcasm_minilm", "MSRC": "msrcv2_dinov2"}
+#: Runs of the protocol, in the order of the overview.
 TABLES = {
-    "GoEmotions, MiniLM": "detection_goemotions",
-    "GoEmotions, SmolLM2": "paper_goemotions_smollm2",
-    "Snips, MiniLM": "paper_snips_minilm",
-    "Snips, SmolLM2": "paper_snips_smollm2",
-    "BC5CDR, MiniLM": "detection_bc5cdr_minilm",
-    "iSarcasm, MiniLM": "detection_isarcasm",
-    "iSarcasm, SmolLM2": "paper_isarcasm_smollm2",
-    "MSRC photographs, DINOv2": "detection_msrcv2_dinov2",
+    "GoEmotions, MiniLM": "goemotions_minilm",
+    "GoEmotions, SmolLM2": "goemotions_smollm2",
+    "Snips, MiniLM": "snips_minilm",
+    "Snips, SmolLM2": "snips_smollm2",
+    "BC5CDR, MiniLM": "bc5cdr_minilm",
+    "iSarcasm, MiniLM": "isarcasm_minilm",
+    "iSarcasm, SmolLM2": "isarcasm_smollm2",
+    "MSRC photographs, DINOv2": "msrcv2_dinov2",
 }
 ANALYSES = {
     "GoEmotions, MiniLM": "goemotions_minilm",
@@ -39,6 +41,15 @@ def read(kind, name):
     return json.loads((RESULTS / f"{kind}_{SETS[name]}.json").read_text())
 
 
+def detected(file):
+    """Read a run of the protocol, and behind it that of methods without labels if there is one."""
+    found = json.loads((RESULTS / f"paper_{file}.json").read_text())
+    units = RESULTS / f"paper_{file}_units.json"
+    if units.exists():
+        found["table"] += json.loads(units.read_text())["table"]
+    return found
+
+
 def markdown(heads, rows):
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -50,7 +61,7 @@ def overview(method="LinearSeparator"):
     heads = ["Data, model", "Yes to everything", *shown, "Its gain over MaxToken"]
     lines = []
     for name, file in TABLES.items():
-        found = json.loads((RESULTS / f"{file}.json").read_text())
+        found = detected(file)
         rows = {(e["method"], e["detector"]): e for e in found["table"]}
         own = [rows[method, detector] for detector in shown]
         cells = [interval(e["weighted_test_f1"], e["interval"]) for e in own]
@@ -83,10 +94,10 @@ def ranks(name):
     heads = {"auroc": "AUROC", "average_precision": "AP", "tpr_at_1_fpr": "TPR at 1 % FPR"}
     lines = [
         [entry["method"], entry["detector"], *(f"{entry[h]:.3f}" for h in heads)]
-        for entry in read("detection", name)["table"]
+        for entry in detected(WHOLE[name])["table"]
         if "auroc" in entry
     ]
-    return markdown(["Concepts", "Detector", *heads.values()], lines) if lines else ""
+    return markdown(["Concepts", "Detector", *heads.values()], lines)
 
 
 def gains(name):
@@ -96,7 +107,7 @@ def gains(name):
 
 def _by_method(name, detectors, value, ends):
     rows = {}
-    for entry in read("detection", name)["table"]:
+    for entry in detected(WHOLE[name])["table"]:
         cell = interval(entry[value], entry[ends])
         rows.setdefault(entry["method"], {})[entry["detector"]] = cell
     detectors = detectors or list(max(rows.values(), key=len))
@@ -223,16 +234,15 @@ KINDS = {
     "iSarcasm": "iSarcasm, MiniLM",
     "MSRC": "MSRC photographs, DINOv2-small",
 }
-FLOORS = {"GoEmotions": 0.107, "iSarcasm": 0.667}
 
 
 def _measured(name):
     """Return what a data set is, its floor, and {(method, detector): (F1, ends)}."""
-    found = read("detection", name)
+    found = detected(WHOLE[name])
     f1 = {
         (e["method"], e["detector"]): (e["weighted_test_f1"], e["interval"]) for e in found["table"]
     }
-    return KINDS[name], found.get("floor") or FLOORS[name], f1
+    return KINDS[name], found["floor"], f1
 
 
 def _curves(columns):

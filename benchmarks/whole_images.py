@@ -4,7 +4,7 @@
         [--layers BLOCK ...] [--every N] [--out RESULT.json]
 
 FOLDER holds images with masks (``index.jsonl``), split into train, cal and test. The protocol is
-that of ``detection_table.py``, once with ``crop="processor"`` and once with ``crop="whole"``: only
+that of ``skact paper``, once with ``crop="processor"`` and once with ``crop="whole"``: only
 what the model is shown of an image differs. Beside the weighted test F1 of saying yes to everything
 stands what the crop hides: of the pixels of images, of the labelled ones among them (a pixel counts
 once for each of its concepts), and of the labels of images, those of which no token is left.

@@ -80,7 +80,6 @@ RUNS = [
         "--file {texts}/setups.toml --setup maps --data {texts} --model {model}",
     ),
     ("axbench", "", "--data {answers} --model {model} --layers .5 1"),
-    ("detection_table", "", "--data {texts} --model {model} --layers 1 --methods MeanPrototype"),
     (
         "analyses",
         "FEWEST, N_RESAMPLES = 2, 5",

@@ -441,14 +441,14 @@ def test_intervals_in_prose_are_committed_results(page):
     render = runpy.run_path(str(ROOT / "benchmarks" / "render_results.py"))
     row = {
         entry["method"]: render["interval"](entry["weighted_test_f1"], entry["interval"])
-        for entry in results("detection_goemotions")["table"]
+        for entry in results("paper_goemotions_minilm")["table"]
         if entry["detector"] == "SuperActivator"
     }
     assert INTERVAL.findall(prose(page)) == [row[method] for method in QUOTED.get(page, [])]
 
 
 def test_what_the_detection_page_says_of_its_tables():
-    text, goemotions = prose(GUIDE), results("detection_goemotions")
+    text, goemotions = prose(GUIDE), results("paper_goemotions_minilm")
     chosen = [
         concept["delta"]
         for entry in goemotions["table"]
@@ -461,13 +461,14 @@ def test_what_the_detection_page_says_of_its_tables():
     assert "is mostly small, 0.02 to 0.1" in text
     assert (min(chosen), max(chosen)) == (0.02, 0.1)
     assert "200 k-means prototypes" in text
-    assert "n_concepts=200" in goemotions["methods"]["KMeansConcepts"]
+    units = results("paper_goemotions_minilm_units")
+    assert "n_concepts=200" in units["methods"]["KMeansConcepts"]
     # Yes to all texts, half of which hold the concept: 2 TP / (2 TP + FP) = 2 / 3.
     assert "gives an F1 of 0.667, and no row is clearly above it" in text
-    assert max(e["interval"][0] for e in results("detection_isarcasm")["table"]) < 2 / 3
+    assert max(e["interval"][0] for e in detected("isarcasm_minilm").values()) < 2 / 3
     told = {
         (name, entry["method"]): entry["gain_of_superactivator"]
-        for name in ("paper_snips_minilm", "detection_bc5cdr_minilm", "paper_isarcasm_smollm2")
+        for name in ("paper_snips_minilm", "paper_bc5cdr_minilm", "paper_isarcasm_smollm2")
         for entry in results(name)["table"]
         if entry["detector"] == "MaxToken" and np.prod(entry["gain_interval"]) > 0
     }
@@ -475,7 +476,7 @@ def test_what_the_detection_page_says_of_its_tables():
         ("paper_snips_minilm", "LinearSeparator"): 0.007,
         ("paper_snips_minilm", "MeanPrototype"): 0.007,
         ("paper_snips_minilm", "MaxSeparator"): -0.033,
-        ("detection_bc5cdr_minilm", "DifferenceInMeans"): -0.026,
+        ("paper_bc5cdr_minilm", "DifferenceInMeans"): -0.026,
     }
     assert "gains .007 over MaxToken with linear separators and with   mean prototypes" in text
     assert "loses .033 with `MaxSeparator`" in text
@@ -567,23 +568,21 @@ LEARNED = ("LinearSeparator", "MeanPrototype", "DifferenceInMeans", "MaxSeparato
 
 
 def detected(name):
-    """Rows of the table of a data set by concept method and detector."""
-    table = results(f"detection_{name}")["table"]
+    """Rows of a run of the protocol by concept method and detector."""
+    table = results(f"paper_{name}")["table"]
+    if (RESULTS / f"paper_{name}_units.json").exists():
+        table += results(f"paper_{name}_units")["table"]
     return {(entry["method"], entry["detector"]): entry for entry in table}
 
 
 def test_what_which_method_says_of_the_maximum_and_super_activators():
     text, photos = prose(WHICH), detected("msrcv2_dinov2")
-    for rows in (detected("goemotions"), detected("isarcasm")):
+    for rows in (detected("goemotions_minilm"), detected("isarcasm_minilm")):
         for method in LEARNED:
             low, high = rows[method, "MaxToken"]["gain_interval"]
             assert low < 0 < high
     assert "these tests show no difference with any method that   learns from labels" in text
-    (snips,) = (
-        entry
-        for entry in results("paper_snips_minilm")["table"]
-        if (entry["method"], entry["detector"]) == ("MaxSeparator", "MaxToken")
-    )
+    snips = detected("snips_minilm")["MaxSeparator", "MaxToken"]
     assert "On Snips `MaxToken` is ahead by 0.03 with `MaxSeparator`" in text
     assert snips["gain_interval"][1] < 0
     assert 0.025 < -snips["gain_of_superactivator"] < 0.035
@@ -599,7 +598,7 @@ def test_what_which_method_says_of_the_maximum_and_super_activators():
 
 
 def test_what_which_method_says_of_texts():
-    text, f1 = prose(WHICH), detected("goemotions")
+    text, f1 = prose(WHICH), detected("goemotions_minilm")
     for name, behind in (("goemotions", 0.077), ("snips", 0.029)):
         found = {r["row"]: r["gain"] for r in results(f"pooled_separators_{name}")["table"]}
         estimate, low, high = found["LinearSeparator"]
@@ -612,7 +611,7 @@ def test_what_which_method_says_of_texts():
             assert low < 0 < high
     units = [f1[m, "MaxToken"]["weighted_test_f1"] for m in ("SparseAutoencoder", "KMeansConcepts")]
     assert units[0] < units[1] < min(f1[m, "MaxToken"]["weighted_test_f1"] for m in LEARNED)
-    assert max(e["interval"][0] for e in detected("isarcasm").values()) < 0.667
+    assert max(e["interval"][0] for e in detected("isarcasm_minilm").values()) < 0.667
 
 
 def test_what_which_method_says_of_data():
