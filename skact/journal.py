@@ -1,25 +1,29 @@
-"""A journal of what a run has made, by which one that was broken off goes on where it was."""
+"""A journal of what a run has made, by which one that was broken off goes on where it was.
+
+It is a JSON Lines file: the first line says what the run is, each further one holds a record. A
+line is appended in one write and never changed. One that a crash tore is passed over, so that at
+most one record is lost.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from skact.files import append_lines, check_folder, parse_json
 
-__all__ = ["Journal"]
+__all__ = ["append_record", "open_journal", "read_journal"]
 
 _HEAD, _RECORD = '{"journal of": ', '{"key": '
 
 
-class Journal:
-    """Records of one run by key, in a JSON Lines file.
-
-    The first line says what the run is, each further one holds a record. A line is appended in one
-    write, and never changed. One that a crash tore is passed over: at most one record is lost.
+def open_journal(
+    path: str | os.PathLike[str], of: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Go on with the journal of a run, or begin it.
 
     Parameters
     ----------
@@ -30,10 +34,10 @@ class Journal:
     settings : mapping of str to object
         All that the records depend on, as JSON takes it.
 
-    Attributes
-    ----------
+    Returns
+    -------
     records : dict of str to object
-        What is kept, in its order.
+        What was kept before, by key; of one key the last.
 
     Raises
     ------
@@ -43,84 +47,110 @@ class Journal:
     FileNotFoundError, IsADirectoryError
         If there is no folder for it, or it is one.
     """
-
-    def __init__(self, path: str | os.PathLike[str], of: str, settings: Mapping[str, Any]) -> None:
-        check_folder(path)
-        self.path = Path(path)
-        self.records: dict[str, Any] = {}
-        self._said = f"journal={str(path)!r}"
-        head = {"journal of": of, "settings": json.loads(json.dumps(settings))}
-        begun = False
-        for number, line in self._lines():
-            try:
-                content = parse_json(line, self._said)
-            except ValueError:
-                self._check_torn(number, line, begun)
-                continue
-            if begun:
-                self._take(number, line, content)
-            else:
-                self._check_head(content, head)
-                begun = True
-        if not begun:
-            append_lines(self.path, [json.dumps(head)])
-
-    def _lines(self) -> list[tuple[int, str]]:
-        """Lines that are not empty, with their numbers."""
-        content = self.path.read_bytes() if self.path.exists() else b""
-        lines = content.decode("ascii", errors="replace").split("\n")
-        return [(number, line) for number, line in enumerate(lines, 1) if line]
-
-    def _check_torn(self, number: int, line: str, begun: bool) -> None:
-        whole = _RECORD if begun else _HEAD
-        if not (line.startswith(whole) or whole.startswith(line)):
-            self._refuse(number, line, begun)
-
-    def _refuse(self, number: int, line: str, begun: bool) -> None:
-        what = f"line {number} is no record" if begun else "it is no journal"
-        raise ValueError(f"{self._said}: {what}: {line[:40]!r}. Nothing was written to it.")
-
-    def _check_head(self, content: Any, mine: dict[str, Any]) -> None:
-        if not isinstance(content, dict) or set(content) != set(mine):
-            self._refuse(1, json.dumps(content), False)
-        if content["journal of"] != mine["journal of"]:
-            raise ValueError(
-                f"{self._said} is a journal of {content['journal of']!r}, not of "
-                f"{mine['journal of']!r}. Name another file."
-            )
-        theirs, ours = content["settings"], mine["settings"]
-        if theirs == ours:
-            return
-        other = [
-            _changed(name, theirs.get(name), ours.get(name))
-            for name in dict.fromkeys([*theirs, *ours])
-            if theirs.get(name) != ours.get(name)
-        ]
+    check_folder(path)
+    mine = json.loads(json.dumps(settings))
+    theirs, records = read_journal(path, of)
+    if theirs is None:
+        append_lines(Path(path), [json.dumps({"journal of": of, "settings": mine})])
+    elif theirs != mine:
         raise ValueError(
-            f"{self._said} is that of a run with another {', another '.join(other)}. Name another "
-            "file, or run with the settings that it was begun with."
+            f"{_said(path)} is that of a run with another "
+            f"{', another '.join(_differences('', theirs, mine))}. Begin elsewhere, or run with "
+            "the settings that it was begun with."
         )
-
-    def _take(self, number: int, line: str, content: Any) -> None:
-        if not isinstance(content, dict) or set(content) != {"key", "record"}:
-            self._refuse(number, line, True)
-        self.records[str(content["key"])] = content["record"]
-
-    def keep(self, key: str, record: Any) -> None:
-        """Have a record on the disk before returning.
-
-        Parameters
-        ----------
-        key : str
-            Its name; a later record of the same name takes its place.
-        record : object
-            As JSON takes it.
-        """
-        append_lines(self.path, [json.dumps({"key": key, "record": record})])
-        self.records[key] = record
+    return records
 
 
-def _changed(name: str, before: Any, now: Any) -> str:
-    """Name a setting, with its values where they are short."""
-    said = [json.dumps(value) for value in (before, now)]
-    return f"{name} ({said[0]}, now {said[1]})" if max(map(len, said)) < 40 else name
+def append_record(path: str | os.PathLike[str], key: str, record: Any) -> None:
+    """Have a record on the disk before returning.
+
+    Parameters
+    ----------
+    path : path-like
+        File of the journal.
+    key : str
+        Name of the record; a later one of the same name takes its place.
+    record : object
+        As JSON takes it.
+    """
+    append_lines(Path(path), [json.dumps({"key": key, "record": record})])
+
+
+def read_journal(
+    path: str | os.PathLike[str], of: str
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Read what a journal holds.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    of : str
+        What it is a journal of.
+
+    Returns
+    -------
+    settings : dict of str to object, or None
+        Of the run; None if there is no whole line.
+    records : dict of str to object
+        What was kept, by key.
+
+    Raises
+    ------
+    ValueError
+        If it is no such journal, naming the line.
+    """
+    settings: dict[str, Any] | None = None
+    records: dict[str, Any] = {}
+    for number, line in _lines(Path(path)):
+        begun = settings is not None
+        try:
+            content = parse_json(line, _said(path))
+        except ValueError:
+            whole = _RECORD if begun else _HEAD
+            if not (line.startswith(whole) or whole.startswith(line)):
+                _refuse(path, number, line, begun)
+            continue
+        fits = {"key", "record"} if begun else {"journal of", "settings"}
+        if not isinstance(content, dict) or set(content) != fits:
+            _refuse(path, number, line, begun)
+        if begun:
+            records[str(content["key"])] = content["record"]
+        elif content["journal of"] != of:
+            raise ValueError(
+                f"{_said(path)} is a journal of {content['journal of']!r}, not of {of!r}."
+            )
+        elif not isinstance(content["settings"], dict):
+            _refuse(path, number, line, begun)
+        else:
+            settings = content["settings"]
+    return settings, records
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Lines that are not empty, with their numbers."""
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.decode("ascii", errors="replace").split("\n")
+    return [(number, line) for number, line in enumerate(lines, 1) if line]
+
+
+def _said(path: str | os.PathLike[str]) -> str:
+    return f"journal={os.fspath(path)!r}"
+
+
+def _refuse(path: str | os.PathLike[str], number: int, line: str, begun: bool) -> NoReturn:
+    what = f"line {number} is no record" if begun else "it is no journal"
+    raise ValueError(f"{_said(path)}: {what}: {line[:40]!r}. Nothing was written to it.")
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
+    """Name what differs, with its values where they are short."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differences(f"{name}.{key}" if name else key, before.get(key), now.get(key))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for place, pair in enumerate(zip(before, now, strict=True)):
+            yield from _differences(f"{name}[{place}]", *pair)
+    elif before != now:
+        said = [json.dumps(value) for value in (before, now)]
+        yield f"{name} ({said[0]}, now {said[1]})" if max(map(len, said)) < 40 else name

@@ -4,29 +4,31 @@ import json
 
 import pytest
 
-from skact.journal import Journal
+from skact.journal import append_record, open_journal, read_journal
 
 SETTINGS = {"batch_size": 2, "random_state": 0, "edges": (1, 2.5)}
 MADE = {"0": ["ä", "b\nc"], "1": ["d"], "add/0.5": {"loss": [0.25, None]}}
 
 
 def opened(path, of="tests", settings=SETTINGS):
-    return Journal(path, of, settings)
+    return open_journal(path, of, settings)
 
 
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "made.jsonl"
-    journal = opened(path)
+    assert opened(path) == {}
     for key, record in MADE.items():
-        journal.keep(key, record)
+        append_record(path, key, record)
     return path
 
 
 def test_what_is_kept_comes_back(path):
-    assert opened(path).records == MADE
-    opened(path).keep("1", ["again"])
-    assert opened(path).records == {**MADE, "1": ["again"]}
+    assert opened(path) == MADE
+    append_record(path, "1", ["again"])
+    assert opened(path) == {**MADE, "1": ["again"]}
+    settings = {**SETTINGS, "edges": list(SETTINGS["edges"])}
+    assert read_journal(path, "tests") == (settings, opened(path))
     assert all(json.loads(line) for line in path.read_text("utf-8").splitlines())
 
 
@@ -35,11 +37,11 @@ def test_every_cut_of_a_file_can_be_gone_on_with(path):
     ends = [i for i, byte in enumerate(whole) if byte == ord("\n")]
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
-        journal = opened(path)
+        records = opened(path)
         n_whole = max(sum(end <= cut for end in ends) - 1, 0)
-        assert journal.records == dict(list(MADE.items())[:n_whole])
-        journal.keep("more", cut)
-        assert opened(path).records == {**journal.records, "more": cut}
+        assert records == dict(list(MADE.items())[:n_whole])
+        append_record(path, "more", cut)
+        assert opened(path) == {**records, "more": cut}
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,8 @@ def test_every_cut_of_a_file_can_be_gone_on_with(path):
         ({**SETTINGS, "batch_size": 3}, r"another batch_size \(2, now 3\)\."),
         ({**SETTINGS, "batch_size": 3, "more": "x" * 99}, "now 3\\), another more\\."),
         ({k: v for k, v in SETTINGS.items() if k != "edges"}, r"edges \(\[1, 2.5\], now null\)"),
+        ({**SETTINGS, "edges": (1, 3)}, r"another edges\[1\] \(2.5, now 3\)\."),
+        ({**SETTINGS, "edges": {"low": 1}}, "another edges "),
     ],
 )
 def test_the_journal_of_another_run_is_refused_and_left_alone(path, settings, words):

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from skact.arguments import PATH, Number, checked
-from skact.journal import Journal
+from skact.journal import append_record, open_journal
 from skact.progress import token_bar
 from skact.prompting import CallableAnswerer, Prompt, check_model
 
@@ -198,7 +198,7 @@ def draft_until_passed(
     }
     whole |= {"batch_size": writer.batch_size, "random_state": writer.random_state, **settings}
     path = writer.journal
-    journal = None if path is None else Journal(path, "augmentation", whole)
+    kept = {} if path is None else open_journal(path, "augmentation", whole)
     passed: dict[int, T] = {}
     drafts: list[tuple[int, int, str, T | Rejected]] = []
     left, number = list(range(len(prompts))), 0
@@ -207,9 +207,11 @@ def draft_until_passed(
             rejected: list[int] = []
             for start in range(0, len(left), writer.batch_size):
                 batch = left[start : start + writer.batch_size]
-                written = _written(
-                    writer.random_state, [prompts[i] for i in batch], write, journal, number
-                )
+                asked = [prompts[i] for i in batch]
+                if str(number) in kept:
+                    written = _drafts_of(kept, number, len(batch), path)
+                else:
+                    written = _written(writer, asked, write, number)
                 number += 1
                 for i, draft in zip(batch, written, strict=True):
                     outcome = verify(i, draft)
@@ -224,35 +226,32 @@ def draft_until_passed(
 
 
 def _written(
-    random_state: int,
+    writer: DraftWriter,
     prompts: list[Prompt],
     write: Callable[[list[Prompt], int], list[str]],
-    journal: Journal | None,
     number: int,
 ) -> list[str]:
-    """Drafts of a batch, from the journal if it has them."""
-    if journal is not None and str(number) in journal.records:
-        return _kept(journal, number, len(prompts))
-    seed = int(np.random.SeedSequence([random_state, number]).generate_state(1)[0])
+    """Write the drafts of a batch, and keep them."""
+    seed = int(np.random.SeedSequence([writer.random_state, number]).generate_state(1)[0])
     try:
         drafts = [draft.strip() for draft in write(prompts, seed)]
     except Exception as error:
-        what = "in the journal" if journal else "lost; with journal=path they would be kept"
+        what = "in the journal" if writer.journal else "lost; with journal=path they would be kept"
         error.add_note(f"{number} batches of drafts had been written; they are {what}.")
         raise
-    if journal is not None:
-        journal.keep(str(number), drafts)
+    if writer.journal is not None:
+        append_record(writer.journal, str(number), drafts)
     return drafts
 
 
-def _kept(journal: Journal, number: int, n_drafts: int) -> list[str]:
+def _drafts_of(kept: Mapping[str, Any], number: int, n_drafts: int, path: Any) -> list[str]:
     """Drafts of a batch in the journal; ValueError if they are not so many strings."""
-    drafts: list[str] = journal.records[str(number)]
+    drafts: list[str] = kept[str(number)]
     fits = isinstance(drafts, list) and len(drafts) == n_drafts
     if not fits or not all(isinstance(draft, str) for draft in drafts):
         raise ValueError(
-            f"journal={str(journal.path)!r}: batch {number} does not hold {n_drafts} drafts; the "
-            "file was changed. Name another one."
+            f"journal={str(path)!r}: batch {number} does not hold {n_drafts} drafts; the file was "
+            "changed. Name another one."
         )
     return drafts
 

@@ -44,7 +44,7 @@ from skact.arguments import (
     is_name,
 )
 from skact.extras import need
-from skact.journal import Journal
+from skact.journal import append_record, open_journal
 from skact.progress import token_bar
 from skact.rows import Array
 from skact.steering._edit import CONCEPT, UNITS, BaseEdit, Unit
@@ -334,16 +334,15 @@ class _Run:
     def all(self, cells: Sequence[_Cell], journal: Any, progress: bool) -> list[dict[str, Any]]:
         """Measure what the journal does not hold."""
         self.check(cells)
-        kept = None
+        records: dict[str, dict[str, Any]] = {}
         if journal is not None:
-            kept = Journal(journal, "a steering report", self.configuration())
-        records = {} if kept is None else kept.records
+            records = open_journal(journal, "a steering report", self.configuration())
         with token_bar(progress, len(cells), unit="cell") as bar:
             for cell in cells:
                 if cell.key not in records:
                     records[cell.key] = self(cell)
-                    if kept is not None:
-                        kept.keep(cell.key, records[cell.key])
+                    if journal is not None:
+                        append_record(journal, cell.key, records[cell.key])
                 bar.update(1)
         return [records[cell.key] for cell in cells]
 

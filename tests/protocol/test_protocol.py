@@ -172,7 +172,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(config, whole, tmp_pa
     kept = {p: p.stat().st_mtime_ns for p in (out / "steps").rglob("*.json")}
     # The worst moment: a line of which half is written.
     with (out / "journal.jsonl").open("a") as file:
-        file.write('{"step": "solids/Diff')
+        file.write('{"key": "solids/Diff')
     assert main(["paper", str(config), "--out", str(out), "--resume"]) == 0, capsys.readouterr()
     assert tables(out) == tables(whole)
     done = Journal(out).done()
@@ -300,7 +300,7 @@ def test_another_run_is_refused(config, whole, capsys):
     before = tables(whole)
     config.write_text(CONFIG.replace("resamples = 20", "resamples = 30"), encoding="utf-8")
     assert main(["paper", str(config), "--out", str(whole), "--resume"]) == 2
-    assert "resamples was 20, and is 30" in capsys.readouterr().err
+    assert "a run with another resamples (20, now 30)" in capsys.readouterr().err
     assert tables(whole) == before
 
 
