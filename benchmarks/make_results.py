@@ -31,6 +31,12 @@ _RUNS = [
     ("bc5cdr", "minilm", "minilm"),
 ]
 _UNITS = [run for run in _RUNS if run[:2] in _UNLABELLED]
+_CHOSEN = [run for run in _RUNS if run[1] != "smollm2"]
+_FEW = {
+    "goemotions": "minilm --layer 0.67",
+    "snips": "minilm --layer 0.67",
+    "msrcv2": "dinov2-small --layer 0.75 --concepts 6 --draws 2 --sizes 4 8 16 32",
+}
 _HEADS = "head_alignment.py --data {data}"
 _PURSUIT = "head_pursuit.py --data {data}/axbench_fd --model {models}/smollm2"
 _TEXT = (
@@ -55,6 +61,12 @@ COMMANDS = {
             f"paper.py --setup {data}-{name}-units --data {{data}} --model {{models}}/{model}"
         ]
         for data, name, model in _UNITS
+    },
+    **{
+        f"concept_detector_{data}_{name}": [
+            f"concept_detector.py --data {{data}}/{data} --model {{models}}/{model}"
+        ]
+        for data, name, model in _CHOSEN
     },
     "axbench_minilm": ["axbench.py --data {data}/axbench_fd --model {models}/minilm"],
     "localization_shapes": ["paper.py --setup shapes-maps --data {data}"],
@@ -143,6 +155,12 @@ COMMANDS = {
     "prompting_isarcasm": [
         "prompting.py --data {data}/isarcasm --model {models}/smollm2 --texts 200"
     ],
+    **{
+        f"few_positives_{data}": [
+            f"few_positives.py --data {{data}}/{data} --model {{models}}/{more}"
+        ]
+        for data, more in _FEW.items()
+    },
     "concept_search_goemotions": [
         "concept_search.py --data {data}/goemotions --model {models}/minilm"
     ],
