@@ -27,6 +27,7 @@ __all__ = [
 _DEPTH = 100
 # Settings, not data: whole files of JSON are small.
 _MOST = 2**26
+_LONGEST_NAME = 4096  # characters of a path, as systems have it
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|\d{4301,}', re.DOTALL)
 
 
@@ -162,8 +163,8 @@ def inside(root: Path, name: str, where: str) -> str:
     FileNotFoundError
         If there is no such file.
     """
-    if "\0" in name:
-        raise ValueError(f"{where} must be a path inside the folder, got {name!r}.")
+    if "\0" in name or len(name) > _LONGEST_NAME or not _can_be_named(name):
+        raise ValueError(f"{where} must be a path inside the folder, got {name!r:.80}.")
     path = os.path.normpath(root / name)
     real, folder = Path(os.path.realpath(path)), Path(os.path.realpath(root))
     lies_in = Path(path).is_relative_to(root) and real.is_relative_to(folder)
@@ -173,6 +174,14 @@ def inside(root: Path, name: str, where: str) -> str:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{where}: there is no file {path}.")
     return path
+
+
+def _can_be_named(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def check_link(root: Path, path: Path) -> Path:

@@ -87,11 +87,21 @@ def test_paths_inside(folder, name, through_a_link):
 
 
 @pytest.mark.parametrize(
-    "name", ["../out/a", "in/../../out/a", "leads/a", "leads.png", "", ".", "a\0", "/etc/hosts"]
+    "name",
+    ["../out/a", "in/../../out/a", "leads/a", "leads.png", "", ".", "a\0", "/etc/hosts", "\ud800"],
 )
 def test_paths_that_lead_out(folder, name):
     with pytest.raises(ValueError, match="x must be a path inside the folder, got"):
         files.inside(folder, name, "x")
+
+
+def test_a_name_is_no_longer_than_a_path_can_be(folder):
+    for name in ("a" * 300, "a/" * 2000):
+        with pytest.raises(FileNotFoundError, match="x: there is no file"):
+            files.inside(folder, name, "x")
+    with pytest.raises(ValueError, match="x must be a path inside the folder, got") as error:
+        files.inside(folder, "a" * 5000, "x")
+    assert len(str(error.value)) < 200
 
 
 @pytest.mark.parametrize(

@@ -97,12 +97,14 @@ def load_broden(
             continue
         own = _SPLITS.get(row.get("split", ""))
         if own is None:
-            raise ValueError(f"{where}: 'split' must be train, val or test: {row.get('split')!r}.")
+            raise ValueError(
+                f"{where}: 'split' must be train, val or test: {row.get('split')!r:.80}."
+            )
         located = _read_files(row, root, kinds, where)
         path = inside(root / "images", image, f"{where}: 'image'")
         samples.append(Sample(image, path, _occurring(located, names, where), located, own))
     if not samples:
-        raise ValueError(f"{root} has no image of part {part!r}.")
+        raise ValueError(f"{root} has no image of part {part!r:.80}.")
     occurring = sorted({label for sample in samples for label in sample.labels})
     place = partial(_masks, names=names)
     asked = Asked(split, concepts, min_samples)
@@ -121,10 +123,12 @@ def _read_names(path: Path) -> dict[int, str]:
         number, name = row.get("number", ""), row.get("name", "")
         if not is_number(number) or not 0 < int(number) < 2**16 or not name:
             raise ValueError(
-                f"{where}: 'number' and 'name' are expected, got {number!r}, {name!r}."
+                f"{where}: 'number' and 'name' are expected, got {number!r:.80}, {name!r:.80}."
             )
         if int(number) in names:
-            raise ValueError(f"{where}: number {number} is that of {names[int(number)]!r} already.")
+            raise ValueError(
+                f"{where}: number {number} is that of {names[int(number)]!r:.80} already."
+            )
         names[int(number)] = name
     return names
 
@@ -132,7 +136,7 @@ def _read_names(path: Path) -> dict[int, str]:
 def _read_files(row: Mapping[str, str], root: Path, kinds: Sequence[str], where: str) -> _Labelled:
     sizes = [row.get(key, "") for key in ("ih", "iw", "sh", "sw")]
     if not all(is_number(size) and 0 < int(size) < 2**14 for size in sizes):
-        raise ValueError(f"{where}: ih, iw, sh and sw must be sizes in pixels, got {sizes}.")
+        raise ValueError(f"{where}: ih, iw, sh and sw must be sizes in pixels, got {sizes!r:.80}.")
     ih, iw, sh, sw = map(int, sizes)
     files = [
         (kind, inside(root / "images", name, f"{where}: {kind!r}"))

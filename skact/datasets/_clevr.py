@@ -78,7 +78,7 @@ def load_clevr(
             known |= dict.fromkeys(label for labels in values.values() for label in labels)
             located = Layers(image, [Layer(mask, values, frozenset((0,)))])
             if name in seen:
-                raise ValueError(f"{where}: image {name!r} is that of {seen[name]} already.")
+                raise ValueError(f"{where}: image {name!r:.80} is that of {seen[name]} already.")
             seen[name] = where
             samples.append(Sample(name, image, labels_of(located), located, own))
     asked = Asked(split, concepts, min_samples)
@@ -98,6 +98,8 @@ def _read_scene(scene: Any, where: str) -> tuple[str, Mapping[int, tuple[str, ..
         labels = [thing.get(kind) if isinstance(thing, dict) else None for kind in _KINDS]
         for kind, label in zip(_KINDS, labels, strict=True):
             if not isinstance(label, str) or not label:
-                raise ValueError(f"{where}, object {value}: {kind!r} must be a text: {label!r}.")
+                raise ValueError(
+                    f"{where}, object {value}: {kind!r} must be a text: {label!r:.80}."
+                )
         values[value] = tuple(f"{k}::{label}" for k, label in zip(_KINDS, labels, strict=True))
     return name, values

@@ -135,12 +135,12 @@ def _read_categories(path: Path, level: str) -> dict[int, tuple[str, ...]]:
     """Return the labels of each category."""
     categories = {}
     for item in read_items(path, "categories"):
-        where = f"{path}, category {item.get('id') if isinstance(item, dict) else item!r}"
+        where = f"{path}, category {_id(item)}"
         name = _text(item, "name", where)
         # Tools that know none write none.
         above = "" if level == "category" else item.get("supercategory") or ""
         if not isinstance(above, str) or (level == "supercategory" and not above):
-            raise ValueError(f"{where}: 'supercategory' must be a text, got {above!r}.")
+            raise ValueError(f"{where}: 'supercategory' must be a text, got {above!r:.80}.")
         both = (name, above) if level == "both" else (name if level == "category" else above,)
         key = _number(item, "id", where)
         if key in categories:
@@ -152,7 +152,7 @@ def _read_categories(path: Path, level: str) -> dict[int, tuple[str, ...]]:
 def _read_images(path: Path) -> dict[int, _Image]:
     images: dict[int, _Image] = {}
     for item in read_items(path, "images"):
-        where = f"{path}, image {item.get('id') if isinstance(item, dict) else item!r}"
+        where = f"{path}, image {_id(item)}"
         name = _text(item, "file_name", where)
         size = read_size(item.get("height"), item.get("width"), where)
         key = _number(item, "id", where)
@@ -170,12 +170,12 @@ def _read_annotation(
     path: str,
 ) -> bool:
     """Add the region of an annotation to its image; whether it is but a box."""
-    where = f"{path}, annotation {item.get('id') if isinstance(item, dict) else item!r}"
+    where = f"{path}, annotation {_id(item)}"
     image = images.get(_number(item, "image_id", where))
     labels = categories.get(_number(item, "category_id", where))
     if image is None or labels is None:
         key = "image_id" if image is None else "category_id"
-        raise ValueError(f"{where}: there is no such {key}, {item[key]!r}.")
+        raise ValueError(f"{where}: there is no such {key}, {item[key]!r:.80}.")
     if item.get("iscrowd") and not crowd:
         return False
     segmentation = item.get("segmentation")
@@ -183,9 +183,11 @@ def _read_annotation(
     if isinstance(segmentation, dict) and segmentation:
         region = Region(labels, runs=read_runs(segmentation, image.size, where))
     elif isinstance(segmentation, list) and segmentation:
-        region = Region(labels, tuple(read_corners(points, where) for points in segmentation))
+        region = Region(
+            labels, tuple(read_corners(points, image.size, where) for points in segmentation)
+        )
     elif is_box:
-        region = Region(labels, (read_box(item["bbox"], where),))
+        region = Region(labels, (read_box(item["bbox"], image.size, where),))
     else:
         raise ValueError(
             f"{where}: 'segmentation' must be polygons or run lengths, got {segmentation!r:.80}."
@@ -194,15 +196,20 @@ def _read_annotation(
     return is_box
 
 
+def _id(item: Any) -> str:
+    """Say which item it is, whatever stands there."""
+    return f"{(item.get('id') if isinstance(item, dict) else item)!r:.80}"
+
+
 def _text(item: Any, key: str, where: str) -> str:
     value = item.get(key) if isinstance(item, dict) else None
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{where}: {key!r} must be a text, got {value!r}.")
+        raise ValueError(f"{where}: {key!r} must be a text, got {value!r:.80}.")
     return value
 
 
 def _number(item: Any, key: str, where: str) -> int:
     value = item.get(key) if isinstance(item, dict) else None
     if type(value) is not int:
-        raise ValueError(f"{where}: {key!r} must be an int, got {value!r}.")
+        raise ValueError(f"{where}: {key!r} must be an int, got {value!r:.80}.")
     return value

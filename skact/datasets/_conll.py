@@ -114,7 +114,7 @@ def _sentences(path: Path, word: int, tag: int) -> Iterator[list[Word]]:
                 f"{where}: expected columns {word} and {tag}, got {len(fields)} columns."
             ) from None
         if len(fields) == 1 and fields[0] != "-DOCSTART-":
-            raise ValueError(f"{where}: expected a word and a tag, got {fields[0]!r}.")
+            raise ValueError(f"{where}: expected a word and a tag, got {fields[0]!r:.80}.")
     if words:
         yield words
 
@@ -126,7 +126,9 @@ def _join(words: list[Word]) -> tuple[str, list[Span]]:
     for where, word, tag in words:
         match = _TAG.fullmatch(tag)
         if match is None or not word.strip():
-            raise ValueError(f"{where}: expected a word and a tag such as O or B-x, got {tag!r}.")
+            raise ValueError(
+                f"{where}: expected a word and a tag such as O or B-x, got {tag!r:.80}."
+            )
         kind, label = match.groups()
         start, end = end + 1, end + 1 + len(word)
         if label is not None and kind in "IEL" and label == last:

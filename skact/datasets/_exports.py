@@ -204,7 +204,7 @@ def _task(task: Any, key: str, where: str) -> tuple[str, list[list[Any]]]:
     if not isinstance(content, str) or not content.strip():
         if not isinstance(data, dict):
             raise ValueError(f"{where} has no 'data'. Export as 'JSON', not as 'JSON-MIN'.")
-        raise ValueError(f"{where}: data[{key!r}] must be a text; it has {', '.join(data)}.")
+        raise ValueError(f"{where}: data[{key!r}] must be a text; it has {', '.join(data):.200}.")
     annotations = task.get("annotations")
     if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
         raise ValueError(f"{where}: 'annotations' must be a list of objects. Export as 'JSON'.")
@@ -229,12 +229,12 @@ def _region(region: Any, text: str, where: str) -> list[Span]:
     value = region.get("value")
     labels = value.get(kind) if isinstance(value, dict) else None
     if not isinstance(labels, list) or not all(isinstance(x, str) and x for x in labels):
-        raise ValueError(f"{where}: a region must have {kind}, got {value!r}.")
+        raise ValueError(f"{where}: a region must have {kind}, got {value!r:.80}.")
     if kind == "choices":
         return whole(text, labels)
     start, end, said = value.get("start"), value.get("end"), value.get("text")
     if type(start) is not int or type(end) is not int or not 0 <= start < end:
-        raise ValueError(f"{where}: a region must have 'start' < 'end', got {value!r}.")
+        raise ValueError(f"{where}: a region must have 'start' < 'end', got {value!r:.80}.")
     start, end = _code_points(text, start, end, said, where)
     return [Span(start, end, label) for label in labels]
 
@@ -253,7 +253,7 @@ def _code_points(text: str, start: int, end: int, said: Any, where: str) -> tupl
             if said is None or told(text[first:last]) == told(said):
                 return first, last
     found = text[start:end][:80]
-    raise ValueError(f"{where}: {start} {end} is {found!r} in the text, not {said!r}.")
+    raise ValueError(f"{where}: {start} {end} is {found!r:.80} in the text, not {said!r:.80}.")
 
 
 def _words(said: Any) -> list[str]:

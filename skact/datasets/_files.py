@@ -77,7 +77,7 @@ def get_string(record: dict[str, Any], key: str, where: str) -> str:
     """Return the string under `key`."""
     value = record.get(key)
     if not isinstance(value, str):
-        raise ValueError(f"{where}: {key!r} must be a string, got {value!r}.")
+        raise ValueError(f"{where}: {key!r} must be a string, got {value!r:.80}.")
     return value
 
 
@@ -85,7 +85,7 @@ def get_list(record: dict[str, Any], key: str, where: str) -> list[Any]:
     """Return the list under `key`."""
     value = record.get(key)
     if not isinstance(value, list):
-        raise ValueError(f"{where}: {key!r} must be a list, got {value!r}.")
+        raise ValueError(f"{where}: {key!r} must be a list, got {value!r:.80}.")
     return value
 
 
@@ -93,7 +93,7 @@ def get_split(record: dict[str, Any], where: str) -> str:
     """Return the record's split."""
     value = get_string(record, "split", where)
     if value not in SPLITS:
-        raise ValueError(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {value!r}.")
+        raise ValueError(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {value!r:.80}.")
     return value
 
 
@@ -101,7 +101,7 @@ def get_group(record: dict[str, Any], where: str) -> str | None:
     """Return the record's group, None if it has none."""
     value = record.get("group")
     if value is not None and type(value) not in (str, int):
-        raise ValueError(f"{where}: 'group' must be a string or an integer, got {value!r}.")
+        raise ValueError(f"{where}: 'group' must be a string or an integer, got {value!r:.80}.")
     return None if value is None else str(value)
 
 

@@ -105,24 +105,24 @@ def _read_shape(shape: Any, size: tuple[int, int], where: str) -> Region | None:
     kind = shape.get("shape_type", "polygon") if isinstance(shape, dict) else None
     label = shape.get("label") if isinstance(shape, dict) else None
     if not isinstance(label, str) or not label:
-        raise ValueError(f"{where}: 'label' must be a text, got {label!r}.")
+        raise ValueError(f"{where}: 'label' must be a text, got {label!r:.80}.")
     if kind in _WITHOUT_AREA:
         return None
     points = shape.get("points")
     if kind == "polygon":
-        return Region((label,), (read_corners(points, where),))
+        return Region((label,), (read_corners(points, size, where),))
     if kind == "mask":
         return Region((label,), runs=to_runs(_read_mask(shape, size, where)))
     if kind not in ("rectangle", "circle"):
-        raise ValueError(f"{where}: shapes of type {kind!r} are not read.")
+        raise ValueError(f"{where}: shapes of type {kind!r:.80} are not read.")
     if not isinstance(points, list) or len(points) != 2:
         raise ValueError(f"{where}: a {kind} must have 2 points, got {points!r:.80}.")
-    (x0, y0), (x1, y1), _ = read_corners([*points, points[0]], where)
+    (x0, y0), (x1, y1), _ = read_corners([*points, points[0]], size, where)
     if kind == "rectangle":
         return Region((label,), (np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]),))
     angle = np.linspace(0, 2 * np.pi, 128, endpoint=False)
     circle = np.hypot(x1 - x0, y1 - y0) * np.c_[np.cos(angle), np.sin(angle)] + (x0, y0)
-    return Region((label,), (circle,))
+    return Region((label,), (read_corners(circle, size, where),))
 
 
 def _read_mask(shape: Any, size: tuple[int, int], where: str) -> Mask:

@@ -85,7 +85,9 @@ def load_mask_folder(
     root, place = open_folder(images), open_folder(masks)
     for value in (*(classes or ()), *ignore):
         if not _is_value(value):
-            raise ValueError(f"classes and ignore must hold pixel values 0 to 255, got {value!r}.")
+            raise ValueError(
+                f"classes and ignore must hold pixel values 0 to 255, got {value!r:.80}."
+            )
     names = sorted(check_link(place, path).name for path in place.iterdir() if path.is_dir())
     if classes is not None:
         names = list(dict.fromkeys(classes.values()))

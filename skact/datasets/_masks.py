@@ -97,10 +97,10 @@ class MaskFiles(Masks):
         _check_values(() if known is None else known, "known")
         for i, path in enumerate(paths):
             if not PATH.is_satisfied_by(path):
-                raise TypeError(f"paths[{i}] must be a path, got {path!r}.")
+                raise TypeError(f"paths[{i}] must be a path, got {path!r:.80}.")
         for i, size in enumerate(sizes or ()):
             if size is not None and not (isinstance(size, tuple | list) and len(size) == 2):
-                raise ValueError(f"sizes[{i}] must be (height, width) or None, got {size!r}.")
+                raise ValueError(f"sizes[{i}] must be (height, width) or None, got {size!r:.80}.")
         self.paths = tuple(os.fspath(path) for path in paths)
         self.values = tuple(int(value) for value in values)
         self._known = None if known is None else frozenset(int(value) for value in known)
@@ -228,7 +228,7 @@ def load_masks(
 def _check_values(values: Iterable[Any], name: str) -> None:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) <= 255:
-            raise ValueError(f"{name} must hold pixel values from 0 to 255, got {value!r}.")
+            raise ValueError(f"{name} must hold pixel values from 0 to 255, got {value!r:.80}.")
 
 
 class _Classes(NamedTuple):
@@ -245,9 +245,11 @@ def _read_classes(path: Path) -> _Classes:
     by_value: dict[int, str] = {}
     for value, name in classes.items():
         if not re.fullmatch("0|[1-9][0-9]{0,2}", value) or int(value) > 255:
-            raise ValueError(f"{path}: {value!r} is no pixel value from 0 to 255.")
+            raise ValueError(f"{path}: {value!r:.80} is no pixel value from 0 to 255.")
         if not isinstance(name, str) or not name or name in by_value.values():
-            raise ValueError(f"{path}: class {value} must have a name of its own, got {name!r}.")
+            raise ValueError(
+                f"{path}: class {value} must have a name of its own, got {name!r:.80}."
+            )
         by_value[int(value)] = name
     others = [content.get("ignore", 255), content.get("background")]
     others = [other for other in others if other is not None]
@@ -261,7 +263,7 @@ def _read_sample(record: dict[str, Any], root: Path, names: frozenset[str], wher
     labels = _files.get_list(record, "labels", where)
     for label in labels:
         if not isinstance(label, str) or label not in names:
-            raise ValueError(f"{where}: label {label!r} is no class of classes.json.")
+            raise ValueError(f"{where}: label {label!r:.80} is no class of classes.json.")
     size = None
     if "width" in record or "height" in record:
         height, width = record.get("height"), record.get("width")

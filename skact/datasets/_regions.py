@@ -20,6 +20,8 @@ from skact.datasets._lazy import LazyMasks, Mask
 _FINER = 5
 # Pixels that one image may have; masks of more take memory that nobody meant.
 _MOST_PIXELS = 2**28
+# How many times its size beyond an image a corner may lie: the walk along an edge takes as long.
+_BEYOND = 10
 
 
 class Region(NamedTuple):
@@ -117,34 +119,43 @@ def _outline(
 def read_size(height: Any, width: Any, where: str) -> tuple[int, int]:
     """Check the size of an image."""
     if type(height) is not int or type(width) is not int or height < 1 or width < 1:
-        raise ValueError(f"{where}: height and width must be ints above 0: {height!r}, {width!r}.")
+        raise ValueError(
+            f"{where}: height and width must be ints above 0: {height!r:.80}, {width!r:.80}."
+        )
     if height * width > _MOST_PIXELS:
         raise ValueError(f"{where}: {height} x {width} pixels are more than {_MOST_PIXELS}.")
     return height, width
 
 
-def read_corners(points: Any, where: str) -> npt.NDArray[np.float64]:
-    """Check the corners of a polygon, [x, y, x, y, ...] or [[x, y], ...]."""
+def read_corners(points: Any, size: tuple[int, int], where: str) -> npt.NDArray[np.float64]:
+    """Check the corners of a polygon, [x, y, x, y, ...] or [[x, y], ...], of an image."""
     try:
         given = np.asarray(points)
         # Text, bools and whole numbers beyond 64 bits are no coordinates.
         corners = given.astype(np.float64) if given.dtype.kind in "iuf" else np.empty(0)
     except ValueError:
         corners = np.empty(0)
-    if corners.ndim in (1, 2) and corners.size % 2 == 0 and corners.size >= 6:
-        corners = corners.reshape(-1, 2)
-        # Far outside, the walk along an edge would not end.
-        if np.isfinite(corners).all() and (np.abs(corners) < 1e6).all():
-            return corners
-    raise ValueError(f"{where}: a polygon must be 3 corners x, y or more, got {points!r:.80}.")
+    if corners.ndim not in (1, 2) or corners.size % 2 or corners.size < 6:
+        raise ValueError(f"{where}: a polygon must be 3 corners x, y or more, got {points!r:.80}.")
+    corners = corners.reshape(-1, 2)
+    beyond = _BEYOND * max(size)
+    lies_near = (corners >= -beyond) & (corners <= beyond + max(size))  # which NaN never does
+    if not lies_near.all():
+        x, y = corners[~lies_near.all(axis=1)][0]
+        raise ValueError(
+            f"{where}: the corner {x:g}, {y:g} of a polygon is far outside of the image, of height "
+            f"{size[0]} and width {size[1]}."
+        )
+    return corners
 
 
-def read_box(box: Any, where: str) -> npt.NDArray[np.float64]:
-    """Check a box, [left, top, width, height]; its corners."""
+def read_box(box: Any, size: tuple[int, int], where: str) -> npt.NDArray[np.float64]:
+    """Check a box, [left, top, width, height], of an image; its corners."""
     if isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box):
         x, y, width, height = box
         if width > 0 and height > 0:
-            return read_corners([x, y, x + width, y, x + width, y + height, x, y + height], where)
+            right, bottom = x + width, y + height
+            return read_corners([x, y, right, y, right, bottom, x, bottom], size, where)
     raise ValueError(
         f"{where}: 'bbox' must be left, top, width and height, the last two above 0; got "
         f"{box!r:.80}."
@@ -162,7 +173,7 @@ def to_runs(mask: Mask) -> npt.NDArray[np.int64]:
 def read_runs(rle: Any, size: tuple[int, int], where: str) -> npt.NDArray[np.int64]:
     """Check run lengths, a list or the text that COCO compresses it to."""
     counts = rle.get("counts") if isinstance(rle, dict) else None
-    if not isinstance(rle, dict) or list(rle.get("size", size)) != list(size):
+    if not isinstance(rle, dict) or rle.get("size", list(size)) != list(size):
         raise ValueError(
             f"{where}: run lengths must be of the image's size {size}, got {rle!r:.80}."
         )
@@ -184,7 +195,7 @@ def _decompress(text: str, where: str) -> list[int]:
     for sign in text:
         bits = ord(sign) - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError(f"{where}: {sign!r} cannot stand in compressed run lengths.")
+            raise ValueError(f"{where}: {sign!r:.80} cannot stand in compressed run lengths.")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:

@@ -221,20 +221,24 @@ def read_spans(record: dict[str, Any], text: str, where: str) -> list[Span]:
     spans = []
     for value in _files.get_list(record, "spans", where):
         if not isinstance(value, list) or len(value) != 3:
-            raise ValueError(f"{where}: a span must be [start, end, label], got {value!r}.")
+            raise ValueError(f"{where}: a span must be [start, end, label], got {value!r:.80}.")
         start, end, label = value
         if not isinstance(label, str) or not label:
-            raise ValueError(f"{where}: the label of span {value!r} must be a non-empty string.")
+            raise ValueError(
+                f"{where}: the label of span {value!r:.80} must be a non-empty string."
+            )
         if type(start) is not int or type(end) is not int:
-            raise ValueError(f"{where}: start and end of span {value!r} must be integers.")
+            raise ValueError(f"{where}: start and end of span {value!r:.80} must be integers.")
         if not 0 <= start < end <= len(text):
             raise ValueError(
-                f"{where}: span {value!r} must satisfy 0 <= start < end <= {len(text)}, the "
+                f"{where}: span {value!r:.80} must satisfy 0 <= start < end <= {len(text)}, the "
                 f"length of its text."
             )
         spans.append(Span(start, end, label))
     if "labels" in record:
         labels = _files.get_list(record, "labels", where)
         if sorted(map(str, labels)) != sorted({span.label for span in spans}):
-            raise ValueError(f"{where}: 'labels' {labels!r} are not those that occur in 'spans'.")
+            raise ValueError(
+                f"{where}: 'labels' {labels!r:.80} are not those that occur in 'spans'."
+            )
     return spans

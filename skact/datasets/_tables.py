@@ -208,7 +208,7 @@ def load_table(
                 found = whole(content, _labels_of(row, str(labels), separator, where))
             name = _optional(row, "id") or own_name(own, path, number)
             if name in seen:
-                raise ValueError(f"{where}: id {name!r} is that of {seen[name]} already.")
+                raise ValueError(f"{where}: id {name!r:.80} is that of {seen[name]} already.")
             seen[name] = where
             place = own or _split_of(row, where)
             samples.append(spanned(name, content, found, place, _optional(row, "group")))
@@ -221,19 +221,23 @@ def check_all_split(samples: Sequence[Sample], path: Any) -> None:
     """Refuse samples of which some have a split."""
     without = [sample.identifier for sample in samples if sample.split is None]
     if 0 < len(without) < len(samples):
-        raise ValueError(f"{path}: {without[0]!r} has no split, and others have one.")
+        raise ValueError(f"{path}: {without[0]!r:.80} has no split, and others have one.")
 
 
 def _column(row: dict[str, Any], name: str, where: str) -> Any:
     if name not in row:
-        raise ValueError(f"{where}: there is no column {name!r}; there are {', '.join(row)}.")
+        raise ValueError(
+            f"{where}: there is no column {name!r:.80}; there are {', '.join(row):.200}."
+        )
     return row[name]
 
 
 def _text_of(row: dict[str, Any], name: str, where: str) -> str:
     value = _column(row, name, where)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}: {name!r} must be a text that is not empty, got {value!r}.")
+        raise ValueError(
+            f"{where}: {name!r:.80} must be a text that is not empty, got {value!r:.80}."
+        )
     return value
 
 
@@ -245,7 +249,7 @@ def _optional(row: dict[str, Any], name: str) -> str | None:
 def _split_of(row: dict[str, Any], where: str) -> str | None:
     value = _optional(row, "split")
     if value is not None and value not in SPLITS:
-        raise ValueError(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {value!r}.")
+        raise ValueError(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {value!r:.80}.")
     return value
 
 
@@ -254,7 +258,7 @@ def _is_true(row: dict[str, Any], name: str, where: str) -> bool:
     said = str(value).strip().lower()
     if said.removesuffix(".0") in _TRUE or said.removesuffix(".0") in _FALSE:
         return said.removesuffix(".0") in _TRUE
-    raise ValueError(f"{where}: {name!r} must be 0 or 1, got {value!r}.")
+    raise ValueError(f"{where}: {name!r:.80} must be 0 or 1, got {value!r:.80}.")
 
 
 def _labels_of(row: dict[str, Any], name: str, separator: str, where: str) -> list[str]:
@@ -265,14 +269,16 @@ def _labels_of(row: dict[str, Any], name: str, separator: str, where: str) -> li
     if not isinstance(value, list) or not all(
         type(label) is int or (isinstance(label, str) and label) for label in value
     ):
-        raise ValueError(f"{where}: {name!r} must be a label or a list of them, got {value!r}.")
+        raise ValueError(
+            f"{where}: {name!r:.80} must be a label or a list of them, got {value!r:.80}."
+        )
     return list(dict.fromkeys(map(str, value)))
 
 
 def _spans_of(row: dict[str, Any], name: str, text: str, where: str) -> list[Span]:
     value = _column(row, name, where)
     if isinstance(value, str):
-        value = parse_json(value, f"{where}: {name!r}")
+        value = parse_json(value, f"{where}: {name!r:.80}")
     if isinstance(value, list):
         value = [_triple(span) if isinstance(span, dict) else span for span in value]
     return read_spans({"spans": value}, text, where)
@@ -426,7 +432,7 @@ def load_goemotions(
                 raise ValueError(f"{where}: the text is empty.")
             found = whole(text, [_emotion(n, emotions, where) for n in numbers.split(",")])
             if identifier in seen:
-                raise ValueError(f"{where}: id {identifier!r} is that of {seen[identifier]}.")
+                raise ValueError(f"{where}: id {identifier!r:.80} is that of {seen[identifier]}.")
             seen[identifier] = where
             samples.append(spanned(identifier, text, found, own))
     if not samples:
@@ -437,7 +443,7 @@ def load_goemotions(
 
 def _emotion(number: str, emotions: Sequence[str], where: str) -> str:
     if not is_number(number) or int(number) >= len(emotions):
-        raise ValueError(f"{where}: {number!r} is none of the {len(emotions)} emotions.")
+        raise ValueError(f"{where}: {number!r:.80} is none of the {len(emotions)} emotions.")
     return emotions[int(number)]
 
 

@@ -159,9 +159,9 @@ def _read_boxes(path: Path) -> Regions:
 def _number(element: Element, name: str, where: str) -> float:
     text = element.findtext(name)
     try:
-        value = float(text or "")
+        value = float((text or "").replace("_", "?"))  # which Python reads in numbers
     except ValueError:
         value = np.nan
     if not 0 <= value < 1e6:
-        raise ValueError(f"{where}: {name} must be a number of pixels, got {text!r}.")
+        raise ValueError(f"{where}: {name} must be a number of pixels, got {text!r:.80}.")
     return float(round(value))

@@ -20,6 +20,7 @@ from skact.persistence._encoding import Encoder
 __all__ = ["describe", "load", "save"]
 
 _ESTIMATOR = instance("an estimator of skact, or a Pipeline of some", BaseEstimator)
+_LONGEST = 300  # characters that a file can make an error say
 _PAIR = instance("a loaded pair (model, tokenizer or image processor)", tuple)
 
 
@@ -181,6 +182,7 @@ def _reading(file: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{str(file)!r} cannot be read: {str(error).rstrip('.')}.") from error
+        said = str(error).rstrip(".")[:_LONGEST]
+        raise ValueError(f"{str(file)!r} cannot be read: {said}.") from error
     except (TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read: it is damaged ({error!r}).") from error
+        raise ValueError(f"{str(file)!r} cannot be read: it is damaged ({error!r:.80}).") from error

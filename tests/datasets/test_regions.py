@@ -20,10 +20,17 @@ def test_polygons_are_those_of_pycocotools():
     for size, corners in polygons(300):
         both = [corners.ravel().tolist(), (corners[::-1] + 3).ravel().tolist()]
         expected = coco.decode(coco.merge(coco.frPyObjects(both, *size))).astype(bool)
-        region = Region(("x",), tuple(read_corners(points, "") for points in both))
+        region = Region(("x",), tuple(read_corners(points, size, "") for points in both))
         np.testing.assert_array_equal(paint(region, size), expected)
         n_pixels += expected.sum()
     assert n_pixels > 1000
+
+
+@pytest.mark.parametrize("size", [False, None, 5, [10], {"a": 1}])
+def test_run_lengths_of_another_size_are_refused(size):
+    assert read_runs({"counts": [120], "size": [10, 12]}, (10, 12), "AT").tolist() == [120]
+    with pytest.raises(ValueError, match="AT: run lengths must be of the image's size"):
+        read_runs({"counts": [120], "size": size}, (10, 12), "AT")
 
 
 def test_run_lengths_are_those_of_pycocotools():
@@ -70,8 +77,6 @@ def test_damaged_run_lengths_are_named(rle, message):
         [1, 2, 3, 4, 5, 6, 7],
         [[1, 2], [3]],
         "abcdef",
-        [1e9] * 6,
-        [np.nan] * 6,
         [10**400] * 6,
         ["1"] * 6,
         [True] * 6,
@@ -79,7 +84,15 @@ def test_damaged_run_lengths_are_named(rle, message):
 )
 def test_damaged_polygons_are_named(points):
     with pytest.raises(ValueError, match="AT: a polygon must be 3 corners"):
-        read_corners(points, "AT")
+        read_corners(points, (10, 12), "AT")
+
+
+@pytest.mark.parametrize("far", [1e9, -121, 133, np.nan, np.inf, 1e308])
+def test_corners_far_outside_are_refused(far):
+    near = [-120, 132, 5, 5, 1, 1]
+    assert read_corners(near, (10, 12), "AT").tolist() == [[-120, 132], [5, 5], [1, 1]]
+    with pytest.raises(ValueError, match=r"AT: the corner .* of a polygon is far outside"):
+        read_corners([*near[:5], far], (10, 12), "AT")
 
 
 @pytest.mark.parametrize("size", [(0, 1), (1, None), (2**20, 2**20), (True, 1), (1.0, 1)])

@@ -167,7 +167,7 @@ def test_goemotions_is_read_as_published(tmp_path):
     ("line", "message"),
     [
         ("a\t0\n", "line 1: expected text, emotions and id, got 2"),
-        (f"a\t{'9' * 5000}\te9\n", "line 1: '9+' is none of the 3 emotions"),
+        (f"a\t{'9' * 5000}\te9\n", "line 1: '9{79} is none of the 3 emotions"),
         ("a\t3\te9\n", "line 1: '3' is none of the 3 emotions"),
         ("a\t-1\te9\n", "line 1: '-1' is none"),
         (" \t0\te9\n", "line 1: the text is empty"),

@@ -43,6 +43,7 @@ HOSTILE = {
     "no estimator": ([{"list": []}], "it holds a list, and no estimator"),
     "os.system": ([cls("os.system")], "'os.system', which is not on the list of classes"),
     "builtins": ([cls("builtins.eval")], "not on the list"),
+    "long": ([cls("x" * 10**5)], "'x+$|cannot be read: it names 'x+"),
     "private": ([cls("skact.auto._detector.Part")], "not on the list"),
     "of skact": ([cls("skact.tokens.TokenArray")], "not on the list"),
     "of scikit-learn": ([cls("sklearn.preprocessing.FunctionTransformer")], "not on the list"),
