@@ -57,7 +57,8 @@ class LinearSeparator(EpochsMixin, StreamingConceptsMixin, ProductsMixin, BaseCo
         :math:`\lambda`; in Adam the L2 term of the gradient.
     balance : {"auto", "weight", "sample"} or None, default="auto"
         How positives and negatives come to count the same: by weights, by drawing negatives down
-        to the positives (Adam only), or not at all. "auto" is "sample" for Adam, else "weight".
+        to the positives (Adam only), or not at all, :math:`w = 1 / n` with the number n of tokens.
+        "auto" is "sample" for Adam, else "weight".
     random_state : int, RandomState instance or None, default=None
         Draws the order of Minibatch, and negatives, order and initial vectors of Adam. LBFGS draws
         nothing.

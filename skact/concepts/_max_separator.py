@@ -81,8 +81,9 @@ class MaxSeparator(ProductsMixin, BaseConcepts):
         Share in (0, 1] of the windows that count, rounded, at least one, in place of ``top``.
     weight_decay : float or "auto", default=1e-3
         :math:`\lambda`; right for tokens of about unit length, as :class:`TokenScaler` gives.
-        "auto" gives each concept the one of 0.1, 0.01, 0.001 and 0.0001 with the best
-        cross-validated F1 of pooled scores (ties: the largest), which takes about ``4 * cv`` fits.
+        "auto" gives each concept the one of 0.1, 0.01, 0.001 and 0.0001 whose out-of-fold pooled
+        scores have the best F1 at their best cut (ties: the largest), which takes about ``4 * cv``
+        fits.
     cv : int, default=5
         Folds for ``weight_decay="auto"``, dealt without randomness so that each has its part of
         every concept, or of the groups with it.

@@ -87,7 +87,7 @@ def head_writes(X: Any, model: Any, *, layer: int | None = None) -> HeadWrites:
 
     .. math:: H^h = u^h (W_O^h)^\top
 
-    into the residual stream, where u is what enters the output projection of attention and
+    into the residual stream [1]_, where u is what enters the output projection of attention and
     :math:`u^h`, :math:`W_O^h` are the slices that belong to the head. The sum over heads, and the
     bias of the projection, is what attention gives before a norm or factor of its own. Nothing is
     computed before a head is asked for. Means over tokens commute with it: of the mean over tokens
@@ -120,6 +120,10 @@ def head_writes(X: Any, model: Any, *, layer: int | None = None) -> HeadWrites:
     What is read without an embedder needs the token that the embedder puts before texts where the
     tokenizer begins with none, or the attention sink falls on the first word: ``<|endoftext|>`` for
     SmolLM2, whose ``tokenizer.bos_token`` is another. The ``convention`` of a source names it.
+
+    References
+    ----------
+    .. [1] Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021.
     """
     loaded = loaded_of(model)
     projections = models.output_projections(loaded)

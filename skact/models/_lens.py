@@ -69,8 +69,8 @@ def logit_lens(
 
     .. math:: \ell(v) = W_U\, \mathrm{norm}(v) - W_U\, \mathrm{norm}(0)
 
-    with the unembedding and the final norm of the model, that is, without the bias of the norm.
-    That these two make the model's logits of its last state is tried out on a text first.
+    with the unembedding and the final norm of the model, that is, without the bias of the norm
+    [1]_. That these two make the model's logits of its last state is tried out on a text first.
 
     Parameters
     ----------
@@ -92,6 +92,10 @@ def logit_lens(
     ------
     ValueError
         If the model has no unembedding, does more than a norm before it, or is of another width.
+
+    References
+    ----------
+    .. [1] nostalgebraist, "interpreting GPT: the logit lens", 2020.
     """
     language = load_language(
         model, device, dtype, revision=revision, trust_remote_code=trust_remote_code

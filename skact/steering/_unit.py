@@ -37,8 +37,8 @@ class UnitEdit(BaseEdit):
     .. math:: h' = h + a \, m \, W_{dec}[j]
 
     with rows of :math:`W_{dec}` of norm 1 and the median norm m of the tokens; :math:`h' = h + a
-    W_{dec}[j]` with ``unit="raw"``. What the autoencoder does not reconstruct stays in the token.
-    Not idempotent.
+    W_{dec}[j]` with ``unit="raw"`` [1]_. What the autoencoder does not reconstruct stays in the
+    token. Not idempotent.
 
     Parameters
     ----------
@@ -78,6 +78,11 @@ class UnitEdit(BaseEdit):
     ValueError
         In ``fit``, if the autoencoder scales each token by itself, or its activation is "afa",
         and the edit is to act where the unit fires: that is no affine gate.
+
+    References
+    ----------
+    .. [1] Wu et al., "AxBench: Steering LLMs? Even Simple Baselines Outperform Sparse
+       Autoencoders", ICML 2025.
 
     Examples
     --------
