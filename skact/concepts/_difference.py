@@ -66,9 +66,9 @@ class DifferenceInMeans(MergeMixin, StreamingConceptsMixin, ProductsMixin, BaseC
     .. math:: v_c = \big((1 - \gamma)\, C + \gamma\, \tfrac{\operatorname{tr} C}{d}\, I\big)^{-1}
               (\mu_c - \mu_r)
 
-    with C the covariance of all d-dimensional tokens: the direction of Fisher's linear
-    discriminant [3]_, which the covariance within the classes gives too, since it differs from C
-    along :math:`\mu_c - \mu_r` alone.
+    with C the covariance of all d-dimensional tokens. With :math:`\gamma = 0` that is the direction
+    of Fisher's linear discriminant [3]_, which the covariance within the classes gives too, since
+    it differs from C along :math:`\mu_c - \mu_r` alone.
 
     Parameters
     ----------
