@@ -223,6 +223,9 @@ def test_every_formula_can_be_drawn(monkeypatch):
             n_formulas += 1
     assert n_formulas > 800
     assert "\\" not in convert(r"\arg\max_k f_k")
+    assert "\\" not in convert(r"\big\{ x \big\}")
+    assert "<msup><mrow>" in convert(r"\lVert x \rVert^2")  # both bars are below the exponent
+    assert "<msup><mrow>" in convert(r"\big(x + 1\big)^2")
     with pytest.raises(ValueError, match="drawn as they are written"):
         convert(r"\argument x")
 

@@ -4,13 +4,24 @@ import re
 
 from latex2mathml import converter
 
+# What the converter does not know, and what browsers draw wrong: unless a norm, or a pair of sized
+# brackets, is one thing, an exponent makes the last of the two small and low.
+REWRITTEN = (
+    (r"\\arg(?!\w)", r"\\operatorname{arg}"),
+    (r"\\[bB]igl?(\(|\[|\\\{)", r"\\left\1"),
+    (r"\\[bB]igr?(\)|\]|\\\})", r"\\right\1"),
+    (r"\\lVert", r"{\\lVert"),
+    (r"\\rVert", r"\\rVert}"),
+)
+
 
 def convert(formula, display="inline"):
     """Write a formula in MathML; a command that would stand in it as it is written is an error."""
-    # The converter knows no arg.
-    named = re.sub(r"\\arg(?!\w)", r"\\operatorname{arg}", formula)
-    mathml = converter.convert(named, display=display)
-    if unknown := re.findall(r"\\\w+", mathml):
+    rewritten = formula
+    for known, written in REWRITTEN:
+        rewritten = re.sub(known, written, rewritten)
+    mathml = converter.convert(rewritten, display=display)
+    if unknown := re.findall(r"\\\w*", mathml):
         raise ValueError(f"{unknown} would be drawn as they are written, in {formula!r}.")
     return mathml
 
