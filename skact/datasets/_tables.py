@@ -111,7 +111,8 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     parquet = need("pyarrow.parquet", "Reading parquet")
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        # Of files that carry checksums of their pages; without, a flipped bit is another value.
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
@@ -143,7 +144,8 @@ def load_table(
 
     The columns ``id``, ``group`` and ``split`` are read where there are any. A split is ``train``,
     ``cal`` or ``test``; where neither the rows nor `files` say one, splits are drawn by
-    :func:`draw_splits`.
+    :func:`draw_splits`. Parquet files that carry checksums of their pages
+    (``write_page_checksum=True`` of pyarrow) are compared with them.
 
     Parameters
     ----------

@@ -213,3 +213,27 @@ def test_a_blank_label_is_no_name(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"text": "a", "labels": [" "]}\n')
     with pytest.raises(ValueError, match=r"a\.jsonl has a concept called ' ', which is no name"):
         load_table(path)
+
+
+def test_a_flipped_bit_in_a_parquet_file_with_checksums_is_no_other_value(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path, told_apart = tmp_path / "a.parquet", {}
+    table = pyarrow.table({"text": ["a needle here", "hay"], "labels": [["x"], []]})
+    for has_checksums in (True, False):
+        parquet.write_table(
+            *(table, path),
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=has_checksums,
+        )
+        content = path.read_bytes()
+        assert content.count(b"needle") == 1
+        path.write_bytes(content.replace(b"needle", b"noodle"))
+        try:
+            told_apart[has_checksums] = load_table(path).data[0]
+        except ValueError as error:
+            told_apart[has_checksums] = str(error)
+    assert told_apart[True].startswith(f"{path} cannot be read as parquet: ")
+    assert "checksum" in told_apart[True]
+    assert told_apart[False] == "a noodle here"  # the control, of which nobody can know
