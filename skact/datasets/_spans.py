@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Iterable
@@ -18,7 +17,6 @@ from skact.files import check_link
 
 _NAME = "[A-Za-z][A-Za-z0-9_-]*"
 _TAG = re.compile(f"<(/?)({_NAME})>")
-_MEETING = re.compile(rf"</?{_NAME}>(?:\s*</?{_NAME}>)*")
 
 
 @checked(text=[str])
@@ -63,66 +61,74 @@ def parse_tags(text: str) -> tuple[str, list[Span]]:
     >>> parse_tags("Rain again. <SARCASM> Just perfect. </SARCASM> I stay in.")
     ('Rain again. Just perfect. I stay in.', [Span(start=12, end=25, label='sarcasm')])
     """
-    pieces, length, position = [], 0, 0
-    opened: dict[str, tuple[int, int]] = {}  # label: place of the tag, start of the span
-    found: list[tuple[int, Span]] = []  # place of the opening tag, span
-    for meeting in _MEETING.finditer(text):
-        body = text[position : meeting.start()]
-        words = body.rstrip()
+    # Of one text that no tag interrupts, then a slash or nothing, a name, a text, and so on.
+    parts = _TAG.split(text)
+    texts, slashes, names = parts[::3], parts[1::3], parts[2::3]
+    pieces: list[str] = []
+    length = place = first = 0
+    rest = texts[0]
+    opened: dict[str, tuple[int, int]] = {}  # label: place of the tag, number of the span
+    starts, ends, labels = list[int](), list[int](), list[str]()
+    while first < len(names):
+        words = rest.rstrip()
         pieces.append(words)
         length += len(words)
-        tags = list(_TAG.finditer(text, *meeting.span()))
-        position = _skip_white_space(text, meeting.end())
-        gaps = [body[len(words) :]]
-        gaps += [text[tag.end() : following.start()] for tag, following in itertools.pairwise(tags)]
-        gaps += [text[meeting.end() : position]]
+        # Tags that meet: number `first` up to, and without, `last`.
+        gaps, last = [rest[len(words) :]], first + 1
+        while last < len(names) and (not texts[last] or texts[last].isspace()):
+            gaps.append(texts[last])
+            last += 1
+        rest = texts[last].lstrip()
+        gaps.append(texts[last][: len(texts[last]) - len(rest)])
 
         # In a valid text closing tags come first where tags meet, or an element would be empty.
-        n_closing = sum(bool(tag[1]) for tag in tags)
-        at_edge = not length or position == len(text)
+        n_closing = slashes[first:last].count("/")
+        at_edge = not length or (last == len(names) and not rest)
         kept = gaps[n_closing] or ("" if at_edge else next(filter(None, gaps), ""))
-        for tag in tags:
-            if tag[1]:
-                found.append(_close(tag, opened, end=length))
+        start = length + len(kept)
+        for tag in range(first, last):
+            place += len(texts[tag])
+            if slashes[tag]:
+                ends[_close(names[tag], place, opened, starts, length)] = length
             else:
-                _open(tag, opened, start=length + len(kept))
+                labels.append(_open(names[tag], place, opened, len(starts)))
+                starts.append(start)
+                ends.append(start)
+            place += len(slashes[tag]) + len(names[tag]) + 2
         pieces.append(kept)
-        length += len(kept)
+        length, first = start, last
     if opened:
         label, (place, _) = opened.popitem()
         raise ValueError(f"Tag <{label}> at position {place} is never closed.")
-    return "".join([*pieces, text[position:]]), [span for _, span in sorted(found)]
+    return "".join([*pieces, rest]), list(map(Span, starts, ends, labels))
 
 
-def _skip_white_space(text: str, position: int) -> int:
-    while position < len(text) and text[position].isspace():
-        position += 1
-    return position
-
-
-def _open(tag: re.Match[str], opened: dict[str, tuple[int, int]], start: int) -> None:
-    label = tag[2].lower()
+def _open(name: str, place: int, opened: dict[str, tuple[int, int]], number: int) -> str:
+    label = name.lower()
     if label in opened:
         raise ValueError(
-            f"Tag {tag[0]} at position {tag.start()} stands inside another <{label}>, "
+            f"Tag <{name}> at position {place} stands inside another <{label}>, "
             f"opened at position {opened[label][0]}."
         )
-    opened[label] = tag.start(), start
+    opened[label] = place, number
+    return label
 
 
-def _close(tag: re.Match[str], opened: dict[str, tuple[int, int]], end: int) -> tuple[int, Span]:
-    label = tag[2].lower()
+def _close(
+    name: str, at: int, opened: dict[str, tuple[int, int]], starts: list[int], end: int
+) -> int:
+    label = name.lower()
     if label not in opened:
-        raise ValueError(f"Tag {tag[0]} at position {tag.start()} closes what was never opened.")
-    last, (place, start) = opened.popitem()
+        raise ValueError(f"Tag </{name}> at position {at} closes what was never opened.")
+    last, (place, number) = opened.popitem()
     if last != label:
         raise ValueError(
-            f"Tag {tag[0]} at position {tag.start()} crosses <{last}>, opened at position {place} "
+            f"Tag </{name}> at position {at} crosses <{last}>, opened at position {place} "
             f"and still open."
         )
-    if start >= end:
+    if starts[number] >= end:
         raise ValueError(f"Tag <{label}> at position {place} holds no text.")
-    return place, Span(start, end, label)
+    return number
 
 
 @_files.reads_a_folder
