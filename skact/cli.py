@@ -290,6 +290,10 @@ def _report(asked: Any) -> None:
             )
         print(write_report(asked.detector))
         return
+    if not Path(asked.detector).exists():
+        raise FileNotFoundError(
+            f"detector names {asked.detector!r}, and there is no such file or folder."
+        )
     if not asked.input or not asked.out:
         raise ValueError("a detector needs an input, and --out names the page.")
     check_folder(asked.out)
@@ -336,9 +340,18 @@ def _models(asked: Any) -> None:
     from skact.embedding import TransformerEmbedder
     from skact.models import identify
 
-    for model in asked.model or [shapes_model_path()]:
-        loaded = TransformerEmbedder(model).reader.loaded
+    names = asked.model or [shapes_model_path()]
+    n_unread = 0
+    for model in names:
+        try:
+            loaded = TransformerEmbedder(model).reader.loaded
+        except (ImportError, OSError, ValueError) as error:  # the others are told of all the same
+            n_unread += 1
+            print(f"{model}: cannot be read: {_sentence(error)}")
+            continue
         print(
             f"{model}: reads {loaded.modality}s, {len(loaded.blocks)} blocks, {loaded.width} wide, "
             f"{identify(loaded).revision}"
         )
+    if n_unread:
+        raise ValueError(f"{n_unread} of {len(names)} models cannot be read.")

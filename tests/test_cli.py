@@ -95,6 +95,21 @@ def test_models_says_what_a_model_is(capsys):
     assert "reads images, 6 blocks, 64 wide, weights:" in run(capsys, "models")
 
 
+def test_models_that_cannot_be_read_do_not_hide_others(tmp_path, capsys):
+    path = skact.shapes_model_path()
+    assert main(["models", str(tmp_path / "nowhere"), path]) == 2
+    out, error = capsys.readouterr()
+    first, second = out.splitlines()
+    assert first.startswith(f"{tmp_path}/nowhere: cannot be read: model names the folder")
+    assert second.startswith(f"{path}: reads images")
+    assert error == "skact models: 1 of 2 models cannot be read.\n"
+
+
+def test_a_report_of_nothing_says_so(capsys):
+    assert main(["report", "nowhere"]) == 2
+    assert "'nowhere', and there is no such file or folder" in capsys.readouterr().err
+
+
 def test_texts_are_the_lines_of_a_file(tmp_path, bert_folder, capsys):
     (tmp_path / "texts.txt").write_text("hello\n\nworld\n", encoding="utf-8")
     ask = ("embed", tmp_path / "texts.txt", "--model", bert_folder, "--store", tmp_path / "store")

@@ -20,12 +20,14 @@ from skact.protocol._setups import (
     Localization,
     Prompting,
 )
+from skact.protocol._source import DRAWN, READERS, check_reading, parameters_of
 
 __all__ = ["Configuration", "Setup", "read_configuration"]
 
 _SHIPPED = Path(__file__).parent
 _KINDS: dict[str, tuple[Any, str]] = {
     "str": (str, "a text"),
+    "str | dict": (str | dict, "a text or a table"),
     "int": (int, "an int"),
     "int | None": (int, "an int"),
     "float": (int | float, "a number"),
@@ -34,6 +36,8 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "Localization | None": (Localization, "a table"),
     "Analyses | None": (Analyses, "a table"),
 }
+# Files are called by it.
+_LONGEST = 100
 _ASKED = {"prompting": Prompting, "localization": Localization, "analyses": Analyses}
 
 
@@ -45,14 +49,17 @@ class Setup:
     ----------
     name : str
         Of the table.
-    data : str
+    data : str or dict
         "shapes" or "paragraphs", made with the seed, or a folder as :func:`skact.load_spans` or
-        :func:`skact.load_masks` read it.
+        :func:`skact.load_masks` read it; or a table with the name of any ``reader`` of
+        :mod:`skact.datasets`, its arguments but `split`, and, where they are wanted,
+        ``draw_splits``, the shares of splits to draw anew, ``n_samples``, how many to draw at most,
+        and ``fewest``, the samples in train, cal and test that a concept must have to take part.
     model : str
         "shapes" for the model of the package, "minilm" for that of the extra ``demo``; else a name
         or folder.
     n_samples : int, default=600
-        How many are made.
+        How many are made, where they are.
     concepts : list of str, default=[]
         Of a folder, which ones, in this order; none means all.
     at_most : int, default=None
@@ -72,7 +79,7 @@ class Setup:
     """
 
     name: str
-    data: str
+    data: str | dict[str, Any]
     model: str
     n_samples: int = 600
     concepts: list[str] = field(default_factory=list)
@@ -132,7 +139,8 @@ def read_configuration(
     path : str or Path
         A TOML file, or the name of one of the package: "small", "folder" or "paper".
     data, model : str, default=None
-        What stands for ``{data}`` and ``{model}`` in the keys of that name, that of prompting too.
+        What stands for ``{data}`` and ``{model}`` in the keys of that name, that of prompting and
+        the paths of a table of data too.
 
     Returns
     -------
@@ -160,13 +168,7 @@ def read_configuration(
         if _put(setups, name, value) != (value is not None):
             needs = "needs" if value is None else "has no place for"
             raise ValueError(f"{file.name} {needs} --{name}.")
-    filled = []
-    for i, setup in enumerate(setups):
-        where = f"{file.name}, setup {i + 1}"
-        for key, cls in _ASKED.items():
-            if isinstance(setup.get(key), dict):
-                setup[key] = _build(cls, setup[key], f"{where}, {key}")
-        filled.append(_checked_setup(_build(Setup, setup, where), where))
+    filled = [_fill(setup, f"{file.name}, setup {i}") for i, setup in enumerate(setups, 1)]
     _check_apart([setup.name for setup in filled], file.name)
     made = _build(Configuration, {**raw, "setup": filled}, file.name)
     _check_methods(made, file.name)
@@ -175,13 +177,33 @@ def read_configuration(
     return made
 
 
+def _fill(raw: dict[str, Any], where: str) -> Setup:
+    """Make a setup of its table."""
+    for key, cls in _ASKED.items():
+        if isinstance(raw.get(key), dict):
+            raw[key] = _build(cls, raw[key], f"{where}, {key}")
+    setup = _checked_setup(_build(Setup, raw, where), where)
+    if "n_samples" in raw and setup.data not in ("shapes", "paragraphs"):
+        raise ValueError(
+            f"{where}: n_samples says how many samples are made, and those of {setup.data!r} are "
+            "read; a table [setup.data] can say how many."
+        )
+    return setup
+
+
 def _put(setups: list[dict[str, Any]], name: str, value: str | None) -> bool:
     """Put a value where its placeholder stands in the keys of its name; whether there is one."""
     tables = [t for setup in setups for t in (setup, setup.get("prompting")) if isinstance(t, dict)]
-    places = [t for t in tables if isinstance(t.get(name), str) and f"{{{name}}}" in t[name]]
+    mark, places = f"{{{name}}}", [t for t in tables if f"{{{name}}}" in str(t.get(name))]
     for table in places if value is not None else ():
-        table[name] = table[name].replace(f"{{{name}}}", value)
+        table[name] = _replaced(table[name], mark, str(value))
     return bool(places)
+
+
+def _replaced(place: Any, mark: str, value: str) -> Any:
+    if isinstance(place, dict):
+        return {key: _replaced(one, mark, value) for key, one in place.items()}
+    return place.replace(mark, value) if isinstance(place, str) else place
 
 
 def _build(cls: Any, raw: dict[str, Any], where: str) -> Any:
@@ -218,8 +240,13 @@ def _checked_setup(setup: Setup, where: str) -> Setup:
         for name in names:
             _check_known(name, known, f"{where}: {key} has no")
         _check_apart(names, f"{where}, {key}")
-    if not setup.name.replace("-", "_").isidentifier():
-        raise ValueError(f"{where}: name must be letters, digits, - and _, got {setup.name!r}.")
+    if not setup.name.replace("-", "_").isidentifier() or len(setup.name) > _LONGEST:
+        raise ValueError(
+            f"{where}: name must be at most {_LONGEST} letters, digits, - and _, got "
+            f"{setup.name[:200]!r}."
+        )
+    if isinstance(setup.data, dict):
+        _check_data(setup.data, f"{where}, data")
     if "SuperActivator" not in setup.detectors or not setup.methods:
         raise ValueError(f"{where}: detectors must hold SuperActivator, and methods a name.")
     for layer in (*setup.layers, *setup.depths):
@@ -245,11 +272,26 @@ def _check_samples(setup: Setup, where: str) -> None:
         if not isinstance(name, str):
             raise ValueError(f"{where}: concepts must be names, got {name!r}.")
     _check_apart(setup.concepts, f"{where}, concepts")
+    if setup.concepts and isinstance(setup.data, dict):
+        raise ValueError(
+            f"{where}: concepts of data that a table reads belong into that table, [setup.data]."
+        )
     if setup.concepts and setup.data in MADE:
         raise ValueError(
             f"{where}: concepts choose among those of a folder, and data = {setup.data!r} is made "
             "with all of its own."
         )
+
+
+def _check_data(table: dict[str, Any], where: str) -> None:
+    """Check which reader is asked for, and its keys; values are checked where data are read."""
+    if "reader" not in table:
+        raise ValueError(f"{where} needs 'reader', such as 'load_coco'.")
+    _check_known(table["reader"], READERS, f"{where}: there is no reader")
+    known = ["reader", *parameters_of(table["reader"]), *DRAWN]
+    for key in table:
+        _check_known(key, known, f"{where}: there is no key")
+    check_reading(table, where)
 
 
 def _check_asked(setup: Setup, where: str) -> None:

@@ -8,23 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch, _safe_indexing
+from sklearn.utils import Bunch
 
-from skact.datasets import (
-    load_masks,
-    load_spans,
-    make_paragraphs,
-    make_shapes,
-    shapes_model_path,
-)
+from skact.datasets import make_paragraphs, make_shapes, shapes_model_path
 from skact.embedding import TransformerEmbedder, embed_to_store
 from skact.extras import need
-from skact.models import check_chat_model
+from skact.models import check_chat_model, resolve_layers
 from skact.protocol._analyses import enough_samples, mean_vectors
 from skact.protocol._config import Setup
 from skact.protocol._detection import Problem, check_units
 from skact.protocol._localization import check_players
+from skact.protocol._prompting import asked_rows
 from skact.protocol._setups import MADE
+from skact.protocol._source import SPLITS, holds_texts, read_source, rows_of
 from skact.tokens import LayerStack, TokenArray
 
 __all__ = [
@@ -39,9 +35,6 @@ __all__ = [
     "token_embedder",
 ]
 
-_SPLITS = ("train", "cal", "test")
-_OF_SAMPLES = ("data", "target", "split", "spans", "masks", "groups", "ids")
-
 
 def model_path(setup: Setup) -> str:
     """Name or folder of the model."""
@@ -55,15 +48,17 @@ def model_path(setup: Setup) -> str:
 
 def read_data(setup: Setup, seed: int) -> Bunch:
     """Read or make the data, with a split; concepts without a sample in one are refused."""
-    data = _some(_all_samples(setup, seed), setup.at_most)
-    for split in _SPLITS:
-        held = data.target[data.split == split].sum(axis=0)
-        for name, n_positive in zip(data.target_names, held, strict=True):
-            if n_positive == 0:
-                raise ValueError(
-                    f"setup {setup.name}: the concept {name!r} has no sample in {split}; each "
-                    "needs one in train, cal and test."
-                )
+    if setup.data in MADE:
+        make = make_shapes if setup.data == "shapes" else make_paragraphs
+        data = make(setup.n_samples, random_state=seed)
+        fifths = np.resize(["train", "train", "train", "cal", "test"], setup.n_samples)
+        data.split = np.random.default_rng(seed).permutation(fifths)
+    else:
+        data = read_source(setup.data, seed, setup.concepts)
+    if setup.at_most is not None:
+        first = [np.flatnonzero(np.asarray(data.split) == s)[: setup.at_most] for s in SPLITS]
+        data = rows_of(data, np.sort(np.concatenate(first)))
+    _check_concepts(setup.name, data)
     if setup.analyses is not None:
         fewest = setup.analyses.fewest
         if not len(enough_samples(np.asarray(data.target, bool), data.split, fewest)):
@@ -71,35 +66,40 @@ def read_data(setup: Setup, seed: int) -> Bunch:
                 f"setup {setup.name}: no concept has analyses.fewest={fewest} samples in each of "
                 "train, cal and test."
             )
+    if setup.prompting is not None:
+        _check_asked(setup.name, data, setup.prompting.texts, seed)
     return data
 
 
-def _all_samples(setup: Setup, seed: int) -> Bunch:
-    folder = Path(setup.data)
-    if setup.data in MADE:
-        make = make_shapes if setup.data == "shapes" else make_paragraphs
-        data = make(setup.n_samples, random_state=seed)
-        fifths = np.resize(["train", "train", "train", "cal", "test"], setup.n_samples)
-        data.split = np.random.default_rng(seed).permutation(fifths)
-        return data
-    read = load_spans if (folder / "samples.jsonl").exists() else load_masks
-    return read(folder, concepts=setup.concepts or None)
+def _check_asked(name: str, data: Bunch, texts: int, seed: int) -> None:
+    """Refuse a draw of samples to ask about that lacks a concept, as cuts are chosen on it."""
+    cal, _ = asked_rows(data.split, texts, seed)
+    for concept, n_positive in zip(data.target_names, data.target[cal].sum(axis=0), strict=True):
+        if not n_positive:
+            raise ValueError(
+                f"setup {name}: no sample of the concept {concept!r} is among the {len(cal)} of "
+                f"cal that prompting.texts={texts} draws; draw more."
+            )
 
 
-def _some(data: Bunch, at_most: int | None) -> Bunch:
-    """Take the first samples of each split."""
-    if at_most is None:
-        return data
-    split = np.asarray(data.split)
-    rows = np.sort(np.concatenate([np.flatnonzero(split == s)[:at_most] for s in _SPLITS]))
-    own = [name for name in _OF_SAMPLES if name in data]
-    return Bunch(**data | {name: _safe_indexing(data[name], rows) for name in own})
+def _check_concepts(name: str, data: Bunch) -> None:
+    """Refuse concepts that some split has no sample with, or none without."""
+    if not len(data.target_names):
+        raise ValueError(f"setup {name}: the data have no concept.")
+    for lacking, words in ((0, "has no sample in"), (1, "is in all samples of")):
+        for split in SPLITS:
+            held = np.asarray(data.target)[data.split == split]
+            for column, concept in enumerate(data.target_names):
+                if (held[:, column] == lacking).all():
+                    raise ValueError(
+                        f"setup {name}: the concept {concept!r} {words} {split}; each needs a "
+                        "sample with it and one without in train, cal and test."
+                    )
 
 
 def token_embedder(setup: Setup) -> TransformerEmbedder:
     """Reader of the data's kind, as a model may read both."""
-    is_text = setup.data == "paragraphs" or (Path(setup.data) / "samples.jsonl").exists()
-    modality = "text" if is_text else "image"
+    modality = "text" if holds_texts(setup.data) else "image"
     return TransformerEmbedder(model_path(setup), modality=modality, crop="processor")
 
 
@@ -161,6 +161,8 @@ def check_models(setup: Setup, data: Bunch, methods: dict[str, dict[str, Any]]) 
     """
     embedder = token_embedder(setup)
     loaded = embedder.reader.loaded
+    if setup.localization is not None:
+        resolve_layers(setup.localization.layer, len(loaded.blocks))
     if setup.prompting is not None:
         check_chat_model(setup.prompting.model or model_path(setup))
     n_train = int(np.count_nonzero(np.asarray(data.split) == "train"))

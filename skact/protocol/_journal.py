@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from skact.files import in_one_step, read_json
 from skact.journal import append_record, open_journal, read_journal
@@ -55,6 +59,27 @@ class Journal:
             )
         open_journal(self.path, _OF, configuration)
         (self.folder / "steps").mkdir(exist_ok=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out of the folder.
+
+        Raises
+        ------
+        ValueError
+            If one is at work there.
+        """
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"Another run is at work in {self.folder}: wait for its end, or stop it."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def configuration(self) -> dict[str, Any]:
         """Give the configuration that it was begun with."""

@@ -12,6 +12,7 @@ from skact.protocol._data import read_data
 from skact.protocol._detection import Problem, make_method
 from skact.protocol._journal import Journal
 from skact.protocol._prompting import asked_rows, prompt_gain
+from skact.protocol._source import name_of
 from skact.protocol._steps import problem_of, steps_of, units_of
 from skact.protocol._tables import (
     analyses_rows,
@@ -34,7 +35,7 @@ def write_results(setup: Setup, configuration: Configuration, journal: Journal) 
         found.setdefault(unit.kind, {}).update({at + c: one for c, one in results.items()})
     problem = problem_of(setup, configuration.seed, journal.folder)
     about = {
-        "data": "/".join(Path(setup.data).parts[-2:]),
+        "data": name_of(setup.data),
         "model": "/".join(Path(setup.model).parts[-2:]),
         **journal.result(f"{setup.name}/embed"),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from joblib import delayed, parallel_config
@@ -74,28 +74,35 @@ def run(
     Raises
     ------
     ValueError
-        If the folder holds another run, data and setup do not fit, a model that is to be asked
-        cannot be, or all samples have too many players, before anything is embedded; if no sample
-        has a SuperActivator to judge maps on, before any cell is filled.
+        If the folder holds another run, one is at work in it, data and setup do not fit, a model
+        that is to be asked cannot be, or all samples have too many players, before anything is
+        embedded; if no sample has a SuperActivator to judge maps on, before any cell is filled.
+    NotADirectoryError
+        If the folder is a file, or in one.
     ImportError
         If the library of the backend is not installed, naming its extra.
     """
     folder = Path(folder).absolute()
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(f"folder must name a folder, and {path} is a file.")
     for setup in configuration.setup:
         check_models(setup, read_data(setup, configuration.seed), configuration.methods)
-    with workers(backend, n_jobs):
-        folder.mkdir(parents=True, exist_ok=True)
-        journal = Journal(folder)
-        journal.start(configuration.plain(), resume=resume)
-        _embed(configuration, journal, n_jobs)
-        check_maps(configuration, folder)
-        _fill(configuration, folder, n_jobs, progress)
-    tables = [
-        path
-        for setup in configuration.setup
-        for path in write_results(setup, configuration, journal)
-    ]
-    write_report(folder)
+    journal = Journal(folder)
+    with ExitStack() as held:
+        with workers(backend, n_jobs):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(journal.alone())
+            journal.start(configuration.plain(), resume=resume)
+            _embed(configuration, journal, n_jobs)
+            check_maps(configuration, folder)
+            _fill(configuration, folder, n_jobs, progress)
+        tables = [
+            path
+            for setup in configuration.setup
+            for path in write_results(setup, configuration, journal)
+        ]
+        write_report(folder)
     return tables
 
 

@@ -206,6 +206,35 @@ BAD = {
     "a method": ("MeanPrototype", "MeanPrototypes", "the nearest is 'MeanPrototype'"),
     "a detector": ('"MaxToken"', '"MaxTokens"', "the nearest is 'MaxToken'"),
     "a kind": ("n_samples = 60", 'n_samples = "60"', "n_samples must be an int"),
+    "samples of what is read": ('data = "shapes"', 'data = "photos"', "'photos' are read"),
+    "no reader": ('data = "shapes"', 'data = {folder = "a"}', "needs 'reader'"),
+    "a reader": (
+        'data = "shapes"\n',
+        'data = {reader = "load_cocoa"}\n',
+        "the nearest is 'load_coco'",
+    ),
+    "a key of a reader": (
+        'data = "shapes"\n',
+        'data = {reader = "load_coco", file = "a"}\n',
+        "the nearest is 'files'",
+    ),
+    "a split of a reader": (
+        'data = "shapes"\n',
+        'data = {reader = "load_voc", folder = "a", split = "cal"}\n',
+        "there is no key 'split'",
+    ),
+    "what a reader needs": (
+        'data = "shapes"\n',
+        'data = {reader = "load_coco", files = "a"}\n',
+        "load_coco needs 'images'",
+    ),
+    "how many samples": (
+        'data = "shapes"\n',
+        'data = {reader = "load_voc", folder = "a", fewest = true}\n',
+        "fewest must be an int above 0, got True",
+    ),
+    "a long name": ('"solids"', f'"{"a" * 101}"', "name must be at most 100 letters"),
+    "a layer that there is not": ("layer = 5", "layer = 6", "layer 6 does not exist"),
     "a number": ("n_samples = 60", "n_samples = 6", "at least 20"),
     "a missing key": ('model = "shapes"', "", "model"),
     "no TOML": ("[[setup]]", "[[setup", "no TOML"),
@@ -301,7 +330,31 @@ def test_another_run_is_refused(config, whole, capsys):
     config.write_text(CONFIG.replace("resamples = 20", "resamples = 30"), encoding="utf-8")
     assert main(["paper", str(config), "--out", str(whole), "--resume"]) == 2
     assert "a run with another resamples (20, now 30)" in capsys.readouterr().err
+    config.write_text(CONFIG.replace("fewest = 2", "fewest = 3"), encoding="utf-8")
+    assert main(["paper", str(config), "--out", str(whole), "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "another setup[0].analyses.fewest (2, now 3)." in error
     assert tables(whole) == before
+
+
+def test_a_strange_journal_is_refused(config, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/journal.jsonl").write_text('{"x": 1}\n', encoding="utf-8")
+    assert main(["paper", str(config), "--out", str(tmp_path / "out"), "--resume"]) == 2
+    assert "it is no journal" in capsys.readouterr().err
+
+
+def test_two_runs_in_one_folder_are_refused(config, whole, capsys):
+    with Journal(whole).alone():
+        assert main(["paper", str(config), "--out", str(whole), "--resume"]) == 2
+    assert f"Another run is at work in {whole}" in capsys.readouterr().err
+    assert main(["paper", str(config), "--out", str(whole), "--resume"]) == 0
+
+
+@pytest.mark.parametrize("inside", ["", "out"])
+def test_a_file_is_no_folder(config, inside, capsys):
+    assert main(["paper", str(config), "--out", str(config / inside)]) == 2
+    assert f"must name a folder, and {config} is a file" in capsys.readouterr().err
 
 
 def test_other_data_in_the_same_folder_are_refused(whole, config, monkeypatch, capsys):
@@ -323,11 +376,17 @@ def test_a_concept_without_samples_is_named(tmp_path):
     sample = {"id": "1", "text": "So. I cheer!", "spans": [[4, 12, "joy"]], "split": "train"}
     lines = [{**sample, "id": str(i), "split": s} for i, s in enumerate(("train", "train", "cal"))]
     lines += [{**sample, "id": "9", "split": "test", "spans": []}]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (tmp_path / "samples.jsonl").write_text(text, encoding="utf-8")
     setup = Setup("texts", str(tmp_path), "shapes")
-    with pytest.raises(ValueError, match="'joy' has no sample in test"):
-        run(Configuration([setup]), tmp_path / "out")
+
+    def refused(lines, message):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / "samples.jsonl").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            run(Configuration([setup]), tmp_path / "out")
+
+    refused(lines, "'joy' has no sample in test")
+    refused([*lines[:3], {**lines[3], "spans": sample["spans"]}], "'joy' is in all samples of tr")
+    refused([{**line, "spans": []} for line in lines], "the data have no concept")
 
 
 def test_a_setup_takes_the_first_samples_of_each_split_and_some_concepts(tmp_path):
@@ -442,12 +501,16 @@ def test_commands_of_the_guide_are_commands():
 
 def test_the_file_of_the_guide_can_be_read(tmp_path):
     page = Path(__file__).parents[2] / "docs" / "user_guide" / "paper.md"
-    (text,) = re.findall(r"^```toml\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    text, own = re.findall(r"^```toml\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
     (tmp_path / "config.toml").write_text(text, encoding="utf-8")
     made = read_configuration(tmp_path / "config.toml")
     (setup,) = made.setup
     assert setup.localization.methods == ["direct", "lime"]
     assert made.methods["SparseAutoencoder"]["training"] == {"max_epochs": 10}
+    (tmp_path / "config.toml").write_text(own, encoding="utf-8")
+    (setup,) = read_configuration(tmp_path / "config.toml", data="copy").setup
+    assert setup.data["images"] == "copy/images"
+    assert setup.data["fewest"] == 10
 
 
 def test_shipped_configurations_can_be_read():
