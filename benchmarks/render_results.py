@@ -149,7 +149,11 @@ def chosen_at_few_alarms():
     return markdown(heads, lines)
 
 
-FEW = {"GoEmotions, MiniLM": "goemotions", "Snips, MiniLM": "snips"}
+FEW = {
+    "GoEmotions, MiniLM": "goemotions",
+    "Snips, MiniLM": "snips",
+    "MSRC photographs, DINOv2": "msrcv2",
+}
 
 
 def few(name, metric="f1"):
