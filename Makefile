@@ -50,7 +50,7 @@ nightly: $(VENV)/.test
 	.ci/nightly $(PARTS)
 
 # All files of benchmarks/results, from committed code; hours. Called again it goes on where it was.
-# `make results DATA=folder ONLY="detection_goemotions thresholds"`; without ONLY all of them.
+# `make results DATA=folder ONLY="paper_goemotions_minilm thresholds"`; without ONLY all of them.
 DATA ?= data
 results: models
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/make_results.py --data $(DATA) \

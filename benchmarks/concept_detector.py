@@ -7,8 +7,8 @@ FOLDER holds texts with spans (``samples.jsonl``) or images with masks (``index.
 train, cal and test. Four layers, at a quarter, a half, three quarters and all of the depth.
 
 paper             LinearSeparator with SuperActivator and with MaxToken by the protocol of
-                  ``detection_table.py``: vectors from train, thresholds and the choice of layer and
-                  delta from cal, each concept by itself
+                  ``skact paper``: vectors from train, thresholds and the choice of layer and delta
+                  from cal, each concept by itself
 ConceptDetector   on train and cal together, with the labels of tokens
 row               one layer, method and pool for all concepts, as ConceptDetector fits them: the one
                   with the best cross-validated F1, and the one with the best F1 on test, which
