@@ -550,6 +550,29 @@ def test_what_the_detection_page_says_of_its_tables():
     # Yes to all texts, half of which hold the concept: 2 TP / (2 TP + FP) = 2 / 3.
     assert "gives an F1 of 0.667, and no row is clearly above it" in text
     assert max(e["interval"][0] for e in detected("isarcasm_minilm").values()) < 2 / 3
+    photos = detected("msrcv2_dinov2")
+    best = {}
+    for (method, _), entry in photos.items():
+        best[method] = max(best.get(method, 0), entry["weighted_test_f1"])
+    order = [(method, best[method]) for method in sorted(best, key=best.get)]
+    assert order[-6:-3] == [
+        ("SparseAutoencoder", 0.6514),
+        ("KMeansSeparator", 0.6563),
+        ("MeanPrototype", 0.7045),
+    ]
+    assert "k-means separators and of autoencoders have .656 and .651" in text
+    ahead = {
+        rival: {method for method in best if photos[method, rival]["gain_interval"][0] > 0}
+        for rival in ("MeanToken", "MaxToken")
+    }
+    assert ahead["MeanToken"] == best.keys() - {"SparseAutoencoder", "SemiNMFConcepts"}
+    assert ahead["MaxToken"] == {
+        "DifferenceInMeans",
+        "MaxSeparator",
+        "KMeansSeparator",
+        "NMFConcepts",
+    }
+    assert "with every method but autoencoders and semi-NMF" in text
     told = {
         (name, entry["method"]): entry["gain_of_superactivator"]
         for name in ("paper_snips_minilm", "paper_bc5cdr_minilm", "paper_isarcasm_smollm2")
