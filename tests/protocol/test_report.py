@@ -116,5 +116,5 @@ def test_a_run_that_is_none_or_not_finished_or_changed_is_named(folder, tmp_path
     assert "has no table of setup all: finish the run" in capsys.readouterr().err
     assert main(["report", str(folder), "--out", "page.html"]) == 2
     assert "nothing but the folder" in capsys.readouterr().err
-    assert main(["report", "detector"]) == 2
+    assert main(["report", str(folder / "one.json")]) == 2
     assert "a detector needs an input" in capsys.readouterr().err
