@@ -1,6 +1,7 @@
 """The command ``skact``: everyday use from a shell, each command a thin call of the library.
 
 An error is one sentence on stderr and exit code 2; before it, nothing is lost that was computed.
+Commands import libraries, so that help is there at once and Ctrl-C is heard from then on.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from sklearn.utils import Bunch
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 __all__ = ["main"]
 
@@ -156,6 +158,8 @@ def _layer(text: str) -> int | float:
 
 def _read(given: str) -> Bunch:
     """Read samples, with target and target_names where they are labelled."""
+    from sklearn.utils import Bunch
+
     from skact.datasets import load_masks, load_spans
     from skact.files import check_link
 

@@ -17,6 +17,7 @@ from sklearn.utils import Bunch
 
 import skact
 from skact.cli import _labels, _read, main
+from tests.fresh import printed_by
 
 MODEL = skact.shapes_model_path()
 
@@ -108,6 +109,12 @@ def test_models_that_cannot_be_read_do_not_hide_others(tmp_path, capsys):
 def test_a_report_of_nothing_says_so(capsys):
     assert main(["report", "nowhere"]) == 2
     assert "'nowhere', and there is no such file or folder" in capsys.readouterr().err
+
+
+def test_help_waits_for_no_library():
+    code = "import sys, skact.cli; print([m for m in ('numpy', 'sklearn') if m in sys.modules])"
+    assert printed_by(code) == "[]"
+    assert printed_by(code.replace("skact.cli", "skact.cli, skact.tail")) != "[]"
 
 
 def test_texts_are_the_lines_of_a_file(tmp_path, bert_folder, capsys):

@@ -204,11 +204,30 @@ def _content(setup: str, tables: dict[str, Any]) -> Iterator[ResultTable | Drawi
     caption = f"{setup}: detection, weighted F1 on test"
     yield ResultTable(caption, detection_rows(made), scores, made["floor"])
     yield from _of_detection(setup, made)
+    if any(_names_concepts(one) for one in made["table"]):
+        yield ResultTable(
+            f"{setup}: F1 on test of each concept by SuperActivator, at the block chosen on cal",
+            _concepts(made),
+        )
     for kind, (words, rows) in _ROWS.items():
         found = _cells(kind, tables.get(kind, {}))
         if found:
             yield ResultTable(f"{setup}: {words}", rows(found))
             yield from _DRAWINGS[kind](setup, found)
+
+
+def _names_concepts(entry: dict[str, Any]) -> bool:
+    return entry["detector"] == "SuperActivator" and "concepts" in entry
+
+
+def _concepts(made: dict[str, Any]) -> list[list[Any]]:
+    """F1 of each concept, a column for each concept method."""
+    entries = [one for one in made["table"] if _names_concepts(one)]
+    rows = [["concept", *(one["method"] for one in entries)]]
+    for name in entries[0]["concepts"]:
+        found = [one["concepts"][name] for one in entries]
+        rows.append([name, *(f"{own['test_f1']:.3f}, block {own['layer']}" for own in found)])
+    return rows
 
 
 def _of_detection(setup: str, made: dict[str, Any]) -> Iterator[Drawing]:

@@ -93,6 +93,24 @@ def test_every_table_has_its_figures(folder, capsys):
     assert drawn == {path.stem: path.read_bytes() for path in (folder / "figures").glob("*.png")}
 
 
+def test_each_concept_has_its_line(folder):
+    def concepts(f1, layer):
+        return {"b<": {"test_f1": f1, "layer": layer}, "a": {"test_f1": 0.1, "layer": 2}}
+
+    table = [entry("A", "MaxToken", 0.5) | {"concepts": concepts(0.7, 5)}]
+    table += [entry("A", "SuperActivator", 0.5) | {"concepts": concepts(0.25, 2)}]
+    table += [entry("B", "SuperActivator", 0.5) | {"concepts": concepts(0.5, 5)}]
+    made = json.dumps(DETECTION | {"table": table})
+    (folder / "one.json").write_text(made, encoding="utf-8")
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert "one: F1 on test of each concept by SuperActivator" in html
+    assert "all: F1 on test of each concept" not in html  # which has none
+    (line,) = [row for row in re.findall(r"<tr>.*?</tr>", html, re.S) if "b&lt;" in row]
+    words = " ".join(re.sub("<.*?>", " ", line).split())
+    assert words == "b&lt; 0.250, block 2 0.500, block 5"
+    assert "0.700, block 5" not in html
+
+
 def test_without_matplotlib_the_page_says_how_to_get_it(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
