@@ -135,8 +135,15 @@ def _read_mask(shape: Any, size: tuple[int, int], where: str) -> Mask:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             check_size(image.width * image.height, len(content), PIXELS_PER_BYTE)
             piece = np.asarray(image.convert("L")) > 0
-        (left, top), _ = [(int(x), int(y)) for x, y in points]
-    except (Image.DecompressionBombError, OSError, SyntaxError, TypeError, ValueError) as error:
+        (left, top), _ = [(int(x), int(y)) for x, y in points]  # OverflowError: infinite
+    except (
+        Image.DecompressionBombError,
+        OSError,
+        OverflowError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ValueError(f"{where}: the mask must be a PNG with its corners: {error}.") from error
     height, width = piece.shape
     if not (0 <= top <= size[0] - height and 0 <= left <= size[1] - width):

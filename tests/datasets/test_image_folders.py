@@ -147,6 +147,7 @@ def test_lines_are_left_out_and_told(tmp_path):
         ({"shapes": [mask_shape() | {"mask": "@"}]}, "shape 1: the mask must be a PNG"),
         ({"shapes": [mask_shape() | {"mask": "AAAA"}]}, "shape 1: the mask must be a PNG"),
         ({"shapes": [mask_shape() | {"points": []}]}, "shape 1: the mask must be a PNG"),
+        ({"shapes": [mask_shape(left=float("inf"))]}, "shape 1: the mask must be a PNG"),
         ({"shapes": [mask_shape(left=4)]}, "shape 1: a mask 2x3 at .* leaves the image"),
         ({"shapes": [mask_shape(left=-1)]}, "shape 1: a mask 2x3 at .* leaves the image"),
         ({"shapes": [{"label": "a", "shape_type": "cube"}]}, "shape 1: shapes of type 'cube'"),

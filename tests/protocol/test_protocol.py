@@ -351,6 +351,21 @@ def test_two_runs_in_one_folder_are_refused(config, whole, capsys):
     assert main(["paper", str(config), "--out", str(whole), "--resume"]) == 0
 
 
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
+    from filelock import FileLock
+
+    def refuse(*_, **__):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with Journal(tmp_path).alone(), Journal(tmp_path).alone():
+        pass
+    monkeypatch.undo()
+    again = pytest.raises(ValueError, match="Another run")
+    with Journal(tmp_path).alone(), again, Journal(tmp_path).alone():
+        pass
+
+
 @pytest.mark.parametrize("inside", ["", "out"])
 def test_a_file_is_no_folder(config, inside, capsys):
     assert main(["paper", str(config), "--out", str(config / inside)]) == 2
