@@ -114,8 +114,10 @@ def read_journal(
         fits = {"key", "record"} if begun else {"journal of", "settings"}
         if not isinstance(content, dict) or set(content) != fits:
             _refuse(path, number, line, begun)
+        if begun and not isinstance(content["key"], str):
+            _refuse(path, number, line, begun)
         if begun:
-            records[str(content["key"])] = content["record"]
+            records[content["key"]] = content["record"]
         elif content["journal of"] != of:
             raise ValueError(
                 f"{_said(path)} is a journal of {content['journal of']!r}, not of {of!r}."

@@ -22,9 +22,12 @@ from skact.protocol._setups import (
 )
 from skact.protocol._source import DRAWN, READERS, check_reading, parameters_of
 
-__all__ = ["Configuration", "Setup", "read_configuration"]
+__all__ = ["Configuration", "Setup", "names_of", "read_configuration"]
 
 _SHIPPED = Path(__file__).parent
+_LONGEST, _MOST_DOTS = 2**18, 100  # characters of a configuration, dots in a line
+_LONGEST_NAME = 100  # characters of a setup, of which files are called
+_NAME = f"letters, digits, - and _, at most {_LONGEST_NAME}"
 _KINDS: dict[str, tuple[Any, str]] = {
     "str": (str, "a text"),
     "str | dict": (str | dict, "a text or a table"),
@@ -36,8 +39,6 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "Localization | None": (Localization, "a table"),
     "Analyses | None": (Analyses, "a table"),
 }
-# Files are called by it.
-_LONGEST = 100
 _ASKED = {"prompting": Prompting, "localization": Localization, "analyses": Analyses}
 
 
@@ -157,10 +158,7 @@ def read_configuration(
     """
     file = _SHIPPED / f"{path}.toml"
     file = file if str(path).isidentifier() and file.exists() else Path(path)
-    try:
-        raw = tomllib.loads(read_text(file))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file} is no TOML: {error}.") from error
+    raw = _read_toml(file)
     setups = raw.get("setup")
     if not isinstance(setups, list) or not setups or not all(isinstance(s, dict) for s in setups):
         raise ValueError(f"{file.name}: it must hold one or more tables [[setup]].")
@@ -191,6 +189,60 @@ def _fill(raw: dict[str, Any], where: str) -> Setup:
     return setup
 
 
+def _read_toml(file: Path) -> dict[str, Any]:
+    """Read TOML within limits: the time for a key grows with the square of its parts."""
+    text = read_text(file)
+    for number, line in enumerate(text.split("\n"), start=1):
+        if len(text) > _LONGEST or line.count(".") > _MOST_DOTS:
+            raise ValueError(
+                f"{file}, line {number}: a configuration has at most {_LONGEST} characters, and "
+                f"{_MOST_DOTS} dots in a line."
+            )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{file} is no TOML: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        said = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(f"{file} is no TOML that can be read: {said}.") from error
+
+
+def names_of(configuration: dict[str, Any], where: Path) -> list[str]:
+    """Names of the setups of a configuration that a journal holds, of which files are called.
+
+    Parameters
+    ----------
+    configuration : dict
+        As JSON holds it.
+    where : Path
+        The journal, for errors.
+
+    Returns
+    -------
+    names : list of str
+        Each letters, digits, ``-`` and ``_``.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is another text.
+    """
+    setups = configuration.get("setup")
+    if not isinstance(setups, list) or not setups:
+        raise ValueError(f"{where}: its configuration has no setup.")
+    names = []
+    for setup in setups:
+        name = setup.get("name") if isinstance(setup, dict) else None
+        if not isinstance(name, str) or not _is_name(name):
+            raise ValueError(f"{where}: name of a setup must be {_NAME}, got {name!r:.80}.")
+        names.append(name)
+    return names
+
+
+def _is_name(name: str) -> bool:
+    return len(name) <= _LONGEST_NAME and name.replace("-", "_").isidentifier()
+
+
 def _put(setups: list[dict[str, Any]], name: str, value: str | None) -> bool:
     """Put a value where its placeholder stands in the keys of its name; whether there is one."""
     tables = [t for setup in setups for t in (setup, setup.get("prompting")) if isinstance(t, dict)]
@@ -214,7 +266,7 @@ def _build(cls: Any, raw: dict[str, Any], where: str) -> Any:
     for key, value in raw.items():
         kind, words = _KINDS.get(str(known[key].type).split("[")[0], (list, "a list"))
         if not isinstance(value, kind) or isinstance(value, bool) or value == "":
-            raise ValueError(f"{where}: {key} must be {words}, got {value!r}.")
+            raise ValueError(f"{where}: {key} must be {words}, got {value!r:.80}.")
     try:
         return cls(**raw)
     except TypeError as error:  # a key is missing
@@ -225,7 +277,7 @@ def _check_methods(made: Configuration, where: str) -> None:
     for name, parameters in made.methods.items():
         _check_known(name, METHODS, f"{where}, methods: there is no")
         if not isinstance(parameters, dict):
-            raise ValueError(f"{where}: methods.{name} must be a table, got {parameters!r}.")
+            raise ValueError(f"{where}: methods.{name} must be a table, got {parameters!r:.80}.")
         if not any(name in setup.methods for setup in made.setup):
             raise ValueError(f"{where}: methods.{name} is set, and no setup has the method.")
         try:
@@ -240,23 +292,20 @@ def _checked_setup(setup: Setup, where: str) -> Setup:
         for name in names:
             _check_known(name, known, f"{where}: {key} has no")
         _check_apart(names, f"{where}, {key}")
-    if not setup.name.replace("-", "_").isidentifier() or len(setup.name) > _LONGEST:
-        raise ValueError(
-            f"{where}: name must be at most {_LONGEST} letters, digits, - and _, got "
-            f"{setup.name[:200]!r}."
-        )
+    if not _is_name(setup.name):
+        raise ValueError(f"{where}: name must be {_NAME}, got {setup.name!r:.80}.")
     if isinstance(setup.data, dict):
         _check_data(setup.data, f"{where}, data")
     if "SuperActivator" not in setup.detectors or not setup.methods:
         raise ValueError(f"{where}: detectors must hold SuperActivator, and methods a name.")
     for layer in (*setup.layers, *setup.depths):
         if isinstance(layer, bool) or not isinstance(layer, int | float):
-            raise ValueError(f"{where}: layers and depths must be numbers, got {layer!r}.")
+            raise ValueError(f"{where}: layers and depths must be numbers, got {layer!r:.80}.")
     if setup.layers and setup.depths:
         raise ValueError(f"{where}: layers and depths are two ways to say the same; give one.")
     for depth in setup.depths:
         if not 0 < depth <= 100:
-            raise ValueError(f"{where}: depths are percents in (0, 100], got {depth!r}.")
+            raise ValueError(f"{where}: depths are percents in (0, 100], got {depth!r:.80}.")
     _check_asked(setup, where)
     _check_samples(setup, where)
     return setup
@@ -323,8 +372,8 @@ def _check_asked(setup: Setup, where: str) -> None:
 def _check_known(name: Any, known: Iterable[str], problem: str) -> None:
     names = list(known)
     if name not in names:
-        near = get_close_matches(str(name), names, 1, 0)
-        raise ValueError(f"{problem} {name!r}; the nearest is {near[0]!r}.")
+        near = get_close_matches(str(name)[:80], names, 1, 0)
+        raise ValueError(f"{problem} {name!r:.80}; the nearest is {near[0]!r}.")
 
 
 def _check_apart(names: list[str], where: str) -> None:

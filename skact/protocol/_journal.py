@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from skact.files import in_one_step, read_json
+from skact.files import check_link, in_one_step, read_json
 from skact.journal import append_record, open_journal, read_journal
 
 __all__ = ["Journal"]
@@ -33,8 +33,8 @@ class Journal:
 
     @property
     def path(self) -> Path:
-        """File of the journal."""
-        return self.folder / "journal.jsonl"
+        """File of the journal; one that leads out of the folder is refused."""
+        return check_link(self.folder, self.folder / "journal.jsonl")
 
     def start(self, configuration: dict[str, Any], *, resume: bool) -> None:
         """Begin, or go on with what was begun.
@@ -107,4 +107,4 @@ class Journal:
         return read_json(self._file(step))
 
     def _file(self, step: str) -> Path:
-        return self.folder / "steps" / f"{step}.json"
+        return check_link(self.folder, self.folder / "steps" / f"{step}.json")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skact.arguments import PATH, checked
-from skact.files import in_one_step, read_json
+from skact.files import check_link, in_one_step, read_json
 from skact.inspection import (
     BestLayersDisplay,
     BestSparsityDisplay,
@@ -24,6 +24,7 @@ from skact.inspection import (
     picture,
 )
 from skact.metrics import Interval
+from skact.protocol._config import names_of
 from skact.protocol._journal import Journal
 from skact.protocol._setups import ANALYSES
 from skact.protocol._tables import (
@@ -114,15 +115,16 @@ def write_report(folder: str | Path) -> Path:
         raise FileNotFoundError(f"{folder} holds no run of skact paper: there is no journal.jsonl.")
     configuration = journal.configuration()
     lacks, parts = "", []
-    for setup in configuration["setup"]:
-        name = str(setup["name"])
+    title = str(configuration.get("title") or "skact paper")
+    for name in names_of(configuration, journal.path):
         tables = _tables(folder, name)
         try:
             facts = _facts(tables["detection"])
+            float(tables["detection"]["floor"])
             content: list[Any] = list(_content(name, tables))
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(
-                f"a table of setup {name} in {folder} is not as a run writes it: {error!r}."
+                f"a table of setup {name} in {folder} is not as a run writes it: {error!r:.200}."
             ) from error
         try:
             content = [_drawn(one, folder / _FOLDER) for one in content]
@@ -138,19 +140,19 @@ def write_report(folder: str | Path) -> Path:
     if lacks:
         warn(f"the report has no figures: {lacks}")
         about.append(f"There are no figures: {lacks}")
-    results_page(configuration.get("title") or "skact paper", about, parts, folder / REPORT)
+    results_page(title, about, parts, folder / REPORT)
     return folder / REPORT
 
 
 def _tables(folder: Path, name: str) -> dict[str, Any]:
     """Read what a setup has found, by kind."""
-    path = folder / f"{name}.json"
+    path = check_link(folder, folder / f"{name}.json")
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} has no table of setup {name}: finish the run with skact paper --resume."
         )
     kinds = ("prompting", "localization", "analyses")
-    files = {kind: folder / f"{name}.{kind}.json" for kind in kinds}
+    files = {kind: check_link(folder, folder / f"{name}.{kind}.json") for kind in kinds}
     found = {kind: read_json(file) for kind, file in files.items() if file.is_file()}
     return {"detection": read_json(path), **found}
 
@@ -160,7 +162,7 @@ def _drawn(one: Any, folder: Path) -> Any:
     if not isinstance(one, Drawing):
         return one
     png = picture(one.display, size=one.size)
-    folder.mkdir(exist_ok=True)
+    check_link(folder.parent, folder).mkdir(exist_ok=True)
     with in_one_step(folder / f"{one.name}.png") as path:
         path.write_bytes(png)
     return ResultFigure(one.caption, png)

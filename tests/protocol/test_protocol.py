@@ -233,7 +233,7 @@ BAD = {
         'data = {reader = "load_voc", folder = "a", fewest = true}\n',
         "fewest must be an int above 0, got True",
     ),
-    "a long name": ('"solids"', f'"{"a" * 101}"', "name must be at most 100 letters"),
+    "a long name": ('"solids"', f'"{"a" * 101}"', "must be letters, digits, - and _, at most 100"),
     "a layer that there is not": ("layer = 5", "layer = 6", "layer 6 does not exist"),
     "a number": ("n_samples = 60", "n_samples = 6", "at least 20"),
     "a missing key": ('model = "shapes"', "", "model"),
@@ -306,6 +306,11 @@ BAD = {
     "a prompt": ("[setup.analyses]", asked('prompt = "Is it?"'), "must hold {concept}"),
     "not a table": ("n_samples = 60", "n_samples = 60\nprompting = 3", "must be a table"),
     "too few": ("fewest = 2", "fewest = 50", "no concept has analyses.fewest=50 samples"),
+    "deep": ("resamples = 20", "resamples = " + "[" * 10**4, "can be read: nested too deep"),
+    "digits": ("resamples = 20", "resamples = " + "9" * 5000, "no TOML that can be read: "),
+    "many parts": ("resamples = 20", ".".join("a" * 10**4) + " = 1", "and 100 dots in a line"),
+    "long": ("resamples = 20", "# " + "x" * 2**18, "has at most 262144 characters"),
+    "long key": ("resamples = 20", "x" * 5000 + " = 1", "there is no key 'xxx"),
     "no table": ("resamples = 20", "[methods]\nMeanPrototype = 2", "must be a table, got 2"),
 }
 
@@ -320,6 +325,7 @@ def test_bad_configurations_are_one_sentence_before_work(name, tmp_path, capsys)
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+    assert len(error) < 600
     assert not (tmp_path / "out").exists()
 
 

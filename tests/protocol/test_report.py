@@ -136,3 +136,73 @@ def test_a_run_that_is_none_or_not_finished_or_changed_is_named(folder, tmp_path
     assert "nothing but the folder" in capsys.readouterr().err
     assert main(["report", str(folder / "one.json")]) == 2
     assert "a detector needs an input" in capsys.readouterr().err
+
+
+def edit_journal(folder, setup):
+    path = folder / "journal.jsonl"
+    first, *rest = path.read_text(encoding="utf-8").split("\n")
+    content = json.loads(first)
+    content["settings"]["setup"] = setup
+    path.write_text("\n".join([json.dumps(content), *rest]), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        *([], None, 5, [None], [{}], [{"name": None}], [{"name": "a b"}], [{"name": "x" * 5000}]),
+        *([{"name": "../outside"}], [{"name": "/etc/passwd"}], [{"name": "one\0"}]),
+    ],
+    ids=lambda setup: str(setup)[:30],
+)
+def test_setups_of_a_journal_are_names(folder, setup):
+    inside = folder / "run"
+    inside.mkdir()
+    for path in folder.glob("*.json*"):
+        path.rename(inside / path.name)
+    (folder / "outside.json").write_text(json.dumps(DETECTION), encoding="utf-8")
+    edit_journal(inside, setup)
+    with pytest.raises(
+        ValueError, match=r"journal\.jsonl: (name of a setup must|its config)"
+    ) as one:
+        write_report(inside)
+    assert len(str(one.value)) < 600
+    assert [path.name for path in folder.iterdir() if path.suffix == ".png"] == []
+
+
+@pytest.mark.parametrize("name", ["one.json", "all.prompting.json", "journal.jsonl", "figures"])
+def test_links_out_of_a_run_are_not_followed(folder, name, tmp_path_factory):
+    pytest.importorskip("matplotlib")
+    outside = tmp_path_factory.mktemp("outside")
+    if name != "figures":
+        (folder / name).rename(outside / name)
+    (folder / name).symlink_to(outside / name if name != "figures" else outside)
+    with pytest.raises(ValueError, match=f"{re.escape(name)} leads out of the folder"):
+        write_report(folder)
+    assert list(outside.iterdir()) == ([outside / name] if name != "figures" else [])
+
+
+TABLE = [
+    (("floor",), None),
+    (("floor",), 10**400),
+    (("table", 0, "weighted_test_f1"), 10**400),
+    (("table", 0, "interval"), [0.1]),
+    (("table", 0, "cal_f1_by_layer", "mean", 0), "x" * 5000),
+    (("table", 0, "auroc"), None),
+    (("samples",), []),
+    (("versions",), "<b>"),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), TABLE, ids=lambda v: str(v)[:40])
+def test_edited_tables_are_named(folder, place, value):
+    edited = json.loads((folder / "all.json").read_text(encoding="utf-8"))
+    holder = edited
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    (folder / "all.json").write_text(json.dumps(edited), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"a table of setup all in .* is not as a run writes it"
+    ) as e:
+        write_report(folder)
+    assert len(str(e.value)) < 400 + len(str(folder))
