@@ -102,7 +102,7 @@ def _reading(file: Path, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{file} is no readable {what}: {error}") from error
+        raise ValueError(f"{file} is no readable {what}: {str(error)[:200]}") from error
 
 
 def _open_npz(file: Path) -> dict[str, Callable[[], ArrayEntry]]:

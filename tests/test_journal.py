@@ -63,9 +63,12 @@ def test_the_journal_of_another_run_is_refused_and_left_alone(path, settings, wo
     assert path.read_bytes() == before
 
 
+OTHER = ["hello\n", '{"a": 1}\n', "[1]\n", "\n\nx", "7", '{"key": "0", "record": 1}\n', "\xff\n"]
+HEADS = ["5", "null", "[1]", '"a"']
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["hello\n", '{"a": 1}\n', "[1]\n", "\n\nx", "7", '{"key": "0", "record": 1}\n', "\xff\n"],
+    "text", [*OTHER, *(f'{{"journal of": "tests", "settings": {head}}}\n' for head in HEADS)]
 )
 def test_other_files_are_refused_and_left_alone(tmp_path, text):
     path = tmp_path / "notes.txt"

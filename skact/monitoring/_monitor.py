@@ -299,7 +299,7 @@ class Monitor:
             )
         for line in self._reader.lines:
             line.check_source(batch[self._keys[line.block]], "batch")
-        samples = {block: list(batch[name]) for block, name in self._keys.items()}
+        samples = {block: _listed(batch[name], name) for block, name in self._keys.items()}
         first, *_ = self._keys.values()
         counts = {key: n for key in batch if (n := _length(batch[key])) is not None}
         for name, count in counts.items():
@@ -330,6 +330,15 @@ class Monitor:
         # Scored one by one, so that the last bits do not depend on the batch.
         scores = np.concatenate([line.score(array) for array in arrays])
         return line.detector.pool(TokenArray(scores, offsets, segments=segments))
+
+
+def _listed(column: Any, name: str) -> list[Any]:
+    try:
+        return list(column)
+    except TypeError as error:
+        raise TypeError(
+            f"batch must hold a list or array of samples under {name!r}, got {column!r:.60}."
+        ) from error
 
 
 def _length(column: Any) -> int | None:

@@ -59,7 +59,10 @@ class AnswerLog:
             text = line.decode("ascii", errors="replace")
             try:
                 record = parse_json(text, "it")
-                answers[str(record["key"])] = str(record["answer"])
+                key, answer = record["key"], record["answer"]
+                if not isinstance(key, str) or not isinstance(answer, str):
+                    raise TypeError("keys and answers are texts")
+                answers[key] = answer
             except (ValueError, TypeError, KeyError) as error:
                 is_torn = text.startswith(_START) or _START.startswith(text)
                 if not is_torn:

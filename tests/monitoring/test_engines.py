@@ -167,3 +167,10 @@ def test_fitting_again_changes_no_monitor(samples):
     pipe[:-1].fit(TokenArray.from_list([s + 9 for s in samples]), np.arange(N) % 2)
     monitor.reset()
     np.testing.assert_array_equal(monitor.update(samples[0]).scores, before)
+
+
+@pytest.mark.parametrize("column", [5, None, 1.5, np.float32(2)])
+def test_a_batch_of_no_samples_names_the_column(monitor, column):
+    assert monitor({"activations": []})["decision"].shape == (0, 2)
+    with pytest.raises(TypeError, match="batch must hold a list or array of samples under 'activ"):
+        monitor({"activations": column})

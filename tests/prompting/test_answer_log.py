@@ -49,3 +49,16 @@ def test_the_log_is_plain_lines(tmp_path):
     assert set(record) == {"key", "concept", "answer"}
     assert len(record["key"]) == 64
     assert (record["concept"], record["answer"]) == ("Freude é", "Yes\u2028—")
+
+
+@pytest.mark.parametrize("edited", ['"key": 5, "answer": "Yes"', '"key": "k", "answer": null'])
+def test_an_answer_that_is_no_text_is_asked_again(tmp_path, edited):
+    log = AnswerLog(tmp_path / "a.jsonl")
+    log.append({"k": "Yes"}, {"k": "cat"})
+    assert log.read() == {"k": "Yes"}
+    log.path.write_text('{"key": "a", "answer": "No"}\n{' + edited + "}\n", encoding="ascii")
+    if "5" in edited:  # which is not how a line of it begins
+        with pytest.raises(ValueError, match="is no log of answers: line 2"):
+            log.read()
+    else:
+        assert log.read() == {"a": "No"}
