@@ -23,6 +23,10 @@ JUNK = [
 BYTES = [b"\0", b"\xff", b"\r", b"\n", b"\t", b'"', b"\xe2\x80\xa8", b"9" * 5000, b"-1", b"NaN"]
 BYTES += [b"\x85", b"\x1c", b"\xed\xa0\x80", b";", b",", b"<!DOCTYPE a [", b"&a;", b"<a>" * 500]
 
+# Three by two pixels, as LabelMe writes them.
+MASK = "iVBORw0KGgoAAAANSUhEUgAAAAMAAAACCAAAAAC4HznGAAAAEElEQVR4nGNk+M/A9J+BAQAJDwICrSaZ0gAAAABJ"
+MASK += "RU5ErkJggg=="
+
 COCO = {
     "images": [{"id": i, "file_name": f"{i}.png", "height": 10, "width": 12} for i in (1, 2)],
     "categories": [{"id": 1, "name": "cat", "supercategory": "animal"}, {"id": 2, "name": "dog"}],
@@ -36,6 +40,7 @@ COCO = {
             "iscrowd": 1,
             "segmentation": {"size": [10, 12], "counts": "0h3"},
         },
+        {"id": 4, "image_id": 1, "category_id": 2, "segmentation": [], "bbox": [1, 2, 3, 4.5]},
     ],
 }
 LABELME = {
@@ -46,6 +51,7 @@ LABELME = {
         {"label": "cat", "points": [[1, 1], [5, 1], [5, 5]], "shape_type": "polygon"},
         {"label": "dog", "points": [[1, 1], [5, 5]], "shape_type": "rectangle"},
         {"label": "eye", "points": [[6, 6], [7, 7]], "shape_type": "circle"},
+        {"label": "ear", "points": [[1, 2], [3, 3]], "shape_type": "mask", "mask": MASK},
     ],
 }
 CLEVR = {
@@ -80,6 +86,7 @@ VOC = (
     f"<object><name>cat</name>{BOX}</object></annotation>"
 )
 SPANS = '{"id": "1", "text": "So. I cheer!", "spans": [[4, 12, "joy"]], "split": "train"}\n'
+ENTITIES = '{"text": "So. I cheer!", "spans": [{"start": 4, "end": 12, "label": "joy"}]}\n'
 CSV = 'id,text,labels,split\n1,"Thanks, all!","joy,thanks",train\n2,No.,,test\n'
 CONLL = "-DOCSTART- O\n\nAnn B-PER\nLee I-PER\nleft O\n\nRain\tO\nBob\tS-PER\n"
 BRAT = "T1\tP 0 3\tAnn\nT2\tQ 4 8;14 17\tleft Bob\nR1\tR Arg1:T1 Arg2:T2\n"
@@ -102,6 +109,7 @@ def readers(folder):
     yield "Annotations/a.xml", VOC, lambda _: load.load_voc(folder, regions="boxes")
     yield "samples.jsonl", SPANS, lambda _: load.load_spans(folder)
     yield "table.csv", CSV, load.load_table
+    yield "table.jsonl", ENTITIES, lambda f: load.load_table(f, spans="spans")
     yield "words.conll", CONLL, load.load_conll
     yield "brat/a.ann", BRAT, lambda _: load.load_brat(folder / "brat")
 
@@ -148,15 +156,18 @@ def damaged_bytes(content, rng):
     return bytes(content)
 
 
-def check_labels(data):
-    """Labels lie within what they speak of, and those of places are those of samples."""
+def check_labels(data, size=None):
+    """Labels lie within what they speak of, and those of places are those of samples.
+
+    Where a file says how large an image is, that is believed until the image is read.
+    """
     if "spans" in data:
         for text, spans in zip(data.data, data.spans, strict=True):
             assert all(0 <= span.start < span.end <= len(text) for span in spans)
         return
     for mask, target in zip(data.masks, data.target, strict=True):
         assert mask.dtype == bool
-        assert mask.shape == (10, 12, len(target))
+        assert mask.shape == (*(size or mask.shape[:2]), len(target))
         assert not (mask.any(axis=(0, 1)) & (target == 0)).any()
 
 
@@ -167,7 +178,7 @@ def test_damaged_files_are_refused_by_name_or_hold_labels_that_fit(tmp_path, cap
     for name, content, read in cases:  # the control: as they are, all are read
         whole = content if isinstance(content, str) else json.dumps(content)
         (tmp_path / name).write_text(whole, encoding="utf-8")
-        check_labels(read(tmp_path / name))
+        check_labels(read(tmp_path / name), (10, 12))
     for _ in range(N_FILES):
         name, content, read = rng.choice(cases)
         path = tmp_path / name
