@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils._param_validation import HasMethods
@@ -244,7 +245,7 @@ class Cascade(AnswersMixin, NestedParamsMixin, MetaEstimatorMixin, BaseEstimator
     def _ask(self, samples: Any, n: int) -> Array:
         """Ask the second: bool of shape (n, n_concepts)."""
         given = self.second(samples) if self.second_ is None else self.second_.predict(samples)
-        answers = as_numpy(given)
+        answers = _labels(given)
         shape = (n, len(self.concept_names_)) if self.multilabel_ else (n,)
         if not self.multilabel_ and answers.shape == (n, 1):
             answers = answers[:, 0]
@@ -268,3 +269,16 @@ class Cascade(AnswersMixin, NestedParamsMixin, MetaEstimatorMixin, BaseEstimator
         tags.classifier_tags = inner.classifier_tags
         tags.classifier_tags.multi_class = False
         return tags
+
+
+def _labels(given: Any) -> Array:
+    """Read what the second says as an array; of what is masked or no array nothing is read."""
+    try:
+        answers = as_numpy(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"second must give an array of labels; got {given!r:.60}.") from error
+    if np.ma.is_masked(given) or issparse(given):
+        raise ValueError(
+            f"second must give a label for each sample in an array; got {type(given).__name__}."
+        )
+    return answers

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 from sklearn import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -289,3 +290,18 @@ def test_a_monitor_says_who_is_unsure(X):
     frame = Monitor(fitted)(pd.DataFrame({"activations": X.to_list()}))
     np.testing.assert_array_equal(frame["unsure_concept1"], made["unsure"][:, 1])
     assert "unsure" not in Monitor(line(SuperActivator(0.5)).fit(X, TWO))({"activations": X})
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda samples: np.ma.MaskedArray(np.ones(len(samples), int), np.arange(len(samples)) == 0),
+        lambda samples: csr_array(np.ones((len(samples), 1))),
+        lambda _: [[0], [1, 1]],
+    ],
+    ids=["masked", "sparse", "ragged"],
+)
+def test_answers_that_are_no_array_of_labels_are_refused(X, second):
+    assert Cascade(line(), lambda samples: np.ones(len(samples))).fit(X, ONE).decide(X).share > 0
+    with pytest.raises(ValueError, match=r"second must give an? (array|label) .*; got "):
+        Cascade(line(), second).fit(X, ONE).decide(X)
