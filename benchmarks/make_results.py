@@ -31,7 +31,7 @@ _RUNS = [
     ("bc5cdr", "minilm", "minilm"),
 ]
 _UNITS = [run for run in _RUNS if run[:2] in _UNLABELLED]
-_CHOSEN = [run for run in _RUNS if run[1] != "smollm2"]
+_CHOSEN = [run for run in _RUNS if run[:2] != ("goemotions", "smollm2")]
 _FEW = {
     "goemotions": "minilm --layer 0.67",
     "snips": "minilm --layer 0.67",

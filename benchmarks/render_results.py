@@ -87,6 +87,7 @@ def answers():
 CHOSEN = {
     "GoEmotions, MiniLM": "goemotions_minilm",
     "Snips, MiniLM": "snips_minilm",
+    "Snips, SmolLM2": "snips_smollm2",
     "BC5CDR, MiniLM": "bc5cdr_minilm",
     "iSarcasm, MiniLM": "isarcasm_minilm",
     "MSRC photographs, DINOv2": "msrcv2_dinov2",
@@ -101,52 +102,40 @@ def _chosen():
         yield name, found["floor"], {row["name"]: row for row in found["table"]}
 
 
-def _last(name):
-    return name.rpartition(" ")[2]
-
-
 def chosen():
-    """Render F1 of ConceptDetector beside that of the paper's detectors, and its gains."""
-    heads = ["Data, model", "Yes to everything", "ConceptDetector"]
-    heads += [head for name in PAPERS for head in (_last(name), f"gain over {_last(name)}")]
+    """Render F1 of ConceptDetector, and its gains over the paper's detectors."""
+    heads = ["Data, model", "Yes to everything", "ConceptDetector", *_over(PAPERS)]
     lines = []
     for name, floor, rows in _chosen():
         ours = rows["ConceptDetector"]
         cells = [name, f"{floor:.3f}", interval(ours["f1"], ours["interval"])]
-        for one in map(rows.get, PAPERS):
-            gain, *ends = one["gain_of_concept_detector"]
-            cells += [interval(one["f1"], one["interval"]), interval(gain, ends)]
-        lines.append(cells)
+        lines.append(cells + _gained(rows, PAPERS, "gain_of_concept_detector"))
     return markdown(heads, lines)
 
 
 def chosen_beside_rows():
     """Render how far ConceptDetector is from the best single candidates, known and unknown."""
-    heads = ["Data, model", "ConceptDetector"]
-    for name in TRIED:
-        heads += [name.replace("row, ", "one candidate, "), "gain over it"]
-    lines = []
-    for name, _, rows in _chosen():
-        cells = [name, f"{rows['ConceptDetector']['f1']:.3f}"]
-        for one in map(rows.get, TRIED):
-            gain, *ends = one["gain_of_concept_detector"]
-            cells += [f"{one['f1']:.3f}", interval(gain, ends)]
-        lines.append(cells)
+    heads = ["Data, model", *(f"Over the {name.replace('row, ', 'one ')}" for name in TRIED)]
+    found = _chosen()
+    lines = [[name, *_gained(rows, TRIED, "gain_of_concept_detector")] for name, _, rows in found]
     return markdown(heads, lines)
 
 
 def chosen_at_few_alarms():
     """Render the recall of ConceptDetector at 1 % false alarms, and its gains."""
-    heads = ["Data, model", "ConceptDetector"]
-    heads += [head for name in PAPERS for head in (_last(name), f"gain over {_last(name)}")]
     lines = []
     for name, _, rows in _chosen():
         cells = [name, f"{rows['ConceptDetector']['tpr_at_1_fpr']:.3f}"]
-        for one in map(rows.get, PAPERS):
-            gain, *ends = one["gain_in_tpr_at_1_fpr"]
-            cells += [f"{one['tpr_at_1_fpr']:.3f}", interval(gain, ends)]
-        lines.append(cells)
-    return markdown(heads, lines)
+        lines.append(cells + _gained(rows, PAPERS, "gain_in_tpr_at_1_fpr"))
+    return markdown(["Data, model", "ConceptDetector", *_over(PAPERS)], lines)
+
+
+def _over(names):
+    return [f"Over {name.rpartition(' ')[2]}" for name in names]
+
+
+def _gained(rows, names, key):
+    return [interval(rows[name][key][0], rows[name][key][1:]) for name in names]
 
 
 FEW = {
@@ -158,28 +147,25 @@ FEW = {
 
 def few(name, metric="f1"):
     """Render what concept methods learn from few positives: a column for each number of them."""
-    found = json.loads((RESULTS / f"few_positives_{FEW[name]}.json").read_text())
-    cells, sizes = {}, []
-    for row in found["table"]:
-        cells.setdefault(row["line"], []).append(interval(row[metric][0], row[metric][1:]))
-        sizes.append(row["positives"])
-    heads = ["", *(f"{size} positives" for size in dict.fromkeys(sizes))]
-    return markdown(heads, [[line, *values] for line, values in cells.items()])
+    return _by_positives(name, lambda row: row[metric])
 
 
-def few_gains(metric="f1", over="LinearSeparator"):
+def few_gains(name, metric="f1"):
     """Render paired gains over the linear separator of tokens by number of positives."""
-    lines = []
-    for name, file in FEW.items():
-        found = json.loads((RESULTS / f"few_positives_{file}.json").read_text())["table"]
-        sizes = list(dict.fromkeys(row["positives"] for row in found))
-        shown = [size for size in _SHOWN if size in sizes]
-        for line in dict.fromkeys(row["line"] for row in found):
-            gains = {r["positives"]: r.get(f"gain in {metric}") for r in found if r["line"] == line}
-            if line != over and "random" not in line:
-                said = [interval(gains[n][0], gains[n][1:]) for n in shown]
-                lines.append([name, line, *said, *["–"] * (len(_SHOWN) - len(shown))])
-    return markdown(["Data, model", "Concepts", *(f"{n} positives" for n in _SHOWN)], lines)
+    return _by_positives(name, lambda row: row.get(f"gain in {metric}"), leave="random")
+
+
+def _by_positives(name, value, leave=None):
+    found = json.loads((RESULTS / f"few_positives_{FEW[name]}.json").read_text())["table"]
+    sizes = list(dict.fromkeys(row["positives"] for row in found))
+    shown = sizes if len(sizes) <= len(_SHOWN) else _SHOWN
+    cells = {}
+    for row in found:
+        one = value(row)
+        if row["positives"] in shown and one and not (leave and leave in row["line"]):
+            cells.setdefault(row["line"], []).append(interval(one[0], one[1:]))
+    heads = ["", *(f"{size} positives" for size in shown)]
+    return markdown(heads, [[line, *values] for line, values in cells.items()])
 
 
 _SHOWN = (4, 16, 32, 128)
@@ -553,8 +539,7 @@ def main():
             print(f"{name}, {part}\n\n{beyond(name, part)}\n")
     print(f"Chosen\n\n{chosen()}\n\n{chosen_beside_rows()}\n\n{chosen_at_few_alarms()}\n")
     for name in FEW:
-        print(f"Few positives, {name}\n\n{few(name)}\n")
-    print(f"Gains\n\n{few_gains()}\n")
+        print(f"Few positives, {name}\n\n{few(name)}\n\n{few_gains(name)}\n")
     print(f"Heads\n\n{aligned()}\n\n{grown()}\n")
     print(f"Dilution\n\n{diluted('tpr_at_1_fpr')}\n")
     for metric in ("f1", "false_alarms"):

@@ -360,7 +360,7 @@ AUTOENCODERS = DOCS / "user_guide" / "autoencoders.md"
         (HEADS, "grown", ()),
         (DOCS / "user_guide" / "concepts.md", "pooled", ()),
         *((METHODS, "few", (name,)) for name in FEW),
-        (METHODS, "few_gains", ()),
+        *((METHODS, "few_gains", (name,)) for name in FEW),
         (CHOOSING, "chosen", ()),
         (CHOOSING, "chosen_beside_rows", ()),
         (CHOOSING, "chosen_at_few_alarms", ()),
@@ -481,36 +481,40 @@ def test_what_is_said_of_few_positives():
     assert gains_by_positives("msrcv2", "MaxSeparator", "tpr_at_1_fpr")[32][1] < 0
 
 
-CHOSEN = ["goemotions_minilm", "snips_minilm", "bc5cdr_minilm", "isarcasm_minilm", "msrcv2_dinov2"]
+CHOSEN = ["goemotions_minilm", "snips_minilm", "snips_smollm2", "bc5cdr_minilm"]
+CHOSEN += ["isarcasm_minilm", "msrcv2_dinov2"]
 
 
 def test_what_is_said_of_the_choices_of_the_concept_detector():
     """Ahead of both detectors where it is said, and never behind the best of cross-validation."""
-    ahead, recalls, most = {}, {}, {}
+    ahead, recalls, most, worth = {}, {}, {}, {}
     for name in CHOSEN:
         found = results(f"concept_detector_{name}")
         rows = {row["name"]: row for row in found["table"]}
         papers = [rows[f"LinearSeparator, {rival}"] for rival in ("SuperActivator", "MaxToken")]
         ahead[name] = all(row["gain_of_concept_detector"][1] > 0 for row in papers)
         recalls[name] = all(row["gain_in_tpr_at_1_fpr"][1] > 0 for row in papers)
-        for which in ("in cross-validation", "on test"):
-            _, low, high = rows[f"row, best {which}"]["gain_of_concept_detector"]
-            assert low <= 0 <= high
-        assert rows["row, best in cross-validation"]["gain_of_concept_detector"][0] > -0.01
+        best = [rows[f"row, best {which}"] for which in ("in cross-validation", "on test")]
+        gains = [row["gain_of_concept_detector"] for row in best]
+        assert gains[0][0] > -0.01
+        worth[name] = [low > 0 for _, low, _ in gains]
+        assert min(high for *_, high in gains) >= 0
         chosen = found["results_"]
         kinds = Counter(method.partition("(")[0] for method in chosen["method"])
         most[name] = kinds, Counter(chosen["pool"]), Counter(chosen["layer"])
-    assert list(ahead.values()) == [True, True, True, False, True]
+    assert list(ahead.values()) == [True, True, True, True, False, True]
+    assert [name for name in CHOSEN if any(worth[name])] == ["snips_smollm2"]
     f1 = [results(f"concept_detector_{name}")["table"][0]["f1"] for name in CHOSEN]
-    said = f"{f1[0]:.2f} on GoEmotions and {f1[1]:.2f} on Snips through MiniLM and {f1[4]:.2f} on"
+    said = f"{f1[0]:.2f} on GoEmotions and {f1[1]:.2f} on Snips through MiniLM and {f1[5]:.2f} on"
     for page in (ROOT / "README.md", DOCS / "index.md"):
         assert said.replace("0.", ".") in " ".join(prose(page).split())
-    assert list(recalls.values()) == [True, True, False, False, False]
-    for name in CHOSEN[:3]:
+    assert list(recalls.values()) == [True, True, True, False, False, False]
+    for name in CHOSEN[:4]:
         kinds, pools, layers = most[name]
-        assert kinds["MaxSeparator"] > 0.9 * kinds.total()
+        middle = sum(layers[block] for block in ((14, 21) if "smollm2" in name else (2, 3)))
+        assert kinds["MaxSeparator"] > 0.75 * kinds.total()
         assert pools["max"] > 0.75 * pools.total()
-        assert layers[2] + layers[3] > 0.75 * layers.total()  # of 0, 2, 3 and 5
+        assert middle > 0.75 * layers.total()  # of 0, 2, 3 and 5, or 6, 14, 21 and 29
     kinds, pools, _ = most["msrcv2_dinov2"]
     assert kinds["DifferenceInMeans"] + kinds["LinearSeparator"] > 0.7 * kinds.total()
     assert pools["max"] + pools["top 10%"] > 0.7 * pools.total()
