@@ -364,7 +364,8 @@ def _check_asked(setup: Setup, where: str) -> None:
             if isinstance(value, int | float) and value < 1 and key != "layer":
                 raise ValueError(f"{where}, {kind}: {key} must be at least 1, got {value}.")
     if setup.localization is not None:
-        _check_known(setup.localization.unit, PLAYERS, f"{where}, localization: unit has no")
+        units = [unit for names in PLAYERS.values() for unit in names]
+        _check_known(setup.localization.unit, units, f"{where}, localization: unit has no")
     if setup.prompting is not None and "{concept}" not in (setup.prompting.prompt or "{concept}"):
         raise ValueError(f"{where}, prompting: prompt must hold {{concept}}.")
 

@@ -19,7 +19,7 @@ from skact.protocol._config import Setup
 from skact.protocol._detection import Problem, check_units
 from skact.protocol._localization import check_players
 from skact.protocol._prompting import asked_rows
-from skact.protocol._setups import MADE
+from skact.protocol._setups import MADE, PLAYERS
 from skact.protocol._source import SPLITS, holds_texts, read_source, rows_of
 from skact.tokens import LayerStack, TokenArray
 
@@ -170,9 +170,18 @@ def check_models(setup: Setup, data: Bunch, methods: dict[str, dict[str, Any]]) 
         for name in setup.methods:
             check_units(name, methods.get(name), loaded.width, n_train)
         if setup.localization is not None:
+            _check_unit(setup.localization.unit, embedder.modality)
             check_players(setup.localization, embedder, data)
     except ValueError as error:
         raise ValueError(f"setup {setup.name}: {error}") from error
+
+
+def _check_unit(unit: str, modality: str) -> None:
+    """Refuse players of texts for images, and the reverse."""
+    if unit not in PLAYERS[modality]:
+        raise ValueError(
+            f"localization: unit={unit!r} is not for {modality}s; use one of {PLAYERS[modality]}."
+        )
 
 
 def load_problem(setup: Setup, data: Bunch, store: Path) -> Problem:

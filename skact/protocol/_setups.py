@@ -22,7 +22,7 @@ LOCALIZERS: dict[str, tuple[str, ...]] = {
     "mfaba": ("steps",),
 }
 #: What a perturbation method can take away at once.
-PLAYERS = ("token", "word", "grid", "segments")
+PLAYERS = {"image": ("token", "grid", "segments"), "text": ("token", "word")}
 #: Analyses, in the order in which they are made.
 ANALYSES = (
     "score_distributions",

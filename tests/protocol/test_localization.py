@@ -1,14 +1,18 @@
 """Maps judged as steps: by the localizer and the scores of their own rooms."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from sklearn.utils import Bunch
 
 from skact import TransformerEmbedder, make_shapes, shapes_model_path, token_f1_score
 from skact.localization import METHODS, ConceptLocalizer, faithfulness
+from skact.localization._unit import Unit
 from skact.metrics import keep_pairs
 from skact.protocol import LOCALIZERS, Localization, MapJudge
 from skact.protocol._localization import check_players, made_method, players_of
+from skact.protocol._setups import PLAYERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*local target")
 
@@ -119,6 +123,13 @@ def test_one_short_sample_with_a_concept_is_enough_wherever_it_stands(held):
     else:
         with pytest.raises(ValueError, match=r"all samples of cal: .*, 40 at least"):
             check_players(Localization(masks=6), Counter(), data)
+
+
+def test_players_of_the_protocol_are_those_of_the_methods():
+    for modality, units in PLAYERS.items():
+        for unit in {unit for names in PLAYERS.values() for unit in names}:
+            with nullcontext() if unit in units else pytest.raises(ValueError, match="is not for"):
+                Unit(unit).check(modality)
 
 
 def test_one_target_has_no_gain(parts):

@@ -293,6 +293,11 @@ BAD = {
     "no localizer": ('["direct", "grad_cam"]', "[]", "must hold a name"),
     "a key of localization": ("points", "point", "the nearest is 'points'"),
     "a unit of localization": ("points = ", 'unit = "grit"\npoints = ', "the nearest is 'grid'"),
+    "a unit of texts": (
+        "points = ",
+        'unit = "word"\npoints = ',
+        "setup solids: localization: unit='word' is not for images; use one of ('token', 'grid'",
+    ),
     "too few masks": (
         "points = ",
         "masks = 20\npoints = ",
