@@ -7,12 +7,13 @@ Hessian of every concept is at most :math:`H = \tfrac14 M + \lambda I` with the 
 .. math:: v \leftarrow v - \eta_t H^{-1} g, \qquad \eta_t = \frac{0.3}{\sqrt{1 + t / 50}}
 
 with the gradient :math:`g` of the minibatch, and does not depend on the unit or the correlations
-of the features. M is that of n tokens from all over; off the diagonal it is multiplied by
-:math:`n / (n + d)` with the d features, since few tokens say little of correlations. A step that
-would change the scores by more than their usual size, :math:`g^\top H^{-1} g > 1`, is shortened to
-that: a rare concept has large weights, and a single token must not decide where its vector goes.
-The result is the mean of all steps in which later ones count more [1]_, whose distance from the
-minimum shrinks with each pass.
+of the features. Minibatches have 2,048 tokens, of few tokens fewer, so that a pass has 80 of them,
+but not below twice the features or 128. M is that of n tokens from all over; off the diagonal it is
+multiplied by :math:`n / (n + d)` with the d features, since few tokens say little of correlations.
+A step that would change the scores by more than their usual size, :math:`g^\top H^{-1} g > 1`, is
+shortened to that: a rare concept has large weights, and a single token must not decide where its
+vector goes. The result is the mean of all steps in which later ones count more [1]_, whose distance
+from the minimum shrinks with each pass.
 
 References
 ----------
@@ -41,7 +42,8 @@ from skact.warning import warn
 __all__ = ["Descent", "Minibatch", "descend"]
 
 
-_BATCH = 2048  # tokens of a minibatch
+_MOST, _FEWEST = 2048, 128  # tokens of a minibatch
+_STEPS = 80  # that a pass has at least, if its tokens make as many minibatches
 _RATE, _STEADY = 0.3, 50
 _RATIO = 20  # of a norm to the median
 
@@ -205,9 +207,10 @@ def descend(
         negative, positive = (descent.n_tokens / 2 * np.array(both)).astype(np.float32)
     order = shuffled_runs(tokens, random)
     tokens, labels = tokens[order], labels[order]
+    size = _size(tokens.n_tokens, tokens.n_features)
 
     def prepared(samples: slice, block: Array) -> tuple[Array, list[tuple[Array, Array]]]:
-        return as_floats(block), _dealt(labels[samples].flat())
+        return as_floats(block), _dealt(labels[samples].flat(), size)
 
     for values, marked in tokens.each_block(prepared):
         for first in random.permutation(len(marked)):
@@ -215,20 +218,27 @@ def descend(
             _step(descent, batch, marked[first], negative, positive, l2)
 
 
-def _dealt(labels: Array) -> list[tuple[Array, Array]]:
+def _size(n_tokens: int, n_features: int) -> int:
+    """Tokens of a minibatch: of few tokens fewer, but more than features, lest steps be noise."""
+    return int(np.clip(n_tokens // _STEPS, max(_FEWEST, min(2 * n_features, _MOST)), _MOST))
+
+
+def _dealt(labels: Array, size: int) -> list[tuple[Array, Array]]:
     """Deal tokens to minibatches, each of which gets every n-th: from all over, yet as they lie.
 
     Parameters
     ----------
     labels : ndarray of shape (n_tokens, n_concepts), dtype bool
         Their labels.
+    size : int
+        Most tokens of a minibatch.
 
     Returns
     -------
     marked : list of tuple of two ndarrays of int
         For each minibatch the number in it, and the concept, of each label.
     """
-    n_batches = -(-len(labels) // _BATCH)
+    n_batches = -(-len(labels) // size)
     token, concept = places_of(labels)
     place, number = np.divmod(token, n_batches)
     return [(place[own], concept[own]) for own in (number == np.arange(n_batches)[:, None])]

@@ -45,7 +45,7 @@ def slow_step(vectors, n_steps, values, marked, weights, metric):
 @pytest.mark.parametrize("batch", [37, 10_000])
 def test_steps_follow_the_formula(problem, monkeypatch, balanced, batch):
     X, labels = problem
-    monkeypatch.setattr(_minibatch, "_BATCH", batch)
+    monkeypatch.setattr(_minibatch, "_size", lambda n_tokens, n_features: batch)
     descent = begun(X, labels)
     metric = descent.metric.astype(float)
     descend(descent, X, labels, l2=L2, balanced=balanced, random=np.random.RandomState(3))
@@ -83,16 +83,46 @@ def test_the_metric_is_the_inverse_of_the_bound_of_the_hessian(problem):
     assert np.abs(whole - expected).max() > 1e-3
 
 
-def test_every_token_is_dealt_once_and_keeps_its_labels(rng, monkeypatch):
-    monkeypatch.setattr(_minibatch, "_BATCH", 10)
+def test_every_token_is_dealt_once_and_keeps_its_labels(rng):
     labels = rng.random((47, 3)) < 0.3
-    dealt = _minibatch._dealt(labels)
+    dealt = _minibatch._dealt(labels, 10)
     assert len(dealt) == 5
     for first, (place, concept) in enumerate(dealt):
         own = np.zeros_like(labels[first::5])
         own[place, concept] = True
         np.testing.assert_array_equal(own, labels[first::5])
     assert sum(len(place) for place, _ in dealt) == labels.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "n_features", "size"),
+    [(500, 8, 128), (20_000, 64, 250), (20_000, 384, 768), (10**6, 64, 2048), (10**4, 4096, 2048)],
+)
+def test_few_tokens_make_small_minibatches(n_tokens, n_features, size):
+    assert _minibatch._size(n_tokens, n_features) == size
+
+
+@pytest.mark.parametrize("shift", [0, 3000])
+def test_two_passes_come_near_the_minimum_on_few_tokens(rng, monkeypatch, shift):
+    """The loss of the docstring, within a tenth; minibatches of 2,048 are further off."""
+    values = rng.normal(size=(20_000, 64))
+    truth = values @ rng.normal(size=64) + 2 * rng.normal(size=len(values)) > 3
+    values[:, 3] += shift
+    X = TokenArray(values.astype(np.float32), np.arange(0, len(values) + 1, 10))
+    labels = X.with_values(truth[:, None])
+    held = labels.max().astype(int)
+    weight = np.where(truth, 0.5 / truth.sum(), 0.5 / (~truth).sum())
+
+    def loss(solver):
+        separator = LinearSeparator(solver, random_state=0).fit(X, held, token_labels=labels)
+        vector = separator.concept_vectors_[0].astype(float)
+        scores = np.where(truth, 1, -1) * (X.flat().astype(float) @ vector)
+        return weight @ np.logaddexp(0, -scores) + separator.weight_decay / 2 * vector @ vector
+
+    least = loss("lbfgs")
+    assert least <= loss("minibatch") < 1.1 * least
+    monkeypatch.setattr(_minibatch, "_size", lambda n_tokens, n_features: 2048)
+    assert loss("minibatch") > 1.1 * least
 
 
 def test_float64_and_half_precision_take_the_same_steps(problem):
