@@ -23,7 +23,7 @@ pytest.importorskip("sklearn.callback")
 
 METHODS = [
     LinearSeparator(),
-    LinearSeparator(Minibatch(n_passes=4)),
+    LinearSeparator(Minibatch(n_passes=4), random_state=0),
     LinearSeparator(Adam(max_epochs=5, patience=9), random_state=0),
     KMeansConcepts(3, random_state=0),
     SparseAutoencoder(6, training=AutoencoderTraining(max_epochs=4), random_state=0),
