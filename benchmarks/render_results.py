@@ -90,6 +90,7 @@ CHOSEN = {
     "Snips, SmolLM2": "snips_smollm2",
     "BC5CDR, MiniLM": "bc5cdr_minilm",
     "iSarcasm, MiniLM": "isarcasm_minilm",
+    "iSarcasm, SmolLM2": "isarcasm_smollm2",
     "MSRC photographs, DINOv2": "msrcv2_dinov2",
 }
 PAPERS = ("LinearSeparator, SuperActivator", "LinearSeparator, MaxToken")
