@@ -8,12 +8,12 @@ else the machine does counts for nothing.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from common import write_json
 
 from skact import ActivationStore
 from skact.protocol import Configuration, Setup, dry_run, run
@@ -54,7 +54,7 @@ def main():
         result["sizes"].append(compare(n_samples))
         print(result["sizes"][-1], flush=True)
     if args.out:
-        Path(args.out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(args.out, result)
 
 
 if __name__ == "__main__":

@@ -84,15 +84,7 @@ def answers():
     return markdown(["Concepts / detector", *heads.values(), "Yes to everything"], lines)
 
 
-CHOSEN = {
-    "GoEmotions, MiniLM": "goemotions_minilm",
-    "Snips, MiniLM": "snips_minilm",
-    "Snips, SmolLM2": "snips_smollm2",
-    "BC5CDR, MiniLM": "bc5cdr_minilm",
-    "iSarcasm, MiniLM": "isarcasm_minilm",
-    "iSarcasm, SmolLM2": "isarcasm_smollm2",
-    "MSRC photographs, DINOv2": "msrcv2_dinov2",
-}
+CHOSEN = {name: file for name, file in TABLES.items() if file != "goemotions_smollm2"}
 PAPERS = ("LinearSeparator, SuperActivator", "LinearSeparator, MaxToken")
 TRIED = ("row, best in cross-validation", "row, best on test")
 

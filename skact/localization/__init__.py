@@ -29,6 +29,7 @@ from skact.localization._methods import (
 )
 from skact.localization._perturbation import kernel_shap, lime, rise, rise_map
 from skact.localization._targets import GlobalTarget, LocalTarget, Target
+from skact.localization._unit import UNITS, Unit
 
 __all__ = [
     "AttributionMethod",
@@ -51,6 +52,8 @@ __all__ = [
     "RISE",
     "SHAPIQ",
     "Target",
+    "UNITS",
+    "Unit",
     "deletion_curve",
     "faithfulness",
     "insertion_curve",

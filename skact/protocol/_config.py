@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from skact.files import read_text
+from skact.localization import UNITS
 from skact.protocol._detection import DETECTORS, METHODS, make_method
 from skact.protocol._setups import (
     ANALYSES,
     LOCALIZERS,
     MADE,
-    PLAYERS,
     Analyses,
     Localization,
     Prompting,
@@ -181,7 +181,7 @@ def _fill(raw: dict[str, Any], where: str) -> Setup:
         if isinstance(raw.get(key), dict):
             raw[key] = _build(cls, raw[key], f"{where}, {key}")
     setup = _checked_setup(_build(Setup, raw, where), where)
-    if "n_samples" in raw and setup.data not in ("shapes", "paragraphs"):
+    if "n_samples" in raw and setup.data not in MADE:
         raise ValueError(
             f"{where}: n_samples says how many samples are made, and those of {setup.data!r} are "
             "read; a table [setup.data] can say how many."
@@ -364,7 +364,7 @@ def _check_asked(setup: Setup, where: str) -> None:
             if isinstance(value, int | float) and value < 1 and key != "layer":
                 raise ValueError(f"{where}, {kind}: {key} must be at least 1, got {value}.")
     if setup.localization is not None:
-        units = [unit for names in PLAYERS.values() for unit in names]
+        units = [unit for names in UNITS.values() for unit in names]
         _check_known(setup.localization.unit, units, f"{where}, localization: unit has no")
     if setup.prompting is not None and "{concept}" not in (setup.prompting.prompt or "{concept}"):
         raise ValueError(f"{where}, prompting: prompt must hold {{concept}}.")

@@ -13,13 +13,14 @@ from sklearn.utils import Bunch
 from skact.datasets import make_paragraphs, make_shapes, shapes_model_path
 from skact.embedding import TransformerEmbedder, embed_to_store
 from skact.extras import need
+from skact.localization import Unit
 from skact.models import check_chat_model, resolve_layers
 from skact.protocol._analyses import enough_samples, mean_vectors
 from skact.protocol._config import Setup
 from skact.protocol._detection import Problem, check_units
 from skact.protocol._localization import check_players
 from skact.protocol._prompting import asked_rows
-from skact.protocol._setups import MADE, PLAYERS
+from skact.protocol._setups import MADE
 from skact.protocol._source import SPLITS, holds_texts, read_source, rows_of
 from skact.tokens import LayerStack, TokenArray
 
@@ -178,10 +179,10 @@ def check_models(setup: Setup, data: Bunch, methods: dict[str, dict[str, Any]]) 
 
 def _check_unit(unit: str, modality: str) -> None:
     """Refuse players of texts for images, and the reverse."""
-    if unit not in PLAYERS[modality]:
-        raise ValueError(
-            f"localization: unit={unit!r} is not for {modality}s; use one of {PLAYERS[modality]}."
-        )
+    try:
+        Unit(unit).check(modality)
+    except ValueError as error:
+        raise ValueError(f"localization: {error}") from error
 
 
 def load_problem(setup: Setup, data: Bunch, store: Path) -> Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["ANALYSES", "LOCALIZERS", "MADE", "PLAYERS", "Analyses", "Localization", "Prompting"]
+__all__ = ["ANALYSES", "LOCALIZERS", "MADE", "Analyses", "Localization", "Prompting"]
 
 #: Data that are made, not read.
 MADE = ("shapes", "paragraphs")
@@ -21,8 +21,6 @@ LOCALIZERS: dict[str, tuple[str, ...]] = {
     "calm": (),
     "mfaba": ("steps",),
 }
-#: What a perturbation method can take away at once.
-PLAYERS = {"image": ("token", "grid", "segments"), "text": ("token", "word")}
 #: Analyses, in the order in which they are made.
 ANALYSES = (
     "score_distributions",
@@ -80,8 +78,7 @@ class Localization:
     points : int, default=16
         Steps of insertion and deletion curves.
     unit : str, default="token"
-        What is one player of a perturbation method: one of :data:`PLAYERS`, as
-        :class:`skact.localization.RISE` takes it.
+        What is one player of a perturbation method, as :class:`skact.localization.RISE` takes it.
     cell_size, n_segments : int, default=2, 50
         Patches along the side of a square of ``unit = "grid"``, and superpixels of "segments".
     """

@@ -7,12 +7,10 @@ import pytest
 from sklearn.utils import Bunch
 
 from skact import TransformerEmbedder, make_shapes, shapes_model_path, token_f1_score
-from skact.localization import METHODS, ConceptLocalizer, faithfulness
-from skact.localization._unit import Unit
+from skact.localization import METHODS, UNITS, ConceptLocalizer, Unit, faithfulness
 from skact.metrics import keep_pairs
 from skact.protocol import LOCALIZERS, Localization, MapJudge
 from skact.protocol._localization import check_players, made_method, players_of
-from skact.protocol._setups import PLAYERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*local target")
 
@@ -126,8 +124,8 @@ def test_one_short_sample_with_a_concept_is_enough_wherever_it_stands(held):
 
 
 def test_players_of_the_protocol_are_those_of_the_methods():
-    for modality, units in PLAYERS.items():
-        for unit in {unit for names in PLAYERS.values() for unit in names}:
+    for modality, units in UNITS.items():
+        for unit in {unit for names in UNITS.values() for unit in names}:
             with nullcontext() if unit in units else pytest.raises(ValueError, match="is not for"):
                 Unit(unit).check(modality)
 
