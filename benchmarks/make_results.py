@@ -31,7 +31,6 @@ _RUNS = [
     ("bc5cdr", "minilm", "minilm"),
 ]
 _UNITS = [run for run in _RUNS if run[:2] in _UNLABELLED]
-_CHOSEN = [run for run in _RUNS if run[:2] != ("goemotions", "smollm2")]
 _FEW = {
     "goemotions": "minilm --layer 0.67",
     "snips": "minilm --layer 0.67",
@@ -66,7 +65,7 @@ COMMANDS = {
         f"concept_detector_{data}_{name}": [
             f"concept_detector.py --data {{data}}/{data} --model {{models}}/{model}"
         ]
-        for data, name, model in _CHOSEN
+        for data, name, model in _RUNS
     },
     "axbench_minilm": ["axbench.py --data {data}/axbench_fd --model {models}/minilm"],
     "localization_shapes": ["paper.py --setup shapes-maps --data {data}"],
