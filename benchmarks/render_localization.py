@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from textwrap import wrap
 
+from render_results import interval, markdown
+
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "localization.md"
 START, END = "<!-- results -->", "<!-- end of results -->"
@@ -38,38 +40,26 @@ def read(name):
     return json.loads((RESULTS / SETS[name]).read_text())
 
 
-def interval(value, digits=2):
-    # Adding 0 turns a rounded -0.0 into 0.0.
-    estimate, low, high = (f"{round(v, digits) + 0:.{digits}f}" for v in value)
-    return f"{estimate} [{low}, {high}]"
-
-
-def markdown(rows):
-    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
 def scores(name):
     """Render every method and target of a data set, and the random order."""
     result = read(name)
-    rows = [["Method", "Target", *SCORES.values(), "s per sample"]]
+    heads, rows = ["Method", "Target", *SCORES.values(), "s per sample"], []
     for row in result["table"]:
-        cells = [interval(row[score]) for score in SCORES]
+        cells = [interval(row[score][0], row[score][1:], 2) for score in SCORES]
         rows.append(
             [f"`{row['method']}`", row["target"], *cells, f"{row['seconds_per_sample']:.2f}"]
         )
     for target, row in result["random_order"].items():
-        cells = [interval(row[score]) if score in row else "" for score in SCORES]
+        cells = [interval(row[s][0], row[s][1:], 2) if s in row else "" for s in SCORES]
         rows.append(["random order", target, *cells, ""])
-    return markdown(rows)
+    return markdown(heads, rows)
 
 
 def gains(name):
     """Render the gain of the local target over the global one, method by method."""
-    rows = [["Method", *GAINS.values()]]
-    for method, row in read(name)["gain_of_local"].items():
-        rows.append([f"`{method}`", *(interval(row[score], 3) for score in GAINS)])
-    return markdown(rows)
+    found = read(name)["gain_of_local"].items()
+    rows = [[f"`{m}`", *(interval(row[s][0], row[s][1:]) for s in GAINS)] for m, row in found]
+    return markdown(["Method", *GAINS.values()], rows)
 
 
 def about(name):

@@ -33,8 +33,10 @@ CONTROLS = ("random_heads", "random_lists")
 REFERENCES = ("LinearSeparator / SuperActivator", "LinearSeparator / MaxToken")
 
 
-def interval(estimate, ends):
-    return f"{estimate:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+def interval(estimate, ends, digits=3):
+    # A rounded -0.000 keeps its sign: it says on which side of nothing it is.
+    said = [f"{value:.{digits}f}" for value in (estimate, *ends)]
+    return f"{said[0]} [{said[1]}, {said[2]}]"
 
 
 def read(kind, name):
