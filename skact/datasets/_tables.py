@@ -42,6 +42,8 @@ Row = tuple[str, int, dict[str, Any]]
 
 # No field of a text is longer; a quote that is never closed would take the rest of the file.
 _LONGEST = 2**24
+#: What others call the split that thresholds come from.
+_CAL_NAMES = ("val", "valid", "validation", "dev")
 _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
 _NAME = Such("a name", lambda value: isinstance(value, str) and value)
 
@@ -143,9 +145,10 @@ def load_table(
     r"""Read labelled texts from CSV, TSV, JSON lines or parquet, row by row.
 
     The columns ``id``, ``group`` and ``split`` are read where there are any. A split is ``train``,
-    ``cal`` or ``test``; where neither the rows nor `files` say one, splits are drawn by
-    :func:`draw_splits`. Parquet files that carry checksums of their pages
-    (``write_page_checksum=True`` of pyarrow) are compared with them.
+    ``cal`` or ``test``; rows that say ``val``, ``valid``, ``validation`` or ``dev`` are of ``cal``.
+    Where neither the rows nor `files` say one, splits are drawn by :func:`draw_splits`. Parquet
+    files that carry checksums of their pages (``write_page_checksum=True`` of pyarrow) are compared
+    with them.
 
     Parameters
     ----------
@@ -250,8 +253,11 @@ def _optional(row: dict[str, Any], name: str) -> str | None:
 
 def _split_of(row: dict[str, Any], where: str) -> str | None:
     value = _optional(row, "split")
+    if value in _CAL_NAMES:
+        return "cal"
     if value is not None and value not in SPLITS:
-        raise ValueError(f"{where}: 'split' must be one of {', '.join(SPLITS)}, got {value!r:.80}.")
+        known = ", ".join((*SPLITS, *_CAL_NAMES))
+        raise ValueError(f"{where}: 'split' must be one of {known}, got {value!r:.80}.")
     return value
 
 

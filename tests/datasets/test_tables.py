@@ -61,6 +61,13 @@ def test_spans_are_read_from_a_column(tmp_path):
     assert data.target_names == ["joy"]
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_rows_of_validation_are_those_that_thresholds_come_from(tmp_path, name):
+    path = write(tmp_path / "a.csv", f"text,labels,split\na,x,train\nb,y,{name}\nc,x,test\n")
+    assert load_table(path).split.tolist() == ["train", "cal", "test"]
+    assert load_table(path, split="cal").data == ["b"]
+
+
 def test_numbers_of_classes_are_names(tmp_path):
     path = write(
         tmp_path / "a.jsonl", '{"text": "a", "labels": 10}\n{"text": "b", "labels": [2]}\n'
@@ -97,7 +104,7 @@ def test_spans_of_tools_are_objects(tmp_path, span):
         ("a.csv", "body,labels\na,b\n", {}, "line 2: there is no column 'text'; there are body"),
         ("a.csv", "text,x\na,2\n", {"labels": ["x"]}, "line 2: 'x' must be 0 or 1, got '2'"),
         ("a.csv", "text,text\na,b\n", {}, "line 1: a column comes twice"),
-        ("a.csv", "text,labels,split\na,b,dev\n", {}, "line 2: 'split' must be one of .* 'dev'"),
+        ("a.csv", "text,labels,split\na,b,de\n", {}, "line 2: 'split' must be one of .* 'de'"),
         ("a.csv", "text,labels,split\na,b,cal\nc,d,\n", {}, "'a.csv:3' has no split"),
         ("a.csv", "text,labels,id\na,b,1\nc,d,1\n", {}, "line 3: id '1' is that of .*line 2"),
         ("a.csv", "text,s\na,[[0\n", {"spans": "s"}, "line 2: 's': not JSON"),
