@@ -17,6 +17,7 @@ SETS = {
     "GoEmotions": "localization_goemotions.json",
     "Shapes": "localization_shapes.json",
     "MSRC": "localization_msrcv2.json",
+    "MSRC, DINOv2": "localization_msrcv2_dinov2.json",
 }
 SCORES = {
     "f1": "F1",

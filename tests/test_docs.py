@@ -752,12 +752,36 @@ def test_what_which_method_says_of_the_benchmarks():
     asked = results("prompting_goemotions")
     assert "135 million parameters ranks hardly better than chance" in text
     assert asked["logits"]["auroc"] < 0.6
-    shapes = {
-        (r["method"], r["target"]): r["f1"][0] for r in results("localization_shapes")["table"]
-    }
-    best = sorted(shapes, key=shapes.get)[-4:]
-    assert {method for method, _ in best} == {"direct", "grad_cam"}
-    assert "`DirectAlignment` and `GradCAM` find the place of rendered shapes best" in text
+    assert "`DirectAlignment` and `GradCAM` find the place of rendered shapes best, and" in text
+    assert "photographs with DINOv2, in less than a tenth of a second an image" in text
+    for name in ("shapes", "msrcv2_dinov2"):
+        best = sorted(results(f"localization_{name}")["table"], key=lambda r: r["f1"][0])[-4:]
+        assert {row["method"] for row in best} == {"direct", "grad_cam"}
+        assert max(row["seconds_per_sample"] for row in best) < 0.1
+
+
+def test_what_localization_says_of_photographs():
+    text = prose(DOCS / "user_guide" / "localization.md")
+    found = results("localization_msrcv2_dinov2")
+    rows = {row["method"]: row for row in found["table"] if row["target"] == "global"}
+    f1 = {method: row["f1"][0] for method, row in rows.items()}
+    assert sorted(f1, key=f1.get)[-3:] == ["calm", "direct", "grad_cam"]
+    said = "`direct` and `grad_cam` reach F1 {direct:.2f} and {grad_cam:.2f}, and the highest patch"
+    assert said.format(**f1) in text
+    assert {rows[method]["pointing_game"][0] for method in ("direct", "grad_cam")} == {1.0}
+    behind = sorted(set(f1) - {"calm", "direct", "grad_cam"}, key=f1.get)
+    low, high = (f1[behind[place]] for place in (0, -1))
+    assert f"`calm` follows at {f1['calm']:.2f}; methods" in text
+    assert f"at {low:.2f} to {high:.2f} with the global target" in text
+    assert sum(rows[method]["seconds_per_sample"] > 1 for method in behind) > len(behind) / 2
+    most = max(row["f1"][0] for row in results("localization_msrcv2")["table"])
+    assert f"give at most {most:.2f}." in text
+    gains = found["gain_of_local"]
+    better = [method for method, row in gains.items() if row["f1"][1] > 0]
+    assert "gains F1 with five methods" in text
+    assert len(better) == 5
+    assert set(better) < set(behind)
+    assert all(gains[method]["average_precision"][2] < 0 for method in ("direct", "grad_cam"))
 
 
 def test_what_the_page_on_large_data_says_of_the_benchmark():
