@@ -767,6 +767,22 @@ def test_what_which_method_says_of_the_benchmarks():
         assert max(row["seconds_per_sample"] for row in best) < 0.1
 
 
+def test_what_is_said_of_concept_detector_on_axbench():
+    text = prose(DOCS / "user_guide" / "concept_detector.md")
+    rows = {row["line"]: row for row in results("axbench_minilm")["table"]}
+    f1, auroc = ({line: row[key]["mean"] for line, row in rows.items()} for key in ("f1", "auroc"))
+    behind = f1["MaxSeparator / MaxToken"] - f1["ConceptDetector"]
+    said = f"falls .{1000 * behind:03.0f} in F1 behind `MaxSeparator` with the largest token"
+    assert said in text
+    text = prose(GUIDE)
+    assert "No concept method is ahead of the bag of words. `MaxSeparator`" in text
+    assert sorted(auroc, key=auroc.get)[-2:] == ["MaxSeparator / MaxToken", "bag of words"]
+    assert "`ConceptDetector` loses almost as much" in text
+    gain = {line: row["gain_in_auroc"]["mean"] for line, row in rows.items()}
+    lost = [gain[f"LinearSeparator / {pool}"] for pool in ("MaxToken", "MeanToken")]
+    assert max(lost) < gain["ConceptDetector"] < max(lost) + 0.01
+
+
 def test_what_localization_says_of_photographs():
     text = prose(DOCS / "user_guide" / "localization.md")
     found = results("localization_msrcv2_dinov2")
