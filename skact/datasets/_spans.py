@@ -245,6 +245,7 @@ def read_spans(record: dict[str, Any], text: str, where: str) -> list[Span]:
         labels = _files.get_list(record, "labels", where)
         if sorted(map(str, labels)) != sorted({span.label for span in spans}):
             raise ValueError(
-                f"{where}: 'labels' {labels!r:.80} are not those that occur in 'spans'."
+                f"{where}: 'labels' {labels!r:.80} are not those that occur in 'spans'. Labels of "
+                "whole texts, without a place, are read by load_table."
             )
     return spans

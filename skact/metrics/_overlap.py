@@ -9,6 +9,7 @@ import numpy as np
 
 from skact.arguments import check_sample_weight
 from skact.rows import Array
+from skact.targets import missing_labels
 from skact.tokens import TokenArray
 
 __all__ = [
@@ -258,6 +259,8 @@ def indicators(given: Mapping[str, Any]) -> list[Array]:
         The larger of two classes is the concept; of more, each is one.
     """
     arrays = {name: _read(y, name) for name, y in given.items()}
+    for name, y in arrays.items():
+        _refuse_missing(y, name)
     truth = next(iter(arrays.values()))
     if truth.ndim != 1 or (not _are_strings(truth) and np.isin(truth, (0, 1)).all()):
         return [indicator(y, name) for name, y in arrays.items()]
@@ -289,6 +292,15 @@ def _read(y: Any, name: str) -> Array:
         return np.asarray(y, object)
     is_column = hasattr(y, "columns") and array.ndim == 2 and array.shape[1] == 1
     return array[:, 0] if is_column else array
+
+
+def _refuse_missing(y: Array, name: str) -> None:
+    missing = np.isnan(y) if y.dtype.kind == "f" else missing_labels(y)
+    if n_missing := int(missing.sum()):
+        raise ValueError(
+            f"{name} misses {n_missing} of its {y.size} values; take the samples in which it is "
+            "known, for each concept by itself."
+        )
 
 
 def _are_strings(y: Array) -> bool:
