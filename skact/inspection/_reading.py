@@ -39,7 +39,8 @@ def find_concept(names: Any, concept: int | str) -> tuple[int, str]:
     known = list(names)
     is_one = isinstance(concept, Hashable) and not isinstance(concept, bool | np.bool_)
     if not is_one or (concept not in known and concept not in range(len(known))):
-        raise ValueError(f"concept must be one of {known} or its number, got {concept!r}.")
+        numbers = "0" if len(known) == 1 else f"0 to {len(known) - 1}"
+        raise ValueError(f"concept must be one of {known} or of {numbers}, got {concept!r}.")
     number = known.index(concept) if concept in known else int(concept)
     return number, str(known[number])
 

@@ -181,7 +181,7 @@ def test_paths_and_grey_images_are_drawn(tmp_path):
         (
             lambda p: PatchHeatMapDisplay.from_estimator(p[0], p[1].data[0], "violet"),
             ValueError,
-            "concept must be one of .*'red'.* got 'violet'",
+            "concept must be one of .*'red'.* or of 0 to 5, got 'violet'",
         ),
         (
             lambda p: PatchHeatMapDisplay.from_estimator(p[0], p[1].data[0], 6),
