@@ -4,10 +4,11 @@ import re
 
 from latex2mathml import converter
 
-# What the converter does not know, and what browsers draw wrong: unless a norm, or a pair of sized
-# brackets, is one thing, an exponent makes the last of the two small and low.
+# What the converter does not know, what few fonts have, and what browsers draw wrong: an exponent
+# makes the last bar of a norm, or of sized brackets, small and low, unless the pair is one thing.
 REWRITTEN = (
     (r"\\arg(?!\w)", r"\\operatorname{arg}"),
+    (r"\\setminus(?!\w)", r"\\,\\backslash\\,"),
     (r"\\[bB]igl?(\(|\[|\\\{)", r"\\left\1"),
     (r"\\[bB]igr?(\)|\]|\\\})", r"\\right\1"),
     (r"\\lVert", r"{\\lVert"),
