@@ -86,13 +86,12 @@ def answers():
     return markdown(["Concepts / detector", *heads.values(), "Yes to everything"], lines)
 
 
-CHOSEN = {name: file for name, file in TABLES.items() if file != "goemotions_smollm2"}
 PAPERS = ("LinearSeparator, SuperActivator", "LinearSeparator, MaxToken")
 TRIED = ("row, best in cross-validation", "row, best on test")
 
 
 def _chosen():
-    for name, file in CHOSEN.items():
+    for name, file in TABLES.items():
         found = json.loads((RESULTS / f"concept_detector_{file}.json").read_text())
         yield name, found["floor"], {row["name"]: row for row in found["table"]}
 

@@ -199,7 +199,7 @@ def make_results(module):
 def test_every_file_of_results_has_its_commands(make_results):
     files = {path.stem for path in (FOLDER / "results").glob("*.json")}
     text = (FOLDER / "results" / "README.md").read_text(encoding="utf-8")
-    waiting = re.findall(r"`(\w+)`", text.rpartition("have no file yet")[2].partition("\n\n")[0])
+    waiting = re.findall(r"`(\w+)`", text.partition("have no file yet")[2].partition("\n\n")[0])
     assert files | set(waiting) == set(make_results.COMMANDS)
     assert not files & set(waiting)
 

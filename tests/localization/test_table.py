@@ -15,7 +15,9 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def render():
-    return runpy.run_path(str(ROOT / "benchmarks" / "render_localization.py"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        return runpy.run_path(str(ROOT / "benchmarks" / "render_localization.py"))
 
 
 def test_the_page_holds_the_committed_results(render):
