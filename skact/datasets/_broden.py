@@ -14,12 +14,11 @@ from sklearn.utils import Bunch
 
 from skact.arguments import PATH, SEQUENCE, checked
 from skact.datasets._files import is_number, open_folder, read_description
-from skact.datasets._gather import ASKED, Asked, Sample, gather
+from skact.datasets._gather import ASKED, PUBLISHED_SPLITS, Asked, Sample, gather
 from skact.datasets._lazy import LazyMasks, Mask, read_classes
 from skact.datasets._tables import read_rows
 from skact.files import check_link, inside
 
-_SPLITS = {"train": "train", "val": "cal", "test": "test"}
 _KINDS = ("object", "part", "material", "color")
 
 
@@ -95,7 +94,7 @@ def load_broden(
         image = row.get("image", "")
         if part is not None and Path(image).parts[:1] != (part,):
             continue
-        own = _SPLITS.get(row.get("split", ""))
+        own = PUBLISHED_SPLITS.get(row.get("split", ""))
         if own is None:
             raise ValueError(
                 f"{where}: 'split' must be train, val or test: {row.get('split')!r:.80}."

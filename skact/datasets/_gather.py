@@ -26,6 +26,8 @@ from skact.arguments import (
 from skact.datasets._span import Span
 
 SPLITS = ("train", "cal", "test")
+#: Splits of public data sets, and ours; thresholds come from what they call validation.
+PUBLISHED_SPLITS = {"train": "train", "val": "cal", "test": "test"}
 
 _PATHS = Such(
     "a path, or a dict of paths by split",

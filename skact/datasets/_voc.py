@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import StrOptions
 
 from skact.arguments import PATH, checked
 from skact.datasets._files import found_in, open_folder, read_description
-from skact.datasets._gather import ASKED, Asked, Sample, gather
+from skact.datasets._gather import ASKED, PUBLISHED_SPLITS, Asked, Sample, gather
 from skact.datasets._layers import Layer, Layers, labels_of, layer_masks
 from skact.datasets._regions import Region, Regions, read_size, region_masks
 from skact.files import check_link, inside, read_text
@@ -26,7 +26,6 @@ _NAMES = (
     "person,pottedplant,sheep,sofa,train,tvmonitor"
 )
 _CLASSES = tuple(_NAMES.split(","))
-_SETS = {"train": "train", "val": "cal", "test": "test"}
 
 
 @checked(folder=[PATH], regions=[StrOptions({"boxes", "classes"})], **ASKED)
@@ -100,7 +99,7 @@ def _listed(root: Path, regions: str) -> list[tuple[str, str, str | None]]:
     """List images: where each is named, its name and its split."""
     lists = root / "ImageSets" / ("Main" if regions == "boxes" else "Segmentation")
     found: dict[str, tuple[str, str, str | None]] = {}
-    for name, own in _SETS.items():
+    for name, own in PUBLISHED_SPLITS.items():
         path = check_link(root, lists / f"{name}.txt")
         lines = read_text(path).splitlines() if path.is_file() else []
         for number, line in enumerate(lines, start=1):
