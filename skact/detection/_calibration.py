@@ -185,7 +185,7 @@ def _labelled(scores: TokenArray, concepts: Sequence[Calibration]) -> Iterator[A
     if not on_disk(scores.values):
         tokens = scores.flat()
         for concept in concepts:
-            yield tokens[:, concept.columns][concept.labels]
+            yield tokens[np.flatnonzero(concept.labels), concept.columns]
         return
     columns = [len(range(*concept.columns.indices(scores.n_features))) for concept in concepts]
     sizes = [
@@ -197,7 +197,7 @@ def _labelled(scores: TokenArray, concepts: Sequence[Calibration]) -> Iterator[A
         parts: list[list[Array]] = [[] for _ in concepts[run]]
         for rows, tokens in scores.row_blocks():
             for selected, concept in zip(parts, concepts[run], strict=True):
-                selected.append(tokens[:, concept.columns][concept.labels[rows]])
+                selected.append(tokens[np.flatnonzero(concept.labels[rows]), concept.columns])
         while parts:
             yield np.concatenate(parts.pop(0))
 
