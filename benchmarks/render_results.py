@@ -276,7 +276,7 @@ def grown():
 
 def _heads():
     found = json.loads((RESULTS / "head_alignment.json").read_text())
-    return {model: one for model, one in found.items() if "alignment" in one}
+    return {model: one for model, one in found.items() if model.startswith("models/")}
 
 
 def by_labels():

@@ -64,7 +64,7 @@ for row, (name, (file, _)) in zip(axes, names.items(), strict=True):
 # %%
 # **Real blocks.** Mean growth of gaps along the vectors of concepts behind the attention of each
 # block, predicted from the weights of all heads, and measured. In the models of texts it is within
-# ten percent of 1 at every block. DINOv2 closes gaps at six of eleven blocks, which no ideal head
+# ten percent of 1 at every block. DINOv2 closes gaps at seven of eleven blocks, which no ideal head
 # does, and opens them at the last; there prediction and measurement agree best.
 aligned = json.loads((folder / "head_alignment.json").read_text())
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")

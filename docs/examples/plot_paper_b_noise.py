@@ -57,7 +57,7 @@ for row, (name, a) in zip(axes, scores.items(), strict=True):
 # and the share that do grow in one layer of noise drawn at its ends. The paper's form holds for
 # every noise, and says something for small noise alone; the sharper one tells more. What theory
 # cannot promise happens all the same: most gaps grow. Real heads have more noise than any of this:
-# at most 11 % of the norm of their weights lies along a concept (:doc:`/user_guide/heads`).
+# at most 10 % of the norm of their weights lies along a concept (:doc:`/user_guide/heads`).
 levels = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0])
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained", sharey=True)
 rng = np.random.default_rng(0)
