@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 from joblib import Parallel, delayed
 from numpy.ma import MaskedArray
 from scipy.stats import rankdata
@@ -79,8 +80,10 @@ class ConceptSearchCV(
         and with groups such that keep each group together. A bool array marks a calibration split,
         and the search then follows the paper's protocol: everything before the detector is fitted
         on the other samples, thresholds are set and scored on the calibration split.
-    refit : bool, default=True
-        Fit the winners: on all samples, or by the protocol.
+    refit : bool or callable, default=True
+        Fit the winners: on all samples, or by the protocol. A callable names them, too: it takes
+        ``cv_results_`` and gives the place of each concept's winner, of shape (n_concepts,), as in
+        a rule of one standard error; the best mean wins without one.
     n_jobs : int, default=None
         Fits at a time, as in joblib.
 
@@ -137,7 +140,7 @@ class ConceptSearchCV(
         "param_grid": [dict, list],
         "scoring": [StrOptions({"f1"}), callable],
         "cv": ["cv_object", np.ndarray],
-        "refit": ["boolean"],
+        "refit": ["boolean", callable],
         "n_jobs": [N_JOBS, None],
     }
 
@@ -157,7 +160,7 @@ class ConceptSearchCV(
         *,
         scoring: str | Metric = "f1",
         cv: Any = 5,
-        refit: bool = True,
+        refit: bool | Callable[[dict[str, Any]], npt.ArrayLike] = True,
         n_jobs: int | None = None,
     ) -> None:
         self.estimator = estimator
@@ -205,7 +208,7 @@ class ConceptSearchCV(
             If the grid names something unknown, y, groups or weights do not fit X, all samples of a
             fold have weight 0, ``cv`` needs groups and there are none, a step does not say whether
             it wants weights, or a concept has no positive sample in a training part; the fold is
-            named.
+            named. After the search, if a callable ``refit`` gives no place for each concept.
         TypeError
             If the estimator does not end in a detector.
         """
@@ -260,12 +263,15 @@ class ConceptSearchCV(
         order = np.array(sorted(range(len(candidates)), key=plan.ranks.__getitem__))
         names = [str(name) for name in self.concept_names_]
         _check_scores(mean, names)
-        self.best_index_ = order[np.argmax(np.nan_to_num(mean[order], nan=-np.inf), axis=0)]
+        self.cv_results_ = _results(candidates, scores, mean, names)
+        best: Array = order[np.argmax(np.nan_to_num(mean[order], nan=-np.inf), axis=0)]
+        if callable(self.refit):
+            best = _check_places(self.refit(self.cv_results_), mean, names)
+        self.best_index_ = best
         self.best_score_ = mean[self.best_index_, np.arange(mean.shape[1])]
         self.best_params_ = {
             name: candidates[i] for name, i in zip(names, self.best_index_, strict=True)
         }
-        self.cv_results_ = _results(candidates, scores, mean, names)
 
     def _refit(self, plan: Plan, data: Data, split: Split) -> None:
         if not split.protocol:
@@ -511,6 +517,26 @@ def _check_scores(mean: Array, names: list[str]) -> None:
             f"scoring gives NaN for {undefined.sum()} of {undefined.size} pairs of a candidate and "
             f"a concept ({undefined[:, worst].sum()} of concept {names[worst]!r}); they cannot win."
         )
+
+
+def _check_places(best: Any, mean: Array, names: list[str]) -> Array:
+    """Check which candidate a rule names for each concept."""
+    places, n_candidates = np.asarray(best), len(mean)
+    if (
+        places.shape != (len(names),)
+        or places.dtype.kind not in "iu"
+        or not ((places >= 0) & (places < n_candidates)).all()
+    ):
+        raise ValueError(
+            f"refit must give the place of a candidate for each of {len(names)} concepts, integers "
+            f"from 0 to {n_candidates - 1}; got {best!r}."
+        )
+    for c, place in enumerate(places):
+        if np.isnan(mean[place, c]):
+            raise ValueError(
+                f"refit names candidate {place} for concept {names[c]!r}, whose score is NaN."
+            )
+    return places.astype(np.int64)
 
 
 def _f1(y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> float:

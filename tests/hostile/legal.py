@@ -139,7 +139,10 @@ ROWS = [
     ("(cv)", "None"),
     ("ConceptSearchCV(param_grid)", "{}"),
     ("ConceptLocalizer.compare(methods)", ""),
-    ("ConceptSearchCV(scoring)", "class"),  # of what a metric raises nothing is known
+    (
+        "ConceptSearchCV(scoring) ConceptSearchCV(refit)",
+        "class",
+    ),  # of what they raise nothing is known
     ("(refit) (special_tokens) (with_spans) (repair) (check)", "True"),
     ("SelectLayer(layer)", "-1"),
     ("ConceptDetector(layer)", "-1|0|1"),

@@ -360,6 +360,81 @@ def test_scoring_may_be_any_function_of_truth_and_decision(problem):
         )
 
 
+def within_a_deviation(mean, std, deltas):
+    """Place of the smallest delta whose mean is no more than a deviation below the best."""
+    best = np.argmax(mean)
+    return int(np.argmin(np.where(mean >= mean[best] - std[best], deltas, 1)))
+
+
+def test_a_rule_names_the_winners_as_in_one_grid_search_per_concept(problem, routing):
+    X, y, labels = problem
+    grid, names = {"detect__delta": DELTAS}, ("cat", "dog", "owl")
+
+    def rule(results):
+        deltas = results["param_detect__delta"].astype(float)
+        return [
+            within_a_deviation(results[f"mean_test_{name}"], results[f"std_test_{name}"], deltas)
+            for name in names
+        ]
+
+    pipe = pipeline().set_params(layer__layer=5)
+    search = ConceptSearchCV(pipe, grid, cv=FOLDS, refit=rule).fit(X, y, token_labels=labels)
+    best = ConceptSearchCV(pipe, grid, cv=FOLDS).fit(X, y, token_labels=labels)
+    assert (search.best_index_ != best.best_index_).any()  # else the rule is not seen to act
+    for c, name in enumerate(names):
+        alone = GridSearchCV(
+            pipe,
+            grid,
+            cv=FOLDS,
+            scoring=concept_scorer(c),
+            refit=lambda results: within_a_deviation(
+                results["mean_test_score"],
+                results["std_test_score"],
+                results["param_detect__delta"].astype(float),
+            ),
+        ).fit(X, y, token_labels=labels)
+        assert search.best_params_[name] == alone.best_params_
+        np.testing.assert_array_equal(search.predict(X)[:, c], alone.predict(X)[:, c])
+        found = alone.cv_results_["mean_test_score"][alone.best_index_]
+        assert search.best_score_[c] == pytest.approx(found)
+    highest = ConceptSearchCV(
+        pipe,
+        grid,
+        cv=FOLDS,
+        refit=lambda results: [np.argmax(results[f"mean_test_{name}"]) for name in names],
+    ).fit(X, y, token_labels=labels)
+    np.testing.assert_array_equal(highest.best_score_, best.best_score_)
+
+
+@pytest.mark.parametrize("said", [0, [0, 1], [0, 1, 4], [-1, 0, 0], [0.0, 1.0, 0.0], None])
+def test_a_rule_without_a_place_for_each_concept_is_refused(problem, said):
+    X, y, labels = problem
+    search = ConceptSearchCV(
+        pipeline(), {"detect__delta": DELTAS}, cv=FOLDS, refit=lambda results: said
+    )
+    with pytest.raises(ValueError, match=r"refit must give .* each of 3 concepts.*got"):
+        search.fit(X, y, token_labels=labels)
+    assert not hasattr(search, "best_index_")
+
+
+def test_a_rule_cannot_name_a_candidate_without_a_score(problem):
+    X, y, labels = problem
+    search = ConceptSearchCV(
+        pipeline(),
+        {"detect__delta": DELTAS},
+        cv=FOLDS,
+        scoring=lambda truth, found: np.nan if found.mean() > 0.6 else found.mean(),
+        refit=lambda results: [
+            np.argmax(np.isnan(results[f"mean_test_{name}"])) for name in ("cat", "dog", "owl")
+        ],
+    )
+    with (
+        pytest.warns(UserWarning, match="gives NaN"),
+        pytest.raises(ValueError, match=r"refit names candidate \d for concept '\w+'.* NaN"),
+    ):
+        search.fit(X, y, token_labels=labels)
+
+
 def test_results_table_is_complete(problem):
     X, y, labels = problem
     grid = [{"layer__layer": [2]}, {"detect__delta": DELTAS}]
@@ -462,6 +537,7 @@ def rare(problem):
             "'estimator' parameter.*'predict'",
         ),
         ({"scoring": "accuracy"}, {}, ValueError, "'scoring' parameter"),
+        ({"refit": "cat"}, {}, ValueError, "'refit' parameter"),
         ({"cv": np.ones(90, bool)}, {}, ValueError, "calibration split must be bool"),
         ({"cv": np.zeros(5, bool)}, {}, ValueError, r"shape \(90,\)"),
         (
