@@ -521,7 +521,11 @@ def _check_scores(mean: Array, names: list[str]) -> None:
 
 def _check_places(best: Any, mean: Array, names: list[str]) -> Array:
     """Check which candidate a rule names for each concept."""
-    places, n_candidates = np.asarray(best), len(mean)
+    n_candidates = len(mean)
+    try:
+        places = np.asarray(best)
+    except ValueError:  # lists of unequal length
+        places = np.empty(0)
     if (
         places.shape != (len(names),)
         or places.dtype.kind not in "iu"

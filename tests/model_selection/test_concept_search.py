@@ -406,7 +406,9 @@ def test_a_rule_names_the_winners_as_in_one_grid_search_per_concept(problem, rou
     np.testing.assert_array_equal(highest.best_score_, best.best_score_)
 
 
-@pytest.mark.parametrize("said", [0, [0, 1], [0, 1, 4], [-1, 0, 0], [0.0, 1.0, 0.0], None])
+@pytest.mark.parametrize(
+    "said", [0, [0, 1], [0, 1, 4], [-1, 0, 0], [0.0, 1.0, 0.0], [[0], [0, 1], [0]], {}, None]
+)
 def test_a_rule_without_a_place_for_each_concept_is_refused(problem, said):
     X, y, labels = problem
     search = ConceptSearchCV(
