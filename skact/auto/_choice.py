@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -192,11 +193,17 @@ def choose(
     y: Array,
     folds: list[tuple[Array, Array]],
     *,
+    located: bool = True,
     weight: Array | None = None,
     seed: int,
     n_jobs: int | None,
 ) -> Choice:
     """Compare all heads and detectors, and fit the winner of each concept.
+
+    It has the best F1 in cross-validation. Where no token is labelled, it is the best
+    :class:`MaxSeparator`, unless another is better by more than a standard error of the folds:
+    the others take all tokens of a sample for the concept, and learn what else its samples share,
+    such as their style, which folds of the same samples cannot tell.
 
     Parameters
     ----------
@@ -208,6 +215,8 @@ def choose(
         Labels of samples.
     folds : list of (ndarray of int, ndarray of int)
         From :func:`concept_folds`.
+    located : bool, default=True
+        Whether tokens are labelled; else the labels are those of their samples.
     weight : ndarray of shape (n_samples,), default=None
         How often each sample counts, above 0.
     seed : int
@@ -239,10 +248,12 @@ def choose(
                 heads.append(crossed.estimator_)
     longest = longest_window(labels)
     detectors = [detector for detector in DETECTORS if detector.window <= longest]
+    names = [str(name) for name in labels.feature_names or ()]
     search = ConceptSearchCV(
         Pipeline([("head", SelectLayer()), ("detect", detectors[0])]),
         {"head__layer": list(scores), "detect": detectors},
         cv=folds,
+        refit=located or partial(_unless_better, names=names, n_folds=len(folds)),
         n_jobs=n_jobs,
     )
     choice = Choice(heads, search, [])
@@ -250,12 +261,29 @@ def choose(
         # Candidates that say nothing of a concept are there to be beaten.
         warnings.filterwarnings("ignore", ".*on average no higher")
         search.fit(LayerStack(scores), y, token_labels=labels, sample_weight=weight)
+        search.refit = True  # what won is fitted, and a file keeps no function
         best = search.best_index_.tolist()
         params = search.cv_results_["params"]
         found = {i: _decisions(params[i], scores, labels, y, weight, folds) for i in set(best)}
     for c, i in enumerate(best):
         choice.results.append(_result(choice, c, scores, y[:, c], found[i][:, c], weight, seed))
     return choice
+
+
+def _unless_better(results: dict[str, Any], names: Sequence[str], n_folds: int) -> list[int]:
+    """Name the best separator through a pool, unless more than a standard error is lost by it."""
+    head = np.array([params["head__layer"] for params in results["params"]])
+    # Of equals the earlier head, as in a search.
+    order = np.argsort(head, kind="stable")
+    pooled = np.array([isinstance(METHODS[h % len(METHODS)], MaxSeparator) for h in head[order]])
+    winners = []
+    for name in names:
+        mean, std = (results[f"{what}_test_{name}"][order] for what in ("mean", "std"))
+        through_pool = np.where(pooled, mean, -np.inf)
+        best, first = mean.argmax(), through_pool.argmax()
+        error = std[best] / np.sqrt(max(n_folds - 1, 1))
+        winners.append(int(order[first if through_pool[first] >= mean[best] - error else best]))
+    return winners
 
 
 def _decisions(

@@ -50,7 +50,8 @@ class ConceptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
     The samples go through the model once. Each layer is scaled and read by each concept method, on
     all folds but one, and the samples of that fold are scored; on these scores the pools are
     compared, and each concept gets the layer, method and pool with the best F1 in
-    cross-validation:
+    cross-validation. Where only samples are labelled, ``MaxSeparator`` wins unless another method
+    is better by more than a standard error of the folds:
 
     ======= ===========================================================================
     what    candidates
@@ -254,6 +255,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
             times = None if weight is None else weight[rows]
             choice = choose(
                 *(layers[rows], some, present, folds),
+                located=labels.tokens is not None,
                 weight=times,
                 seed=seed,
                 n_jobs=self.n_jobs,

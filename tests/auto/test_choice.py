@@ -106,6 +106,50 @@ def test_it_is_the_search_by_hand(problem, routing):
         assert (row["n_positive"], row["n_known"]) == (y[:, c].sum(), 80)
 
 
+@pytest.mark.filterwarnings("ignore:the scores of")
+def test_with_labels_of_samples_a_separator_through_a_pool_wins_unless_another_is_better(
+    problem, monkeypatch
+):
+    layers, labels, y = problem
+    monkeypatch.setattr(_choice, "METHODS", METHODS[:3])
+    folds = concept_folds(y, ["a", "b"], None, cv=4, random_state=0)
+    weak = labels.with_values(np.repeat(y, labels.lengths, axis=0).astype(bool), ["a", "b"])
+    given = layers, weak, y, folds
+    best = choose(*given, seed=0, n_jobs=None).search
+    chosen = choose(*given, located=False, seed=0, n_jobs=None)
+    found, kept = chosen.search.cv_results_, 0
+    through_pool = [params["head__layer"] % 3 == 2 for params in found["params"]]
+    for c, name in enumerate("ab"):
+        folds_of_best = [found[f"split{k}_test_{name}"][best.best_index_[c]] for k in range(4)]
+        error = np.std(folds_of_best, ddof=1) / 2
+        mean = found[f"mean_test_{name}"]
+        first = mean[through_pool].max()
+        is_first = first >= best.best_score_[c] - error
+        kept += is_first
+        assert chosen.search.best_score_[c] == (first if is_first else best.best_score_[c])
+        assert through_pool[chosen.search.best_index_[c]] == is_first
+        assert chosen.results[c]["method"].startswith("MaxSeparator") == is_first
+    assert kept
+    assert chosen.search.get_params()["refit"] is True  # or no file could keep it
+
+
+@pytest.mark.parametrize(
+    ("std", "names"), [(0.0, ["far", "far"]), (0.1, ["far", "near"]), (0.3, ["near", "near"])]
+)
+def test_a_standard_error_decides_between_methods(std, names):
+    """Of three candidates the first is the best, and the others are through a pool."""
+    results = {
+        "params": [{"head__layer": 0}, {"head__layer": 2}, {"head__layer": 3}],
+        "mean_test_a": np.array([0.9, 0.75, 0.75]),
+        "mean_test_a_test_a": np.array([0.9, 0.8, 0.85]),
+        "std_test_a": np.array([std, 9, 9]),
+        "std_test_a_test_a": np.array([std, 9, 9]),
+    }
+    found = _choice._unless_better(results, ["a", "a_test_a"], 3)
+    places = zip(names, (1, 2), strict=True)
+    assert found == [0 if name == "far" else place for name, place in places]
+
+
 def test_windows_longer_than_all_samples_are_left_out(problem, monkeypatch):
     layers, labels, y = problem
     monkeypatch.setattr(
