@@ -204,16 +204,13 @@ def test_every_file_of_results_has_its_commands(make_results):
     assert not files & set(waiting)
 
 
-def test_files_without_a_commit_are_named():
-    """Those that ``make results`` has not made anew; the list grows shorter, never longer."""
-    text = (FOLDER / "results" / "README.md").read_text(encoding="utf-8")
-    listed = re.findall(r"`(\w+)`", text.rpartition("state no commit")[2].partition("\n\n")[0])
+def test_every_file_says_of_which_code_it_is():
     found = {
         path.stem: json.loads(path.read_text(encoding="utf-8")).keys()
         for path in (FOLDER / "results").glob("*.json")
     }
-    without = [n for n, keys in found.items() if not {"commit", "machine", "date"} <= keys]
-    assert listed == sorted(without)
+    assert len(found) > 60
+    assert not [n for n, keys in found.items() if not {"commit", "machine", "date"} <= keys]
 
 
 def test_the_commands_read_the_data_and_models_of_the_committed_files(make_results):
