@@ -49,9 +49,8 @@ class ConceptDetector(SharedModelMixin, ClassifierMixin, BaseEstimator):
 
     The samples go through the model once. Each layer is scaled and read by each concept method, on
     all folds but one, and the samples of that fold are scored; on these scores the pools are
-    compared, and each concept gets the layer, method and pool with the best F1 in
-    cross-validation. Where only samples are labelled, ``MaxSeparator`` wins unless another method
-    is better by more than a standard error of the folds:
+    compared, and each concept gets what has the best F1 in cross-validation. Where only samples
+    are labelled, ``MaxSeparator`` wins unless another is better by more than a standard error:
 
     ======= ===========================================================================
     what    candidates
@@ -114,8 +113,7 @@ default="sentence-transformers/all-MiniLM-L6-v2"
 
     Notes
     -----
-    What cross-validation costs: with 5 folds each layer and method is fitted 6 times, the model
-    runs once.
+    With 5 folds each layer and method is fitted 6 times, and the model runs once.
 
     Examples
     --------
