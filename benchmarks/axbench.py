@@ -1,7 +1,7 @@
 """Concepts of autoencoders in answers of a language model, against a bag of words.
 
     python benchmarks/axbench.py --data FOLDER --model FOLDER_OR_NAME [--layers DEPTH ...]
-        [--concepts N] [--out RESULT.json]
+        [--concepts N] [--only LINE ...] [--out RESULT.json]
 
 FOLDER is a copy of AxBench's ConceptFD as ``samples.jsonl`` and ``concepts.jsonl``: for each
 concept texts that show it, negatives of its genre, and on test hard negatives with its words in
@@ -15,6 +15,8 @@ Test figures are means over concepts, with 95 % percentile intervals over concep
 against hard negatives alone, TPR at 1 % FPR, F1, and the paired gain in AUROC over the bag of words
 (logistic regression on tf-idf of words and pairs of words). F1 of saying yes to everything stands
 beside. Nothing is chosen on test.
+
+With ``--only`` the other lines of the file ``--out`` are kept, with the commit that it states.
 """
 
 import argparse
@@ -110,9 +112,9 @@ def best_layer(line, stack, y, rows):
     return line.set_params(**search.best_params_)
 
 
-def evaluate(stack, texts, y, asked):
+def evaluate(stack, texts, y, asked, lines):
     """Figures of each line and of the bag of words: one record a concept."""
-    found = {name: [] for name in (*LINES, WORDS)}
+    found = {name: [] for name in (*lines, WORDS)}
     for c, rows in enumerate(asked):
         train, test, hard = rows.values()
         for name, records in found.items():
@@ -165,12 +167,22 @@ def summarize(found):
     ]
 
 
+def kept_lines(path, made):
+    """Put lines into the table of a file, and say of which commit its other lines are."""
+    before = json.loads(path.read_text(encoding="utf-8"))
+    new = {row["line"]: row for row in made}
+    old = [row["line"] for row in before["table"] if row["line"] not in new]
+    of = {line: before.get("kept", {}).get(line, before["commit"]) for line in old}
+    return {"table": [new.get(row["line"], row) for row in before["table"]], "kept": of}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True, help="folder with the two files")
     parser.add_argument("--model", required=True, help="folder or hub name of the model")
     parser.add_argument("--layers", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0])
     parser.add_argument("--concepts", type=int, help="only the first so many; default all")
+    parser.add_argument("--only", nargs="+", choices=[*LINES, CHOSEN], metavar="LINE")
     parser.add_argument("--out", help="write the result as JSON to this file")
     args = parser.parse_args()
     start = time.perf_counter()
@@ -183,8 +195,10 @@ def main():
     y = (positive & np.array(own)).T.astype(int)
     with tempfile.TemporaryDirectory() as store:
         embedder = TransformerEmbedder(args.model, layer=args.layers, store=store)
-        found = evaluate(embedder.transform(list(texts)), texts, y, rows)
-        found[CHOSEN] = chosen(embedder, texts, y, rows)
+        stack, wanted = embedder.transform(list(texts)), args.only or [*LINES, CHOSEN]
+        found = evaluate(stack, texts, y, rows, [name for name in LINES if name in wanted])
+        if CHOSEN in wanted:
+            found[CHOSEN] = chosen(embedder, texts, y, rows)
     table = summarize(found)
     for row in table:
         cells = (f"{key} {value['mean']:.3f}" for key, value in row.items() if key != "line")
@@ -193,7 +207,8 @@ def main():
     if args.out:
         names = {"data": short(args.data), "model": short(args.model), "layers": args.layers}
         n = {"concepts": len(asked), "texts": len(texts)}
-        write_json(args.out, {**names, **n, "table": table})
+        kept = kept_lines(Path(args.out), table) if args.only else {}
+        write_json(args.out, {**names, **n, "table": table, **kept})
 
 
 if __name__ == "__main__":

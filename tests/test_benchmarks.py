@@ -204,6 +204,14 @@ def test_every_file_of_results_has_its_commands(make_results):
     assert not files & set(waiting)
 
 
+def test_lines_that_are_kept_say_of_which_commit_they_are(module, tmp_path):
+    old = {"commit": "b", "kept": {"x": "a"}, "table": [{"line": line, "f1": 0} for line in "xyz"]}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    found = module("axbench").kept_lines(tmp_path / "old.json", [{"line": "z", "f1": 1}])
+    assert [row["f1"] for row in found["table"]] == [0, 0, 1]
+    assert found["kept"] == {"x": "a", "y": "b"}
+
+
 def test_every_file_says_of_which_code_it_is():
     found = {
         path.stem: json.loads(path.read_text(encoding="utf-8")).keys()
