@@ -25,7 +25,9 @@ from skact import (
     TokenScaler,
     TopWindows,
     TransformerEmbedder,
+    load,
     make_shapes,
+    save,
     shapes_model_path,
     superactivators,
 )
@@ -366,7 +368,7 @@ def within_a_deviation(mean, std, deltas):
     return int(np.argmin(np.where(mean >= mean[best] - std[best], deltas, 1)))
 
 
-def test_a_rule_names_the_winners_as_in_one_grid_search_per_concept(problem, routing):
+def test_a_rule_names_the_winners_as_in_one_grid_search_per_concept(problem, routing, tmp_path):
     X, y, labels = problem
     grid, names = {"detect__delta": DELTAS}, ("cat", "dog", "owl")
 
@@ -397,6 +399,12 @@ def test_a_rule_names_the_winners_as_in_one_grid_search_per_concept(problem, rou
         np.testing.assert_array_equal(search.predict(X)[:, c], alone.predict(X)[:, c])
         found = alone.cv_results_["mean_test_score"][alone.best_index_]
         assert search.best_score_[c] == pytest.approx(found)
+    with pytest.raises(TypeError, match=r"refit is .*function, which cannot be saved"):
+        save(search, tmp_path / "kept")
+    save(search.set_params(refit=True), tmp_path / "kept")
+    again = load(tmp_path / "kept")
+    np.testing.assert_array_equal(again.best_index_, search.best_index_)
+    np.testing.assert_array_equal(again.decision_function(X), search.decision_function(X))
     highest = ConceptSearchCV(
         pipe,
         grid,
