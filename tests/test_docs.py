@@ -779,10 +779,12 @@ def test_what_is_said_of_concept_detector_on_axbench():
     text = prose(GUIDE)
     assert "No concept method is ahead of the bag of words. `MaxSeparator`" in text
     assert sorted(auroc, key=auroc.get)[-2:] == ["MaxSeparator / MaxToken", "bag of words"]
-    assert "`ConceptDetector` loses almost as much" in text
+    assert "`ConceptDetector` loses in AUROC almost as much" in text
+    assert "in F1 it is between the two" in text
+    assert f1["LinearSeparator / MaxToken"] < f1["ConceptDetector"] < f1["MaxSeparator / MaxToken"]
     gain = {line: row["gain_in_auroc"]["mean"] for line, row in rows.items()}
     lost = [gain[f"LinearSeparator / {pool}"] for pool in ("MaxToken", "MeanToken")]
-    assert max(lost) < gain["ConceptDetector"] < max(lost) + 0.01
+    assert max(lost) < gain["ConceptDetector"] < max(lost) + 0.02
 
 
 def test_what_localization_says_of_photographs():
