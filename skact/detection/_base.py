@@ -209,7 +209,8 @@ class BaseDetector(AnswersMixin, NestedParamsMixin, BaseEstimator):
         grid, path = self._unfitted_path(values)
         first = path[0]
         table = first._table(first._check_fit(*data), grid)
-        learnt = {k: v for k, v in vars(first).items() if k not in first.get_params(deep=False)}
+        settings = first.get_params(deep=False)
+        learnt = {k: v for k, v in vars(first).items() if k not in settings}
         for d, detector in enumerate(path):
             detector.__dict__.update(learnt)
             detector._set_thresholds(table, d)
