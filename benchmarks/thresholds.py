@@ -3,8 +3,9 @@
     python benchmarks/thresholds.py [--out RESULT.json]
 
 30 concepts on 1,000 samples of 256 tokens, float32 scores. The time of fitting SuperActivator at
-all deltas, with its checks and the sigmoids of its probabilities, and of deciding on all samples
-is to be at most three times that of the single reduction that any maximum over tokens needs.
+all deltas, with its checks, and of deciding on all samples is to be at most twice that of the
+single reduction that any maximum over tokens needs. Since a fit makes sigmoids for probabilities
+too, it is two and a half times.
 """
 
 import argparse

@@ -779,12 +779,14 @@ def test_what_is_said_of_concept_detector_on_axbench():
     text = prose(GUIDE)
     assert "No concept method is ahead of the bag of words. `MaxSeparator`" in text
     assert sorted(auroc, key=auroc.get)[-2:] == ["MaxSeparator / MaxToken", "bag of words"]
-    assert "`ConceptDetector` loses in AUROC almost as much" in text
-    assert "in F1 it is between the two" in text
+    assert "in F1 it is between the two methods" in text
     assert f1["LinearSeparator / MaxToken"] < f1["ConceptDetector"] < f1["MaxSeparator / MaxToken"]
     gain = {line: row["gain_in_auroc"]["mean"] for line, row in rows.items()}
     lost = [gain[f"LinearSeparator / {pool}"] for pool in ("MaxToken", "MeanToken")]
-    assert max(lost) < gain["ConceptDetector"] < max(lost) + 0.02
+    less, most = (f"{-lost:.2f}"[1:] for lost in sorted(lost, reverse=True))
+    ours = f"{-gain['ConceptDetector']:.2f}"[1:]
+    said = f"loses {ours} in AUROC, where `LinearSeparator` loses {less} and {most}, although it"
+    assert f"`ConceptDetector` {said}" in text
 
 
 def test_what_localization_says_of_photographs():
@@ -829,7 +831,8 @@ def test_what_the_page_on_large_data_says_of_the_benchmark():
     assert "20 concepts and SuperActivator, fit and predict, on 8 GiB of tokens in float16" in text
     assert found["store"] == "8 GiB, float16, 384 features, 20 concepts"
     assert "peaks below 1 GiB and goes through the files six times" in text
-    assert "about two and a half times as long as reading the files as often from a" in text
+    said = "takes about two and a half times as long as reading the files as often from a fast disk"
+    assert said in text
     assert "that takes little longer than from the page cache" in text
     for mode in ("cached", "limited"):
         assert found[mode]["peak_rss_mib"] < 1024
@@ -1156,7 +1159,7 @@ def test_what_the_heads_page_says_of_lists_of_words():
     late = sum(block >= 17 for of in lists.values() for block, _ in of["top_heads"])
     assert f"Of the 96 choices {late} are heads of block 17 or later" in text
     in_first = [sum(block == 0 for block, _ in of["top_heads"][:8]) for of in first.values()]
-    assert (len(in_first), min(in_first), max(in_first)) == (6, 5, 8)
+    assert in_first == [5, 7, 5, 6, 8, 8]
     assert "it has five to eight of the first eight heads for every list" in text
     moved = {
         (factor, top, who): {

@@ -139,10 +139,8 @@ ROWS = [
     ("(cv)", "None"),
     ("ConceptSearchCV(param_grid)", "{}"),
     ("ConceptLocalizer.compare(methods)", ""),
-    (
-        "ConceptSearchCV(scoring) ConceptSearchCV(refit)",
-        "class",
-    ),  # of what they raise nothing is known
+    # Of what they raise nothing is known.
+    ("ConceptSearchCV(scoring) ConceptSearchCV(refit)", "class"),
     ("(refit) (special_tokens) (with_spans) (repair) (check)", "True"),
     ("SelectLayer(layer)", "-1"),
     ("ConceptDetector(layer)", "-1|0|1"),
